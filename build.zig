@@ -1,0 +1,442 @@
+//! The build of trigc. The lists come first (add a line when you add a file: nothing is globbed, so that a stray file
+//! cannot change the product), then the artifacts, then the steps that `zig build --help` shows.
+//!
+//! Three builds of the library exist: the installed one (as the options say), the checked one that tests link (every
+//! check, UBSan), and the ones that sanitizers and other compilers make of the same list of sources.
+
+const std = @import("std");
+const version = @import("build.zig.zon").version; // the one place for the number
+
+// ---------------------------------------------------------------------------------------------------- the lists
+
+/// The library.
+const library_sources = [_][]const u8{
+    "gc/version.c",
+};
+
+/// The public headers, each of which must compile alone as C and as C++. trigc.h first.
+const public_headers = [_][]const u8{
+    "trigc.h",
+    "trigc/inline.h",
+    "trigc/version.h",
+};
+
+/// A program: a name and, where it is not one file of that name, its sources; and the pkg-config names of what it links
+/// besides trigc.
+const Program = struct {
+    name: []const u8,
+    sources: []const []const u8 = &.{},
+    libs: []const []const u8 = &.{},
+};
+
+/// Test programs under Criterion: tests/<name>.c.
+const tests = [_]Program{
+    .{ .name = "test_version" },
+};
+
+/// Those of them that the sanitizers run as well, from the plain main of tests/plain.h (test-tsan, test-asan).
+const sanitized_tests = [_]Program{
+    .{ .name = "test_version" },
+};
+
+/// Examples: examples/<name>.c, installed into bin/.
+const examples = [_]Program{
+    .{ .name = "hello" },
+};
+
+/// Measuring programs: bench/<name>.c, installed into bin/.
+const bench_programs = [_]Program{};
+
+/// Is there a bench/demo.c among bench_programs? Until then `demo` runs the first example.
+const demo_program = "demo";
+/// The program that `bench` runs, likewise.
+const bench_program = "bench";
+
+/// Scripts that test the tools and the built package: tests/tools/<name>.py.
+const script_tests = [_][]const u8{
+    "test_tools",
+    "test_package",
+};
+
+// ---------------------------------------------------------------------------------------------------- flags
+
+const warnings = [_][]const u8{ "-std=c11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror" };
+const library_flags = warnings ++ [_][]const u8{ "-fvisibility=hidden", "-fno-strict-aliasing" };
+const program_flags = warnings;
+
+const Options = struct {
+    target: std.Build.ResolvedTarget,
+    optimize: std.builtin.Optimize,
+    checks: u2,
+    thread: bool = false,
+    undefined_behaviour: std.zig.SanitizeC = .off,
+};
+
+pub fn build(b: *std.Build) void {
+    const target = b.standardTargetOptions(.{});
+    const chosen = b.option(std.builtin.Optimize, "optimize", "debug, safe, fast (the default) or small");
+    const optimize: std.builtin.Optimize = chosen orelse switch (b.graph.release_mode) {
+        .off, .any, .fast => .fast,
+        .safe => .safe,
+        .small => .small,
+    };
+    const checks = b.option(u2, "checks", "0 none, 1 cheap, 2 internal, 3 whole heap (default: 2 in debug, else 0; tests: 3)") orelse
+        @as(u2, if (optimize == .debug) 2 else 0);
+    const thread = b.option(bool, "sanitize-thread", "ThreadSanitizer in everything that is built") orelse false;
+    const ub = b.option(bool, "sanitize-c", "UBSan, with its messages, in everything that is built") orelse false;
+    const stress = b.option(bool, "stress", "the tests' long variants") orelse false;
+    const full = b.option(bool, "full", "the demo's 2 GB load too") orelse false;
+    const clang = b.option([]const u8, "clang", "the second clang, for check and test-asan (clang-14)") orelse "clang-14";
+    const clang_format = b.option([]const u8, "clang-format", "the formatter (clang-format-14)") orelse "clang-format-14";
+
+    const installed: Options = .{
+        .target = target,
+        .optimize = optimize,
+        .checks = checks,
+        .thread = thread,
+        .undefined_behaviour = if (ub) .full else .off,
+    };
+    var checked = installed;
+    checked.optimize = chosen orelse .safe;
+    checked.checks = 3;
+    checked.undefined_behaviour = .full;
+    var racing = checked;
+    racing.thread = true;
+    racing.undefined_behaviour = .off;
+
+    // ------------------------------------------------------------------------------------------------ artifacts
+
+    const library = addStaticLibrary(b, "trigc", installed);
+    installPackage(b, library, installed);
+
+    const examples_step = b.step("examples", "Build the examples, lox among them, into zig-out/bin");
+    for (examples) |program| {
+        const exe = addProgram(b, "examples", program, library, installed, &.{});
+        const install = b.addInstallArtifact(exe, .{});
+        examples_step.dependOn(&install.step);
+    }
+    b.getInstallStep().dependOn(examples_step);
+
+    const bench_install = b.step("bench-programs", "Build the measuring programs into zig-out/bin");
+    for (bench_programs) |program| {
+        const exe = addProgram(b, "bench", program, library, installed, &.{});
+        bench_install.dependOn(&b.addInstallArtifact(exe, .{}).step);
+    }
+
+    const checked_library = addStaticLibrary(b, "trigc_checked", checked);
+    const racing_library = addStaticLibrary(b, "trigc_racing", racing);
+
+    // ------------------------------------------------------------------------------------------------ steps
+
+    const test_step = b.step("test", "Run every test (-- <part of a name>: only those)");
+    const run_tests = addTestRunner(b, stress);
+    for (tests) |program| {
+        const exe = addProgram(b, "tests", program, checked_library, checked, &.{});
+        run_tests.addArtifactArg2(exe, .{ .prefix = b.fmt("criterion:{s}=", .{program.name}) });
+    }
+    for (script_tests) |name| {
+        run_tests.addFileArg2(b.path(b.fmt("tests/tools/{s}.py", .{name})), .{ .prefix = b.fmt("script:{s}=", .{name}) });
+    }
+    run_tests.addArg("optional:model=tests/model/run.sh|quick");
+    run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{ .prefix = "--define=TRI_TEST_PREFIX=", .make_absolute = true });
+    run_tests.step.dependOn(b.getInstallStep());
+    run_tests.addPassthruArgs();
+    test_step.dependOn(&run_tests.step);
+
+    const tsan_step = b.step("test-tsan", "Run the tests of concurrency under ThreadSanitizer");
+    const run_tsan = addTestRunner(b, stress);
+    for (sanitized_tests) |program| {
+        const exe = addProgram(b, "tests", program, racing_library, racing, &.{"-DTRI_PLAIN_MAIN"});
+        run_tsan.addArtifactArg2(exe, .{ .prefix = b.fmt("plain:{s}=", .{program.name}) });
+    }
+    run_tsan.addPassthruArgs();
+    tsan_step.dependOn(&run_tsan.step);
+
+    const asan_step = b.step("test-asan", "Run the same tests under AddressSanitizer and UBSan (second clang)");
+    const run_asan = addTestRunner(b, stress);
+    addAsanPrograms(b, run_asan, clang);
+    run_asan.addPassthruArgs();
+    asan_step.dependOn(&run_asan.step);
+
+    const model_step = b.step("model", "Run the long searches over the model of the cycle");
+    const run_model = addTestRunner(b, false);
+    run_model.addArg("optional:model=tests/model/run.sh|long");
+    model_step.dependOn(&run_model.step);
+
+    const demo_step = b.step("demo", "Measure trigc beside Boehm, and draw it (-Dfull: the 2 GB load too)");
+    const run_demo = addInstalledRun(b, if (hasProgram(demo_program)) demo_program else examples[0].name);
+    if (full) run_demo.addArg("--full");
+    run_demo.step.dependOn(b.getInstallStep());
+    run_demo.step.dependOn(bench_install);
+    run_demo.addPassthruArgs();
+    demo_step.dependOn(&run_demo.step);
+
+    const bench_step = b.step("bench", "Measure (-- --quick: in a minute)");
+    bench_step.dependOn(bench_install);
+    if (hasProgram(bench_program)) {
+        const run_bench = addInstalledRun(b, bench_program);
+        run_bench.step.dependOn(b.getInstallStep());
+        run_bench.step.dependOn(bench_install);
+        run_bench.addPassthruArgs();
+        bench_step.dependOn(&run_bench.step);
+    }
+
+    const fmt_step = b.step("fmt", "Format the C sources and build.zig");
+    fmt_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }) }).step);
+    fmt_step.dependOn(&addFormatter(b, clang_format, "--write").step);
+
+    const check_step = b.step("check", "Three compilers, headers alone, formatting, include layers, exported symbols");
+    check_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }), .check = true }).step);
+    check_step.dependOn(&addFormatter(b, clang_format, "--check").step);
+    addCompilerChecks(b, check_step, clang);
+    addToolChecks(b, check_step);
+    check_step.dependOn(b.getInstallStep());
+    check_step.dependOn(bench_install);
+}
+
+fn hasProgram(name: []const u8) bool {
+    for (bench_programs) |program| {
+        if (std.mem.eql(u8, program.name, name)) return true;
+    }
+    return false;
+}
+
+// ---------------------------------------------------------------------------------------------------- artifacts
+
+/// A module of C sources with the include paths and macros that all of them share.
+fn cModule(b: *std.Build, o: Options) *std.Build.Module {
+    const module = b.createModule(.{
+        .target = o.target,
+        .optimize = o.optimize,
+        .link_libc = true,
+        .pic = true,
+        .omit_frame_pointer = false,
+        .strip = false,
+        .sanitize_thread = o.thread,
+        .sanitize_c = o.undefined_behaviour,
+    });
+    module.addIncludePath(b.path("include"));
+    module.addIncludePath(b.path(".")); // "alloc/span.h", "gc/mark.h": the layer shows in every include
+    module.addCMacro("_GNU_SOURCE", "1");
+    module.addCMacro("TRI_CHECKS", b.fmt("{d}", .{o.checks}));
+    return module;
+}
+
+fn addStaticLibrary(b: *std.Build, name: []const u8, o: Options) *std.Build.Step.Compile {
+    const library = b.addLibrary(.{ .name = name, .linkage = .static, .root_module = cModule(b, o) });
+    library.root_module.addCSourceFiles(.{ .files = &library_sources, .flags = &library_flags });
+    if (o.undefined_behaviour == .full) library.bundle_ubsan_rt = true; // so that any linker can finish the program
+    return library;
+}
+
+fn addProgram(
+    b: *std.Build,
+    folder: []const u8,
+    program: Program,
+    library: *std.Build.Step.Compile,
+    o: Options,
+    extra_flags: []const []const u8,
+) *std.Build.Step.Compile {
+    const exe = b.addExecutable(.{ .name = program.name, .root_module = cModule(b, o) });
+    const flags = std.mem.concat(b.allocator, []const u8, &.{ &program_flags, extra_flags }) catch @panic("OOM");
+    exe.root_module.addCSourceFiles(.{ .files = sourcesOf(b, folder, program), .flags = flags });
+    exe.root_module.linkLibrary(library);
+    for (program.libs) |lib| exe.root_module.linkSystemLibrary(lib, .{});
+    const plain = extra_flags.len > 0;
+    if (std.mem.eql(u8, folder, "tests") and !plain) {
+        exe.root_module.linkSystemLibrary("criterion", .{});
+        exe.link_gc_sections = false; // Criterion finds its tests in a section that nothing refers to by name
+    }
+    return exe;
+}
+
+fn sourcesOf(b: *std.Build, folder: []const u8, program: Program) []const []const u8 {
+    if (program.sources.len > 0) return program.sources;
+    return b.dupeStrings(&.{b.fmt("{s}/{s}.c", .{ folder, program.name })});
+}
+
+/// Everything that a user of the library needs, into the prefix: both libraries, the headers, the pkg-config file.
+fn installPackage(b: *std.Build, library: *std.Build.Step.Compile, o: Options) void {
+    const install = b.getInstallStep();
+    b.installArtifact(library);
+    for (public_headers) |header| {
+        install.dependOn(&b.addInstallHeaderFile(b.path(b.fmt("include/{s}", .{header})), header).step);
+    }
+    const full_name = b.fmt("libtrigc.so.{s}", .{version});
+    const soname = b.fmt("libtrigc.so.{d}", .{(std.SemanticVersion.parse(version) catch unreachable).major});
+    const shared = b.addInstallLibFile(addSharedLibrary(b, library, o, soname), full_name);
+    for ([_][]const u8{ soname, "libtrigc.so" }) |link| {
+        const run = b.addSystemCommand(&.{ "ln", "-sf", full_name });
+        run.setName(b.fmt("link {s}", .{link}));
+        run.addFileArg(b.graph.path(.install_prefix, b.fmt("lib/{s}", .{link})));
+        run.has_side_effects = true;
+        run.step.dependOn(&shared.step);
+        install.dependOn(&run.step);
+    }
+    const pc = b.addWriteFiles().add("trigc.pc", b.fmt(
+        \\prefix=${{pcfiledir}}/../..
+        \\includedir=${{prefix}}/include
+        \\libdir=${{prefix}}/lib
+        \\
+        \\Name: trigc
+        \\Description: A concurrent garbage-collected heap for C
+        \\Version: {s}
+        \\Cflags: -I${{includedir}}
+        \\Libs: -L${{libdir}} -ltrigc
+        \\Libs.private: -lpthread -lm
+        \\
+    , .{version}));
+    install.dependOn(&b.addInstallFileWithDir(pc, .lib, "pkgconfig/trigc.pc").step);
+}
+
+/// The shared library, made of the static one's objects. Linked by `zig cc` because std.Build has no word for
+/// `-z nodelete`: the collector's threads run this code, so dlclose must never unmap it.
+fn addSharedLibrary(b: *std.Build, library: *std.Build.Step.Compile, o: Options, soname: []const u8) std.Build.LazyPath {
+    const exports = b.addSystemCommand(&.{"python3"});
+    exports.addFileArg(b.path("tools/exports.py"));
+    exports.addArg("script");
+    const script = exports.addOutputFileArg("trigc.map");
+    for (public_headers) |header| exports.addFileArg(b.path(b.fmt("include/{s}", .{header})));
+
+    const link = b.addRunFile(std.Build.LazyPath.zig_exe);
+    link.setName("link libtrigc.so");
+    link.addArgs(&.{ "cc", "-shared", "-O2", "-fno-sanitize=undefined" });
+    if (!o.target.query.isNative()) {
+        link.addArgs(&.{ "-target", o.target.query.zigTriple(b.allocator) catch @panic("OOM") });
+    }
+    link.addArg("-o");
+    const shared = link.addOutputFileArg("libtrigc.so");
+    link.addArg(b.fmt("-Wl,-soname,{s},-z,nodelete,-z,relro,-z,now,--undefined-version", .{soname}));
+    link.addFileArg2(script, .{ .prefix = "-Wl,--version-script=" });
+    link.addArg("-Wl,--whole-archive");
+    link.addArtifactArg2(library, .{});
+    link.addArgs(&.{ "-Wl,--no-whole-archive", "-lpthread", "-lm" });
+    return shared;
+}
+
+// ---------------------------------------------------------------------------------------------------- steps
+
+/// tools/runtests.py, waiting for the programs that it shall run. Runs whenever it is asked for: a stress test's
+/// success is not a fact to keep in a cache.
+fn addTestRunner(b: *std.Build, stress: bool) *std.Build.Step.Run {
+    const run = b.addSystemCommand(&.{"python3"});
+    run.setName("run tests");
+    run.setCwd(b.path("."));
+    run.addFileArg(b.path("tools/runtests.py"));
+    run.addArgs(&.{ "--jobs", "2" });
+    if (stress) run.setEnvironmentVariable("TRI_TEST_STRESS", "1");
+    run.stdio = .inherit;
+    return run;
+}
+
+/// Runs a program where it was installed, so that it finds the others beside it, with the terminal as its own.
+fn addInstalledRun(b: *std.Build, name: []const u8) *std.Build.Step.Run {
+    const run = b.addRunFile(b.graph.path(.install_prefix, b.fmt("bin/{s}", .{name})));
+    run.setName(b.fmt("run {s}", .{name}));
+    run.stdio = .inherit;
+    return run;
+}
+
+fn addFormatter(b: *std.Build, clang_format: []const u8, mode: []const u8) *std.Build.Step.Run {
+    const run = b.addSystemCommand(&.{"python3"});
+    run.setName(b.fmt("clang-format {s}", .{mode}));
+    run.setCwd(b.path("."));
+    run.addFileArg(b.path("tools/format.py"));
+    run.addArgs(&.{ mode, clang_format });
+    run.stdio = .inherit;
+    return run;
+}
+
+const Compiler = struct { command: []const u8, flags: []const []const u8 };
+
+/// One object by a compiler of the system, rebuilt when its source or a header that it reads has changed.
+fn addSystemObject(b: *std.Build, compiler: Compiler, source: []const u8) std.Build.LazyPath {
+    const run = b.addSystemCommand(&.{compiler.command});
+    run.setName(b.fmt("{s} {s}", .{ compiler.command, source }));
+    run.setCwd(b.path(".")); // so that dependency files and messages name paths from the root
+    run.addArgs(&warnings);
+    run.addArgs(&.{ "-D_GNU_SOURCE=1", "-Iinclude", "-I." });
+    run.addArgs(compiler.flags);
+    run.addArgs(&.{ "-MMD", "-MF" });
+    _ = run.addDepFileOutputArg2("object.d", .{ .make_absolute = true });
+    run.addArg("-c");
+    run.addFileArg2(b.path(source), .{ .make_absolute = true });
+    run.addArg("-o");
+    return run.addOutputFileArg2("object.o", .{ .make_absolute = true });
+}
+
+/// The sanitized tests with AddressSanitizer and UBSan: Zig ships no runtime for the former, so the second clang builds
+/// library and tests anew.
+fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const u8) void {
+    const sanitize = [_][]const u8{ "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined" };
+    const common = sanitize ++ [_][]const u8{ "-O1", "-g", "-fno-omit-frame-pointer", "-DTRI_CHECKS=3" };
+    const for_library: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-fno-strict-aliasing"}) };
+    const for_tests: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-DTRI_PLAIN_MAIN"}) };
+    var objects: [library_sources.len]std.Build.LazyPath = undefined;
+    for (&objects, library_sources) |*object, source| object.* = addSystemObject(b, for_library, source);
+    for (sanitized_tests) |program| {
+        const link = b.addSystemCommand(&.{clang});
+        link.setName(b.fmt("link {s} (asan)", .{program.name}));
+        link.addArgs(&sanitize);
+        link.addArg("-o");
+        const exe = link.addOutputFileArg(program.name);
+        for (sourcesOf(b, "tests", program)) |source| link.addFileArg(addSystemObject(b, for_tests, source));
+        for (objects) |object| link.addFileArg(object);
+        for (program.libs) |lib| link.addArg(b.fmt("-l{s}", .{if (std.mem.eql(u8, lib, "bdw-gc")) "gc" else lib}));
+        link.addArgs(&.{ "-lpthread", "-lm" });
+        run_tests.addFileArg2(exe, .{ .prefix = b.fmt("plain:{s}=", .{program.name}) });
+    }
+}
+
+/// Every source by gcc and the second clang (Zig's own clang compiles them in the other steps), and the headers alone.
+fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const u8) void {
+    for ([_][]const u8{ "gcc", clang }) |command| {
+        const released: Compiler = .{ .command = command, .flags = &.{ "-O2", "-DTRI_CHECKS=0" } };
+        const asserted: Compiler = .{ .command = command, .flags = &.{ "-O1", "-DTRI_CHECKS=3" } };
+        const plain: Compiler = .{ .command = command, .flags = &.{ "-O1", "-DTRI_CHECKS=3", "-DTRI_PLAIN_MAIN" } };
+        for (library_sources) |source| {
+            addSystemObject(b, released, source).addStepDependencies(check_step);
+            addSystemObject(b, asserted, source).addStepDependencies(check_step);
+        }
+        for (tests) |program| addCheckedSources(b, check_step, asserted, "tests", program);
+        for (sanitized_tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
+        for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
+        for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
+    }
+    const headers = b.addSystemCommand(&.{"python3"});
+    headers.setName("headers alone");
+    headers.setCwd(b.path("."));
+    headers.addFileArg(b.path("tools/headers.py"));
+    headers.addFileArg2(std.Build.LazyPath.zig_exe, .{ .prefix = "--zig=", .make_absolute = true });
+    headers.addArg(b.fmt("--clang={s}", .{clang}));
+    headers.addArgs(&public_headers);
+    headers.stdio = .inherit;
+    check_step.dependOn(&headers.step);
+}
+
+fn addCheckedSources(b: *std.Build, check_step: *std.Build.Step, compiler: Compiler, folder: []const u8, program: Program) void {
+    for (sourcesOf(b, folder, program)) |source| addSystemObject(b, compiler, source).addStepDependencies(check_step);
+}
+
+/// The checks that are scripts: include layers, files that no list names, symbols.
+fn addToolChecks(b: *std.Build, check_step: *std.Build.Step) void {
+    for ([_][]const u8{ "layers", "listed" }) |name| {
+        const run = b.addSystemCommand(&.{"python3"});
+        run.setName(name);
+        run.setCwd(b.path("."));
+        run.addFileArg(b.path(b.fmt("tools/{s}.py", .{name})));
+        run.stdio = .inherit;
+        check_step.dependOn(&run.step);
+    }
+    const symbols = b.addSystemCommand(&.{"python3"});
+    symbols.setName("symbols");
+    symbols.setCwd(b.path("."));
+    symbols.addFileArg(b.path("tools/exports.py"));
+    symbols.addArgs(&.{ "check", "--allow-missing" });
+    symbols.addFileArg2(b.graph.path(.install_prefix, "lib/libtrigc.so"), .{ .prefix = "--shared=", .make_absolute = true });
+    symbols.addFileArg2(b.graph.path(.install_prefix, "lib/libtrigc.a"), .{ .prefix = "--static=", .make_absolute = true });
+    for (public_headers) |header| symbols.addArg(b.fmt("include/{s}", .{header}));
+    symbols.step.dependOn(b.getInstallStep());
+    symbols.stdio = .inherit;
+    check_step.dependOn(&symbols.step);
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Sources are listed in build.zig, not globbed. Prints each C file of the tree that no list names, and fails if there
+is one: a file that is never compiled is dead, and a test that is never run proves nothing.
+
+    listed.py [ROOT]
+"""
+
+import os
+import re
+import sys
+
+
+def listed_names(build):
+    return set(re.findall(r'"([^"\n]+)"', build))
+
+
+def is_listed(path, names):
+    """A library source is named by its path, a program of one file by its name in the list of its folder."""
+    if path in names:
+        return True
+    folder, _, name = path.rpartition("/")
+    return folder in ("tests", "examples", "bench") and name[: -len(".c")] in names
+
+
+def check(root):
+    with open(os.path.join(root, "build.zig"), encoding="utf-8") as file:
+        names = listed_names(file.read())
+    unlisted = []
+    for top in ("alloc", "gc", "tests", "examples", "bench"):
+        for where, folders, files in os.walk(os.path.join(root, top)):
+            folders[:] = sorted(name for name in folders if name not in ("fixtures", "model"))
+            for name in sorted(files):
+                path = os.path.relpath(os.path.join(where, name), root)
+                if name.endswith(".c") and not is_listed(path, names):
+                    unlisted.append(path)
+    return unlisted
+
+
+def main():
+    unlisted = check(sys.argv[1] if len(sys.argv) > 1 else ".")
+    for path in unlisted:
+        print(f"listed: build.zig does not name {path}", file=sys.stderr)
+    return 1 if unlisted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
