@@ -239,6 +239,8 @@ TEST(hdr, csv_and_json_give_the_curve) {
     CHECK(hdr_init(&h));
     hdr_record_n(&h, 10, 90);
     hdr_record_n(&h, 1000, 10);
+    CHECK_EQ(hdr_percentile(&h, 90), 10); /* the rank is the smallest that covers the share, no more */
+    CHECK_EQ(hdr_percentile(&h, 91), 1000);
     char *csv = text_of(&h, hdr_print_csv), *json = text_of(&h, hdr_print_json);
     CHECK(strncmp(csv, "value_ns,percentile,count,", 26) == 0);
     CHECK(strstr(csv, "\n10,0.500000000,90,2.000\n") != NULL);

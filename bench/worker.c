@@ -1,0 +1,133 @@
+/* worker.c - the program that runs one workload on one collector and says what it measured.
+ *
+ *     bench-trigc store --ops=5000000
+ *     bench-boehm lru --live=67108864 --ops=2000000 --incremental
+ *
+ * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
+ * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
+ *     name, ops, seconds, checksum, collections, own_worst_ns, own <count> <worst> <total> <bound> <kind>, gaps <counts>
+ * The last line is "end". Progress goes to the page that --progress=<fd> names. */
+#include "bench/workload.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(ADAPTER_TRIGC)
+tri_heap *ad_heap;
+#else
+struct ad_boehm_log ad_log;
+#endif
+
+static const struct workload *const workloads[] = {&workload_trees, &workload_store, &workload_lru, &workload_list,
+                                                   &workload_alloc};
+enum { NWORKLOADS = sizeof workloads / sizeof workloads[0] };
+
+static struct progress own_progress; /* without --progress */
+
+struct options {
+    const struct workload *workload;
+    bool incremental, csv;
+    struct progress *progress;
+};
+
+static _Noreturn void usage(const char *why, const char *what) {
+    fprintf(stderr, "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
+                    "[--threads=N] [--incremental] [--csv]\nworkloads:", why, what);
+    for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
+    fprintf(stderr, "\n");
+    exit(64);
+}
+
+static uint64_t number_of(const char *argument, const char *text) {
+    char *end;
+    uint64_t n = strtoull(text, &end, 10);
+    if (end == text || *end || n == 0) usage("not a positive number", argument);
+    return n;
+}
+
+static struct progress *progress_map(int fd) {
+    void *page = mmap(NULL, sizeof(struct progress), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return page == MAP_FAILED ? &own_progress : page;
+}
+
+static const struct workload *workload_find(const char *name) {
+    for (int i = 0; i < NWORKLOADS; i++)
+        if (strcmp(workloads[i]->name, name) == 0) return workloads[i];
+    usage("no such workload", name);
+}
+
+/* The value of "--key=value", or NULL when the argument has another key. */
+static const char *value_of(const char *argument, const char *key) {
+    size_t n = strlen(key);
+    return strncmp(argument, key, n) == 0 && argument[n] == '=' ? argument + n + 1 : NULL;
+}
+
+static void parse(int argc, char **argv, struct options *o, struct work *work) {
+    const char *v;
+    if (argc < 2) usage("missing", "a workload");
+    o->workload = workload_find(argv[1]);
+    for (int i = 2; i < argc; i++) {
+        if ((v = value_of(argv[i], "--ops")))
+            work->ops = number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--live")))
+            work->live_bytes = number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--size")))
+            work->size_bytes = number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--depth")))
+            work->depth = (unsigned)number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--threads")))
+            work->nthreads = (unsigned)number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--progress")))
+            o->progress = progress_map((int)number_of(argv[i], v));
+        else if (strcmp(argv[i], "--incremental") == 0)
+            o->incremental = true;
+        else if (strcmp(argv[i], "--csv") == 0)
+            o->csv = true;
+        else
+            usage("unknown option", argv[i]);
+    }
+    if (work->nthreads > PROBE_THREADS) usage("too many threads", "--threads");
+    if (work->depth > 30) usage("too deep", "--depth");
+    if (work->size_bytes != 16 && work->size_bytes != 32) usage("sizes are 16 and 32", "--size");
+}
+
+static void print_results(const struct options *o, const struct work *work, const struct hdr *gaps, double seconds,
+                          uint64_t checksum) {
+    struct ad_report report;
+    memset(&report, 0, sizeof report);
+    ad_report(&report);
+    printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work), seconds,
+           checksum);
+    printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);
+    for (unsigned i = 0; i < report.nkinds; i++) {
+        const struct ad_own *own = &report.kinds[i];
+        printf("own %" PRIu64 " %" PRIu64 " %.0f %d %s\n", own->count, own->worst_ns, own->total_ns, own->bound, own->name);
+    }
+    printf("gaps ");
+    hdr_print_counts(gaps, stdout);
+    printf("\nend\n");
+}
+
+int main(int argc, char **argv) {
+    struct work work = {.ops = 1000000, .live_bytes = 64u << 20, .size_bytes = 16, .depth = 16, .nthreads = 1};
+    struct options o = {.progress = &own_progress};
+    parse(argc, argv, &o, &work);
+    bench_clock_init();
+    for (unsigned i = 0; i < PROBE_THREADS; i++) {
+        work.probes[i].done = &o.progress->thread[i].done;
+        if (!hdr_init(&work.probes[i].gaps)) ad_no_memory(sizeof(struct hdr));
+    }
+    ad_thread *thread = ad_start(o.incremental);
+    uint64_t start_ns = clock_posix_ns();
+    uint64_t checksum = o.workload->run(thread, &work);
+    double seconds = (double)(clock_posix_ns() - start_ns) / 1e9;
+    for (unsigned i = 1; i < PROBE_THREADS; i++) hdr_merge(&work.probes[0].gaps, &work.probes[i].gaps);
+    if (o.csv)
+        hdr_print_csv(&work.probes[0].gaps, stdout);
+    else
+        print_results(&o, &work, &work.probes[0].gaps, seconds, checksum);
+    ad_finish(thread);
+    return 0;
+}

@@ -1,0 +1,50 @@
+/* workload.h - what the worker program and the workloads know of each other.
+ *
+ * A workload is a fixed amount of work with a fixed seed: what it does never depends on the time or on the collector,
+ * so its checksum is the same under each. It reports its operations to its threads' probes. */
+#ifndef BENCH_WORKLOAD_H
+#define BENCH_WORKLOAD_H
+
+#include <stdint.h>
+
+#include "bench/adapter.h"
+#include "bench/probe.h"
+
+/* What the driver asks for; each workload uses what it understands. */
+struct work {
+    uint64_t ops;        /* operations, or rounds */
+    uint64_t live_bytes; /* lru */
+    uint64_t size_bytes; /* alloc: the object's size */
+    unsigned depth;      /* trees */
+    unsigned nthreads;   /* trees, alloc */
+    struct probe probes[PROBE_THREADS];
+};
+
+struct workload {
+    const char *name;
+    uint64_t (*total)(const struct work *work);            /* operations that its probes will report, for the progress */
+    uint64_t (*run)(ad_thread *thread, struct work *work); /* does them; a checksum of what it saw */
+};
+
+extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc;
+
+/* Operations too short to be timed one by one: `step` counts them and reports each 64th. Also the safepoint poll of
+ * loops that do not allocate. */
+enum { STEP_OPS = 64 };
+
+static inline void work_step(ad_thread *thread, struct probe *probe, uint64_t *steps) {
+    if ((++*steps & (STEP_OPS - 1)) == 0) {
+        probe_op(probe, STEP_OPS);
+        ad_poll(thread);
+    }
+}
+
+/* xorshift64: the same numbers everywhere. */
+static inline uint64_t work_random(uint64_t *state) {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+#endif
