@@ -1,0 +1,513 @@
+/* pageheap.c - the page heap: growth, first fit over the radix tree, taking back, scavenging (SOURCES S8).
+ *
+ * Owns: the chunks' bitmaps, the summaries over them, the frontier (pages below it were committed once) and the counts.
+ * Does not own: the memory itself (the callbacks), nor any policy of when to scavenge.
+ *
+ * The tree: level 0 has a summary for each chunk of 512 pages; an entry of each level above covers eight of the level
+ * below, up to level 4, where an entry covers 2^21 pages (16 GiB). Level 4 is searched as a list. All of it is indexed
+ * by page number, reserved at creation for max_pages and committed as the frontier rises; what is beyond reads as zero,
+ * which means "nothing free".
+ *
+ * Invariants: I-PAGE1 to I-PAGE5 of pageheap.h, and
+ * I-PAGE6  a bit is set in `free` only below the frontier, and in `dirty` only where `free` is set.
+ * I-PAGE7  no dirty page lies at or above dirty_limit.
+ * I-PAGE8  a refused commit, of pages or of metadata, leaves the heap as it was.
+ *
+ * Lock rank: RANK_PAGEHEAP; all fields but the constant ones are under it. The commit callback runs with the lock held,
+ * the decommit callback without: the run under it counts as given out meanwhile. */
+#include "alloc/pageheap.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "alloc/base/bits.h"
+#include "alloc/base/check.h"
+#include "alloc/base/os.h"
+#include "alloc/pageheap_summary.h"
+
+enum { LEVELS = 5, TOP = LEVELS - 1, CHUNK_SHIFT = 9, FANOUT_SHIFT = 3, SCAVENGE_RUN = 64 };
+
+_Static_assert(CHUNK_PAGES == 1 << CHUNK_SHIFT && SUMMARY_FANOUT == 1 << FANOUT_SHIFT, "shifts match");
+_Static_assert(CHUNK_SHIFT + TOP * FANOUT_SHIFT == SUMMARY_BITS, "an entry of the top level is what a summary can say");
+
+/* An array that is reserved whole and committed from its beginning as far as it is in use. */
+struct growing {
+    char *base;             /* [const] */
+    size_t reserved_bytes;  /* [const] */
+    size_t committed_bytes; /* [lock] */
+};
+
+struct pageheap {
+    struct lock lock;
+    struct pageheap_ops ops;       /* [const] */
+    size_t max_pages, grow_pages;  /* [const] */
+    struct growing chunks;         /* of struct page_chunk */
+    struct growing levels[LEVELS]; /* of page_summary */
+    size_t frontier;               /* pages below were committed; rises only */
+    size_t search;                 /* no free page below (I-PAGE3) */
+    size_t dirty_limit;            /* no dirty page from here on (I-PAGE7) */
+    size_t used_pages, dirty_free_pages;
+    uint64_t returned_pages;
+};
+
+/* ---- Metadata ---- */
+
+static bool growing_reserve(struct growing *g, size_t size_bytes) {
+    g->reserved_bytes = align_up(size_bytes, tri__os_page_size());
+    g->base = tri__os_reserve_readable(g->reserved_bytes);
+    return g->base != NULL;
+}
+
+static bool growing_commit(struct growing *g, size_t size_bytes) {
+    size_t wanted = align_up(size_bytes, tri__os_page_size());
+    if (wanted <= g->committed_bytes) {
+        return true;
+    }
+    if (!tri__os_commit(g->base + g->committed_bytes, wanted - g->committed_bytes)) {
+        return false;
+    }
+    g->committed_bytes = wanted;
+    return true;
+}
+
+static unsigned level_shift(unsigned level) {
+    return CHUNK_SHIFT + level * FANOUT_SHIFT;
+}
+
+/* Entries of a level that cover pages [0, npages), in whole groups of SUMMARY_FANOUT. */
+static size_t level_entries(unsigned level, size_t npages) {
+    return align_up(ceil_div(npages, (size_t)1 << level_shift(level)), SUMMARY_FANOUT);
+}
+
+static bool reserve_metadata(struct pageheap *ph) {
+    if (!growing_reserve(&ph->chunks, level_entries(0, ph->max_pages) * sizeof(struct page_chunk))) {
+        return false;
+    }
+    for (unsigned level = 0; level < LEVELS; level++) {
+        if (!growing_reserve(&ph->levels[level], level_entries(level, ph->max_pages) * sizeof(page_summary))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What got committed before a refusal stays committed, which is harmless: it is zero and counted (I-PAGE8). */
+static bool commit_metadata(struct pageheap *ph, size_t npages) {
+    if (!growing_commit(&ph->chunks, level_entries(0, npages) * sizeof(struct page_chunk))) {
+        return false;
+    }
+    for (unsigned level = 0; level < LEVELS; level++) {
+        if (!growing_commit(&ph->levels[level], level_entries(level, npages) * sizeof(page_summary))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct page_chunk *chunk_at(const struct pageheap *ph, size_t index) {
+    return (struct page_chunk *)(void *)ph->chunks.base + index;
+}
+
+static page_summary *level_at(const struct pageheap *ph, unsigned level, size_t index) {
+    return (page_summary *)(void *)ph->levels[level].base + index;
+}
+
+struct pageheap *tri__pageheap_create(size_t max_pages, size_t grow_pages, const struct pageheap_ops *ops) {
+    if (max_pages == 0 || grow_pages == 0 || grow_pages % CHUNK_PAGES != 0) {
+        return NULL;
+    }
+    struct pageheap *ph = tri__os_map(align_up(sizeof *ph, tri__os_page_size()));
+    if (ph == NULL) {
+        return NULL;
+    }
+    ph->ops = *ops;
+    ph->max_pages = max_pages;
+    ph->grow_pages = grow_pages;
+    tri__lock_init(&ph->lock, RANK_PAGEHEAP, "page heap");
+    if (!reserve_metadata(ph)) {
+        tri__pageheap_destroy(ph);
+        return NULL;
+    }
+    return ph;
+}
+
+void tri__pageheap_destroy(struct pageheap *ph) {
+    if (ph == NULL) {
+        return;
+    }
+    tri__os_release(ph->chunks.base, ph->chunks.reserved_bytes);
+    for (unsigned level = 0; level < LEVELS; level++) {
+        tri__os_release(ph->levels[level].base, ph->levels[level].reserved_bytes);
+    }
+    tri__lock_fini(&ph->lock);
+    tri__os_release(ph, align_up(sizeof *ph, tri__os_page_size()));
+}
+
+/* ---- Bits of a run, a word at a time ---- */
+
+/* The part of the pages [first, end) that lies in one word of the bitmaps. */
+struct piece {
+    uint64_t *free, *dirty, mask;
+};
+
+/* The first piece; *first moves past it. */
+static struct piece next_piece(const struct pageheap *ph, size_t *first, size_t end) {
+    struct page_chunk *chunk = chunk_at(ph, *first >> CHUNK_SHIFT);
+    size_t word = *first / 64 % CHUNK_WORDS;
+    size_t bit = *first % 64;
+    size_t count = min_size(64 - bit, end - *first);
+    *first += count;
+    return (struct piece){&chunk->free[word], &chunk->dirty[word], (UINT64_MAX >> (64 - count)) << bit};
+}
+
+static bool page_is_free(const struct pageheap *ph, size_t page) {
+    return chunk_at(ph, page >> CHUNK_SHIFT)->free[page / 64 % CHUNK_WORDS] >> page % 64 & 1;
+}
+
+/* Brings the summaries over the pages [first, end) in line with the bits; stops at a level where nothing changes. */
+static void update_summaries(struct pageheap *ph, size_t first, size_t end) {
+    bool changed = false;
+    size_t low = first >> CHUNK_SHIFT;
+    size_t high = (end - 1) >> CHUNK_SHIFT;
+    for (size_t i = low; i <= high; i++) {
+        page_summary now = tri__summary_of_chunk(chunk_at(ph, i));
+        changed |= *level_at(ph, 0, i) != now;
+        *level_at(ph, 0, i) = now;
+    }
+    for (unsigned level = 1; level < LEVELS && changed; level++) {
+        size_t part_pages = (size_t)1 << level_shift(level - 1);
+        changed = false;
+        low >>= FANOUT_SHIFT;
+        high >>= FANOUT_SHIFT;
+        for (size_t i = low; i <= high; i++) {
+            page_summary now = tri__summary_merge(level_at(ph, level - 1, i << FANOUT_SHIFT), part_pages);
+            changed |= *level_at(ph, level, i) != now;
+            *level_at(ph, level, i) = now;
+        }
+    }
+}
+
+/* Gives the free pages [first, end) out. True if one of them was dirty. */
+static bool mark_used(struct pageheap *ph, size_t first, size_t end) {
+    size_t ndirty = 0;
+    for (size_t at = first; at < end;) {
+        struct piece p = next_piece(ph, &at, end);
+        check_cheap((*p.free & p.mask) == p.mask, "I-PAGE1 only free pages are given out");
+        ndirty += bit_count(*p.dirty & p.mask);
+        *p.free &= ~p.mask;
+        *p.dirty &= ~p.mask;
+    }
+    ph->used_pages += end - first;
+    ph->dirty_free_pages -= ndirty;
+    update_summaries(ph, first, end);
+    return ndirty > 0;
+}
+
+/* Makes the pages [first, end), which are given out or new, free. */
+static void mark_free(struct pageheap *ph, size_t first, size_t end, bool dirty) {
+    for (size_t at = first; at < end;) {
+        struct piece p = next_piece(ph, &at, end);
+        check_always((*p.free & p.mask) == 0, "I-PAGE1 a page is freed once");
+        *p.free |= p.mask;
+        *p.dirty |= dirty ? p.mask : 0;
+    }
+    if (dirty) {
+        ph->dirty_free_pages += end - first;
+        ph->dirty_limit = max_size(ph->dirty_limit, end);
+    }
+    ph->search = min_size(ph->search, first);
+    update_summaries(ph, first, end);
+}
+
+/* ---- Finding a run ---- */
+
+/* One step of first fit at one level: among entries [from, to), the lowest run of npages. True: it begins at *first,
+ * exactly. False with *inside < to: it lies wholly inside entry *inside. False with *inside == to: there is none. */
+static bool find_in_level(const struct pageheap *ph, unsigned level, size_t from, size_t to, size_t npages,
+                          size_t *first, size_t *inside) {
+    size_t entry_pages = (size_t)1 << level_shift(level);
+    size_t run = 0; /* free pages that end where entry i begins */
+    for (size_t i = from; i < to; i++) {
+        page_summary summary = *level_at(ph, level, i);
+        if (summary == 0) {
+            run = 0;
+            continue;
+        }
+        struct page_runs runs = tri__summary_unpack(summary);
+        if (run + runs.start >= npages) {
+            *first = (i << level_shift(level)) - run;
+            return true;
+        }
+        if (runs.max >= npages) {
+            *inside = i;
+            return false;
+        }
+        run = runs.end == entry_pages ? run + entry_pages : runs.end;
+    }
+    *inside = to;
+    return false;
+}
+
+/* The lowest free run of npages. */
+static bool find_run(const struct pageheap *ph, size_t npages, size_t *first) {
+    size_t from = ph->search >> level_shift(TOP);
+    size_t to = ceil_div(ph->frontier, (size_t)1 << level_shift(TOP));
+    size_t inside = to;
+    for (unsigned level = TOP;; level--) {
+        if (find_in_level(ph, level, from, to, npages, first, &inside)) {
+            return true;
+        }
+        if (inside == to) {
+            check_cheap(level == TOP, "I-PAGE2 a run that a summary promises is there");
+            return false;
+        }
+        if (level == 0) {
+            break;
+        }
+        from = inside << FANOUT_SHIFT;
+        to = from + SUMMARY_FANOUT;
+    }
+    int at = tri__chunk_find(chunk_at(ph, inside), npages);
+    check_always(at >= 0, "I-PAGE2 a run that a summary promises is there");
+    *first = (inside << CHUNK_SHIFT) + (size_t)at;
+    return true;
+}
+
+/* ---- Growing ---- */
+
+/* Free pages just below the frontier, counted no further than `most`. */
+static size_t free_below_frontier(const struct pageheap *ph, size_t most) {
+    size_t n = 0;
+    while (n < most && n < ph->frontier && page_is_free(ph, ph->frontier - n - 1)) {
+        n++;
+    }
+    return n;
+}
+
+/* Raises the frontier so that a run of npages ends there at the latest. */
+static bool grow(struct pageheap *ph, size_t npages) {
+    size_t missing = npages - free_below_frontier(ph, npages - 1);
+    size_t left = ph->max_pages - ph->frontier;
+    if (missing > left) {
+        return false;
+    }
+    size_t added = min_size(ceil_div(missing, ph->grow_pages) * ph->grow_pages, left);
+    size_t end = ph->frontier + added;
+    if (!commit_metadata(ph, end) || !ph->ops.commit(ph->ops.context, ph->frontier, added)) {
+        return false;
+    }
+    size_t first = ph->frontier;
+    ph->frontier = end;
+    mark_free(ph, first, end, false);
+    return true;
+}
+
+/* ---- Interface ---- */
+
+bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty) {
+    if (npages == 0 || npages > ph->max_pages) {
+        return false;
+    }
+    tri__lock_acquire(&ph->lock);
+    bool found = find_run(ph, npages, first);
+    if (!found && grow(ph, npages)) {
+        found = find_run(ph, npages, first);
+        check_always(found, "I-PAGE2 the run that growth made room for is there");
+    }
+    if (found) {
+        *dirty = mark_used(ph, *first, *first + npages);
+        if (npages == 1 || *first == ph->search) {
+            ph->search = *first + npages; /* the lowest free page was the run's first */
+        }
+    }
+    tri__lock_release(&ph->lock);
+    return found;
+}
+
+void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages) {
+    tri__lock_acquire(&ph->lock);
+    check_always(npages > 0 && first < ph->frontier && npages <= ph->frontier - first,
+                 "I-PAGE1 a freed run lies within the pages that were given out");
+    check_cheap(ph->used_pages >= npages, "I-PAGE5 no more pages are freed than were given out");
+    ph->used_pages -= npages;
+    mark_free(ph, first, first + npages, true);
+    tri__lock_release(&ph->lock);
+}
+
+/* The highest dirty page below dirty_limit, which it lowers to just above that page. False: there is none. */
+static bool find_highest_dirty(struct pageheap *ph, size_t *page) {
+    if (ph->dirty_free_pages == 0) {
+        ph->dirty_limit = 0;
+        return false;
+    }
+    for (size_t word = ceil_div(ph->dirty_limit, 64); word-- > 0;) {
+        uint64_t dirty = chunk_at(ph, word / CHUNK_WORDS)->dirty[word % CHUNK_WORDS];
+        if (dirty != 0) {
+            *page = word * 64 + bit_highest(dirty);
+            ph->dirty_limit = *page + 1;
+            return true;
+        }
+    }
+    check_cheap(false, "I-PAGE5 as many dirty pages as counted lie below the dirty limit");
+    return false;
+}
+
+/* Gives the highest dirty run, of at most `most` pages, out to the scavenger. False: nothing is dirty. */
+static bool take_dirty_run(struct pageheap *ph, size_t most, size_t *first, size_t *end) {
+    size_t low;
+    if (!find_highest_dirty(ph, &low)) {
+        return false;
+    }
+    *end = low + 1;
+    while (low > 0 && *end - low < most) {
+        const struct page_chunk *chunk = chunk_at(ph, (low - 1) >> CHUNK_SHIFT);
+        if (!(chunk->dirty[(low - 1) / 64 % CHUNK_WORDS] >> (low - 1) % 64 & 1)) {
+            break;
+        }
+        low--;
+    }
+    *first = low;
+    mark_used(ph, low, *end);
+    ph->dirty_limit = low;
+    return true;
+}
+
+size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages) {
+    size_t returned = 0;
+    bool working = true;
+    tri__lock_acquire(&ph->lock);
+    while (working && returned < max_pages) {
+        size_t first, end;
+        if (!take_dirty_run(ph, min_size(max_pages - returned, SCAVENGE_RUN), &first, &end)) {
+            break;
+        }
+        tri__lock_release(&ph->lock);
+        working = ph->ops.decommit(ph->ops.context, first, end - first);
+        tri__lock_acquire(&ph->lock);
+        ph->used_pages -= end - first;
+        mark_free(ph, first, end, !working);
+        if (working) {
+            returned += end - first;
+            ph->returned_pages += end - first;
+        }
+    }
+    tri__lock_release(&ph->lock);
+    return returned;
+}
+
+void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out) {
+    tri__lock_acquire(&ph->lock);
+    *out = (struct pageheap_stats){.committed_pages = ph->frontier,
+                                   .used_pages = ph->used_pages,
+                                   .free_pages = ph->frontier - ph->used_pages,
+                                   .dirty_free_pages = ph->dirty_free_pages,
+                                   .returned_pages = ph->returned_pages};
+    tri__lock_release(&ph->lock);
+}
+
+bool tri__pageheap_in_use(struct pageheap *ph, size_t page) {
+    tri__lock_acquire(&ph->lock);
+    bool used = page < ph->frontier && !page_is_free(ph, page);
+    tri__lock_release(&ph->lock);
+    return used;
+}
+
+size_t tri__pageheap_metadata_bytes(struct pageheap *ph) {
+    tri__lock_acquire(&ph->lock);
+    size_t total = sizeof *ph + ph->chunks.committed_bytes;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        total += ph->levels[level].committed_bytes;
+    }
+    tri__lock_release(&ph->lock);
+    return total;
+}
+
+void tri__pageheap_lock(struct pageheap *ph) {
+    tri__lock_acquire(&ph->lock);
+}
+
+void tri__pageheap_unlock(struct pageheap *ph) {
+    tri__lock_release(&ph->lock);
+}
+
+/* ---- Verification ---- */
+
+/* Where contradictions go. */
+struct verdict {
+    void (*say)(void *context, const char *text);
+    void *context;
+    int count;
+};
+
+static void contradict(struct verdict *v, const char *what, size_t at, uint64_t is, uint64_t should_be) {
+    char text[192];
+    v->count++;
+    if (v->say != NULL) {
+        snprintf(text, sizeof text, "%s at %zu: is %llx, should be %llx (hexadecimal)", what, at,
+                 (unsigned long long)is, (unsigned long long)should_be);
+        v->say(v->context, text);
+    }
+}
+
+static void expect(struct verdict *v, const char *what, size_t at, uint64_t is, uint64_t should_be) {
+    if (is != should_be) {
+        contradict(v, what, at, is, should_be);
+    }
+}
+
+/* I-PAGE2, with every summary computed anew from the ones below, and those from the bits. */
+static void verify_summaries(const struct pageheap *ph, struct verdict *v) {
+    static const char *const names[LEVELS] = {
+        "I-PAGE2 summary of level 0", "I-PAGE2 summary of level 1", "I-PAGE2 summary of level 2",
+        "I-PAGE2 summary of level 3", "I-PAGE2 summary of level 4",
+    };
+    for (unsigned level = 0; level < LEVELS; level++) {
+        for (size_t i = 0; i < level_entries(level, ph->frontier); i++) {
+            page_summary should_be = 0;
+            if (level == 0) {
+                should_be = tri__summary_of_chunk(chunk_at(ph, i));
+            } else if (i < ceil_div(ph->frontier, (size_t)1 << level_shift(level))) {
+                should_be = tri__summary_merge(level_at(ph, level - 1, i << FANOUT_SHIFT),
+                                               (size_t)1 << level_shift(level - 1));
+            }
+            expect(v, names[level], i, *level_at(ph, level, i), should_be);
+        }
+    }
+}
+
+/* I-PAGE3 and I-PAGE5 to I-PAGE7. */
+static void verify_bits(const struct pageheap *ph, struct verdict *v) {
+    size_t nfree = 0, ndirty = 0, lowest_free = ph->frontier, dirty_end = 0;
+    for (size_t word = 0; word < level_entries(0, ph->frontier) * CHUNK_WORDS; word++) {
+        const struct page_chunk *chunk = chunk_at(ph, word / CHUNK_WORDS);
+        uint64_t free = chunk->free[word % CHUNK_WORDS];
+        uint64_t dirty = chunk->dirty[word % CHUNK_WORDS];
+        if (free != 0) {
+            lowest_free = min_size(lowest_free, word * 64 + bit_lowest(free));
+            expect(v, "I-PAGE6 a page above the frontier is free, by word", word,
+                   word * 64 + bit_highest(free) >= ph->frontier, 0);
+        }
+        expect(v, "I-PAGE6 dirty pages that are not free, by word", word, dirty & ~free, 0);
+        dirty_end = dirty != 0 ? word * 64 + bit_highest(dirty) + 1 : dirty_end;
+        nfree += bit_count(free);
+        ndirty += bit_count(dirty);
+    }
+    expect(v, "I-PAGE5 used pages, below frontier", ph->frontier, ph->used_pages, ph->frontier - nfree);
+    expect(v, "I-PAGE5 dirty free pages, below frontier", ph->frontier, ph->dirty_free_pages, ndirty);
+    if (lowest_free < ph->search) {
+        contradict(v, "I-PAGE3 search address above a free page", lowest_free, ph->search, lowest_free);
+    }
+    if (dirty_end > ph->dirty_limit) {
+        contradict(v, "I-PAGE7 dirty limit below a dirty page", dirty_end - 1, ph->dirty_limit, dirty_end);
+    }
+}
+
+int tri__pageheap_verify(struct pageheap *ph, void (*say)(void *context, const char *text), void *context) {
+    struct verdict v = {.say = say, .context = context};
+    tri__lock_acquire(&ph->lock);
+    verify_summaries(ph, &v);
+    verify_bits(ph, &v);
+    expect(&v, "I-PAGE5 frontier beyond the reservation", ph->max_pages, ph->frontier > ph->max_pages, 0);
+    tri__lock_release(&ph->lock);
+    return v.count;
+}
