@@ -11,6 +11,19 @@ const version = @import("build.zig.zon").version; // the one place for the numbe
 
 /// The library.
 const library_sources = [_][]const u8{
+    "alloc/base/check.c",
+    "alloc/base/lock.c",
+    "alloc/base/os_linux.c",
+    "alloc/arena.c",
+    "alloc/cache.c",
+    "alloc/central.c",
+    "alloc/fixalloc.c",
+    "alloc/large.c",
+    "alloc/memory.c",
+    "alloc/pageheap.c",
+    "alloc/pageheap_summary.c",
+    "alloc/sizeclass.c",
+    "alloc/span.c",
     "gc/version.c",
 };
 
@@ -21,17 +34,19 @@ const public_headers = [_][]const u8{
     "trigc/version.h",
 };
 
-/// A program: a name and, where it is not one file of that name, its sources; and the pkg-config names of what it links
-/// besides trigc.
+/// A program. `sources` where it is not the one file <folder>/<name>.c, `macros` for -D, `libs` for what it links besides
+/// trigc (pkg-config names; "m" as it is).
 const Program = struct {
     name: []const u8,
     sources: []const []const u8 = &.{},
+    macros: []const []const u8 = &.{},
     libs: []const []const u8 = &.{},
 };
 
 /// Test programs under Criterion: tests/<name>.c.
 const tests = [_]Program{
     .{ .name = "test_version" },
+    .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
 };
 
 /// Those of them that the sanitizers run as well, from the plain main of tests/plain.h (test-tsan, test-asan).
@@ -45,12 +60,30 @@ const examples = [_]Program{
 };
 
 /// Measuring programs: bench/<name>.c, installed into bin/.
-const bench_programs = [_]Program{};
+const bench_programs = [_]Program{
+    .{ .name = "bench-boehm", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM"}, .libs = &.{"bdw-gc"} },
+    .{ .name = "bench-boehm-typed", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM_TYPED"}, .libs = &.{"bdw-gc"} },
+};
 
-/// Is there a bench/demo.c among bench_programs? Until then `demo` runs the first example.
+/// One workload in one process, on the collector that a macro names.
+const worker_sources = [_][]const u8{
+    "bench/clock.c",
+    "bench/hdr.c",
+    "bench/work_alloc.c",
+    "bench/work_list.c",
+    "bench/work_lru.c",
+    "bench/work_store.c",
+    "bench/work_trees.c",
+    "bench/worker.c",
+};
+
+/// The programs among them that `demo` and `bench` run; while there is none of that name, `demo` runs the first example.
 const demo_program = "demo";
-/// The program that `bench` runs, likewise.
 const bench_program = "bench";
+
+/// Tools in C: tools/<name>.c. The first is installed; the second, run over the committed table, is a test.
+const table_printer: Program = .{ .name = "trigc-sizeclasses", .sources = &.{"tools/sizeclasses.c"} };
+const table_writer: Program = .{ .name = "mksizeclass" };
 
 /// Scripts that test the tools and the built package: tests/tools/<name>.py.
 const script_tests = [_][]const u8{
@@ -123,6 +156,10 @@ pub fn build(b: *std.Build) void {
         bench_install.dependOn(&b.addInstallArtifact(exe, .{}).step);
     }
 
+    const printer = addProgram(b, "tools", table_printer, library, installed, &.{});
+    b.installArtifact(printer);
+    const writer = addProgram(b, "tools", table_writer, library, installed, &.{});
+
     const checked_library = addStaticLibrary(b, "trigc_checked", checked);
     const racing_library = addStaticLibrary(b, "trigc_racing", racing);
 
@@ -137,6 +174,7 @@ pub fn build(b: *std.Build) void {
     for (script_tests) |name| {
         run_tests.addFileArg2(b.path(b.fmt("tests/tools/{s}.py", .{name})), .{ .prefix = b.fmt("script:{s}=", .{name}) });
     }
+    run_tests.addArtifactArg2(writer, .{ .prefix = "command:size_class_table=", .suffix = "|alloc/sizeclass_table.h" });
     run_tests.addArg("optional:model=tests/model/run.sh|quick");
     run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{ .prefix = "--define=TRI_TEST_PREFIX=", .make_absolute = true });
     run_tests.step.dependOn(b.getInstallStep());
@@ -239,6 +277,7 @@ fn addProgram(
 ) *std.Build.Step.Compile {
     const exe = b.addExecutable(.{ .name = program.name, .root_module = cModule(b, o) });
     const flags = std.mem.concat(b.allocator, []const u8, &.{ &program_flags, extra_flags }) catch @panic("OOM");
+    for (program.macros) |macro| exe.root_module.addCMacro(macro, "1");
     exe.root_module.addCSourceFiles(.{ .files = sourcesOf(b, folder, program), .flags = flags });
     exe.root_module.linkLibrary(library);
     for (program.libs) |lib| exe.root_module.linkSystemLibrary(lib, .{});
@@ -350,13 +389,14 @@ fn addFormatter(b: *std.Build, clang_format: []const u8, mode: []const u8) *std.
 const Compiler = struct { command: []const u8, flags: []const []const u8 };
 
 /// One object by a compiler of the system, rebuilt when its source or a header that it reads has changed.
-fn addSystemObject(b: *std.Build, compiler: Compiler, source: []const u8) std.Build.LazyPath {
+fn addSystemObject(b: *std.Build, compiler: Compiler, source: []const u8, macros: []const []const u8) std.Build.LazyPath {
     const run = b.addSystemCommand(&.{compiler.command});
     run.setName(b.fmt("{s} {s}", .{ compiler.command, source }));
     run.setCwd(b.path(".")); // so that dependency files and messages name paths from the root
     run.addArgs(&warnings);
     run.addArgs(&.{ "-D_GNU_SOURCE=1", "-Iinclude", "-I." });
     run.addArgs(compiler.flags);
+    for (macros) |macro| run.addArg(b.fmt("-D{s}=1", .{macro}));
     run.addArgs(&.{ "-MMD", "-MF" });
     _ = run.addDepFileOutputArg2("object.d", .{ .make_absolute = true });
     run.addArg("-c");
@@ -373,14 +413,14 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
     const for_library: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-fno-strict-aliasing"}) };
     const for_tests: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-DTRI_PLAIN_MAIN"}) };
     var objects: [library_sources.len]std.Build.LazyPath = undefined;
-    for (&objects, library_sources) |*object, source| object.* = addSystemObject(b, for_library, source);
+    for (&objects, library_sources) |*object, source| object.* = addSystemObject(b, for_library, source, &.{});
     for (sanitized_tests) |program| {
         const link = b.addSystemCommand(&.{clang});
         link.setName(b.fmt("link {s} (asan)", .{program.name}));
         link.addArgs(&sanitize);
         link.addArg("-o");
         const exe = link.addOutputFileArg(program.name);
-        for (sourcesOf(b, "tests", program)) |source| link.addFileArg(addSystemObject(b, for_tests, source));
+        for (sourcesOf(b, "tests", program)) |source| link.addFileArg(addSystemObject(b, for_tests, source, program.macros));
         for (objects) |object| link.addFileArg(object);
         for (program.libs) |lib| link.addArg(b.fmt("-l{s}", .{if (std.mem.eql(u8, lib, "bdw-gc")) "gc" else lib}));
         link.addArgs(&.{ "-lpthread", "-lm" });
@@ -395,13 +435,14 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
         const asserted: Compiler = .{ .command = command, .flags = &.{ "-O1", "-DTRI_CHECKS=3" } };
         const plain: Compiler = .{ .command = command, .flags = &.{ "-O1", "-DTRI_CHECKS=3", "-DTRI_PLAIN_MAIN" } };
         for (library_sources) |source| {
-            addSystemObject(b, released, source).addStepDependencies(check_step);
-            addSystemObject(b, asserted, source).addStepDependencies(check_step);
+            addSystemObject(b, released, source, &.{}).addStepDependencies(check_step);
+            addSystemObject(b, asserted, source, &.{}).addStepDependencies(check_step);
         }
         for (tests) |program| addCheckedSources(b, check_step, asserted, "tests", program);
         for (sanitized_tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
         for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
         for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
+        for ([_]Program{ table_printer, table_writer }) |program| addCheckedSources(b, check_step, released, "tools", program);
     }
     const headers = b.addSystemCommand(&.{"python3"});
     headers.setName("headers alone");
@@ -415,7 +456,9 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
 }
 
 fn addCheckedSources(b: *std.Build, check_step: *std.Build.Step, compiler: Compiler, folder: []const u8, program: Program) void {
-    for (sourcesOf(b, folder, program)) |source| addSystemObject(b, compiler, source).addStepDependencies(check_step);
+    for (sourcesOf(b, folder, program)) |source| {
+        addSystemObject(b, compiler, source, program.macros).addStepDependencies(check_step);
+    }
 }
 
 /// The checks that are scripts: include layers, files that no list names, symbols.

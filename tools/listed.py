@@ -19,14 +19,14 @@ def is_listed(path, names):
     if path in names:
         return True
     folder, _, name = path.rpartition("/")
-    return folder in ("tests", "examples", "bench") and name[: -len(".c")] in names
+    return folder in ("tests", "examples", "bench", "tools") and name[: -len(".c")] in names
 
 
 def check(root):
     with open(os.path.join(root, "build.zig"), encoding="utf-8") as file:
         names = listed_names(file.read())
     unlisted = []
-    for top in ("alloc", "gc", "tests", "examples", "bench"):
+    for top in ("alloc", "gc", "tests", "examples", "bench", "tools"):
         for where, folders, files in os.walk(os.path.join(root, top)):
             folders[:] = sorted(name for name in folders if name not in ("fixtures", "model"))
             for name in sorted(files):

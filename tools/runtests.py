@@ -6,8 +6,8 @@ Each argument names one program and says how to read it:
     criterion:NAME=PATH     a Criterion executable; counted from its "Synthesis" line
     plain:NAME=PATH         a program whose last line of that form is "N passed, N failed" (tests/plain.h)
     script:NAME=PATH.py     the same, a Python script
-    optional:NAME=PATH|ARG  any executable; counts as one test, by its exit code, unless it prints such a line;
-                            left out when the file does not exist
+    command:NAME=PATH|ARG   any executable; counts as one test, by its exit code, unless it prints such a line
+    optional:NAME=PATH|ARG  the same, but left out when the file does not exist
     --define=KEY=VALUE      set in the environment of all of them
     --jobs N, --timeout S   how many at once, and how long each may take
     anything else           a filter: only programs whose NAME contains one of these run
@@ -63,7 +63,7 @@ def counts(program, output, code):
         if every:
             said = True
             passed, failed = int(every[-1][0]), int(every[-1][1])
-    if not said and program.kind == "optional" and code == 0:
+    if not said and program.kind in ("command", "optional") and code == 0:
         return 1, 0
     if failed == 0 and (code != 0 or not said or passed == 0):
         failed = 1  # a program without a single test is no success either
@@ -185,7 +185,7 @@ def parse(arguments):
         elif argument.startswith("--define="):
             key, _, value = argument[len("--define=") :].partition("=")
             os.environ[key] = value
-        elif kind in ("criterion", "plain", "script", "optional") and "=" in spec:
+        elif kind in ("criterion", "plain", "script", "command", "optional") and "=" in spec:
             name, _, command = spec.partition("=")
             path, *extra = command.split("|")
             if kind == "optional" and not os.path.exists(path):
