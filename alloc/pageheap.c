@@ -328,9 +328,9 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages) {
     tri__lock_acquire(&ph->lock);
     check_always(npages > 0 && first < ph->frontier && npages <= ph->frontier - first,
                  "I-PAGE1 a freed run lies within the pages that were given out");
+    mark_free(ph, first, first + npages, true);
     check_cheap(ph->used_pages >= npages, "I-PAGE5 no more pages are freed than were given out");
     ph->used_pages -= npages;
-    mark_free(ph, first, first + npages, true);
     tri__lock_release(&ph->lock);
 }
 

@@ -1,0 +1,641 @@
+/*
+ * The page heap against oracles that count page by page: the lowest fitting address every time, the summaries, the
+ * counters, which pages may hold old bytes, what is scavenged and in which order; with refusals of either callback
+ * injected at random, after which nothing may have changed and the same call must work.
+ */
+#include "tests/plain.h"
+
+#include <sys/resource.h>
+
+#include "alloc/base/atomic.h"
+#include "alloc/base/bits.h"
+#include "alloc/base/os.h"
+#include "alloc/pageheap.h"
+#include "alloc/pageheap_summary.h"
+
+/* ---- Random numbers: xorshift, from a seed that every failure prints ---- */
+
+static uint64_t seed;
+static uint64_t state;
+
+static void begin_random(uint64_t fallback) {
+    seed = test_env_u64("TRI_TEST_SEED", fallback);
+    state = seed * 2862933555777941757u + 3037000493u;
+}
+
+static uint64_t next_random(void) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+static size_t below(size_t n) {
+    return (size_t)(next_random() % n);
+}
+
+#define AGREE(cond) CHECK_MSG(cond, "seed %" PRIu64 ": %s does not hold", seed, #cond)
+
+static void print_contradiction(void *context, const char *text) {
+    (void)context;
+    fprintf(stderr, "verify: %s\n", text);
+}
+
+/* ---- The naive oracle ---- */
+
+enum page_state { ABSENT, CLEAN, DIRTY, USED };
+enum { MAX_RUNS = 4096 };
+
+struct run {
+    size_t first, npages;
+};
+
+/* What the page heap must look like, a byte a page, and the callbacks that check what they are asked. */
+struct model {
+    struct pageheap *ph;
+    size_t max_pages, grow_pages, frontier;
+    uint8_t *pages;   /* enum page_state */
+    uint8_t *content; /* 1: somebody wrote to the page since it last read as zero */
+    struct run runs[MAX_RUNS];
+    size_t nruns;
+    bool refuse;          /* the next callback says no */
+    size_t expected_grow; /* pages that the call may commit; 0: none */
+    uint64_t returned;
+    unsigned ncommits, ndecommits;
+};
+
+/* How often the steps worth testing came up, over a whole test; each must have. */
+static struct {
+    unsigned allocs, failures, grown, commits_refused, decommits_refused, dirty_allocs, clean_reused;
+} seen;
+
+static size_t count_pages(const struct model *m, enum page_state which) {
+    size_t n = 0;
+    for (size_t i = 0; i < m->frontier; i++) {
+        n += m->pages[i] == which;
+    }
+    return n;
+}
+
+static bool is_free(const struct model *m, size_t page) {
+    return m->pages[page] == CLEAN || m->pages[page] == DIRTY;
+}
+
+/* First fit, the plainest way: the lowest run of npages free pages below the frontier. */
+static bool model_find(const struct model *m, size_t npages, size_t *first) {
+    size_t run = 0;
+    for (size_t i = 0; i < m->frontier; i++) {
+        run = is_free(m, i) ? run + 1 : 0;
+        if (run == npages) {
+            *first = i + 1 - npages;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How far the heap must grow for npages: whole steps, counting the free pages at the end; 0 if it cannot. */
+static size_t model_growth(const struct model *m, size_t npages) {
+    size_t tail = 0;
+    while (tail < m->frontier && is_free(m, m->frontier - 1 - tail)) {
+        tail++;
+    }
+    size_t missing = npages - tail, growth = 0;
+    while (growth < missing) {
+        growth += m->grow_pages;
+    }
+    size_t left = m->max_pages - m->frontier;
+    return missing > left ? 0 : growth < left ? growth : left;
+}
+
+static bool on_commit(void *context, size_t first, size_t npages) {
+    struct model *m = context;
+    m->ncommits++;
+    AGREE(first == m->frontier);
+    AGREE(npages == m->expected_grow);
+    if (m->refuse) {
+        return false;
+    }
+    memset(m->pages + first, CLEAN, npages);
+    m->frontier += npages;
+    return true;
+}
+
+/* The run that scavenging must take next: from the highest dirty page down, 64 at most. */
+static bool model_highest_dirty(const struct model *m, size_t most, struct run *run) {
+    size_t end = m->frontier;
+    while (end > 0 && m->pages[end - 1] != DIRTY) {
+        end--;
+    }
+    size_t first = end;
+    while (first > 0 && end - first < most && m->pages[first - 1] == DIRTY) {
+        first--;
+    }
+    *run = (struct run){first, end - first};
+    return end > 0;
+}
+
+static size_t scavenge_left; /* what on_decommit knows of the call under way */
+
+static bool on_decommit(void *context, size_t first, size_t npages) {
+    struct model *m = context;
+    struct run expected;
+    m->ndecommits++;
+    AGREE(tri__lock_none_held());
+    AGREE(model_highest_dirty(m, scavenge_left < 64 ? scavenge_left : 64, &expected));
+    AGREE(first == expected.first);
+    AGREE(npages == expected.npages);
+    AGREE(tri__pageheap_in_use(m->ph, first) && tri__pageheap_in_use(m->ph, first + npages - 1));
+    if (m->refuse) {
+        return false;
+    }
+    scavenge_left -= npages;
+    m->returned += npages;
+    memset(m->pages + first, CLEAN, npages);
+    memset(m->content + first, 0, npages);
+    return true;
+}
+
+static void model_begin(struct model *m, size_t max_pages, size_t grow_pages) {
+    memset(m, 0, sizeof *m);
+    m->max_pages = max_pages;
+    m->grow_pages = grow_pages;
+    m->pages = calloc(max_pages, 1);
+    m->content = calloc(max_pages, 1);
+    struct pageheap_ops ops = {.commit = on_commit, .decommit = on_decommit, .context = m};
+    m->ph = tri__pageheap_create(max_pages, grow_pages, &ops);
+    AGREE(m->pages && m->content && m->ph);
+}
+
+static void model_end(struct model *m) {
+    tri__pageheap_destroy(m->ph);
+    free(m->pages);
+    free(m->content);
+}
+
+static void check_stats(const struct model *m) {
+    struct pageheap_stats s;
+    tri__pageheap_get_stats(m->ph, &s);
+    AGREE(s.committed_pages == m->frontier);
+    AGREE(s.used_pages == count_pages(m, USED));
+    AGREE(s.free_pages == m->frontier - count_pages(m, USED));
+    AGREE(s.dirty_free_pages == count_pages(m, DIRTY));
+    AGREE(s.returned_pages == m->returned);
+}
+
+static void check_whole_heap(const struct model *m) {
+    check_stats(m);
+    for (size_t i = 0; i < m->max_pages; i++) {
+        AGREE(tri__pageheap_in_use(m->ph, i) == (m->pages[i] == USED));
+    }
+    AGREE(tri__pageheap_verify(m->ph, print_contradiction, NULL) == 0);
+}
+
+/* Takes note of a run that was given out, after comparing it with the one expected. */
+static void note_alloc(struct model *m, struct run got, bool dirty, size_t expected_first) {
+    bool any_dirty = false, any_content = false;
+    AGREE(got.first == expected_first);
+    for (size_t i = got.first; i < got.first + got.npages; i++) {
+        AGREE(is_free(m, i));
+        any_dirty |= m->pages[i] == DIRTY;
+        any_content |= m->content[i] != 0;
+        m->pages[i] = USED;
+        m->content[i] = 1;
+    }
+    AGREE(dirty == any_dirty);
+    AGREE(dirty || !any_content);
+    seen.allocs++;
+    seen.dirty_allocs += dirty;
+    seen.clean_reused += !dirty && m->returned > 0;
+    m->runs[m->nruns++] = got;
+}
+
+static void step_alloc(struct model *m, size_t npages, bool refuse) {
+    size_t expected, first = 0;
+    bool dirty = false;
+    bool fits = model_find(m, npages, &expected);
+    size_t growth = fits ? 0 : model_growth(m, npages);
+    m->refuse = refuse;
+    m->expected_grow = growth;
+    unsigned ncommits = m->ncommits;
+    bool ok = tri__pageheap_alloc(m->ph, npages, &first, &dirty);
+    m->refuse = false;
+    AGREE(m->ncommits - ncommits == (growth > 0));
+    if (!fits && growth > 0 && refuse) {
+        AGREE(!ok);
+        seen.commits_refused++;
+        check_stats(m);
+        AGREE(tri__pageheap_verify(m->ph, print_contradiction, NULL) == 0);
+        step_alloc(m, npages, false);
+        return;
+    }
+    AGREE(ok == (fits || growth > 0));
+    seen.failures += !ok;
+    seen.grown += growth > 0;
+    if (ok) {
+        AGREE(model_find(m, npages, &expected)); /* anew: growth may have moved it */
+        note_alloc(m, (struct run){first, npages}, dirty, expected);
+    }
+}
+
+static void step_free(struct model *m) {
+    size_t i = below(m->nruns);
+    struct run r = m->runs[i];
+    m->runs[i] = m->runs[--m->nruns];
+    memset(m->pages + r.first, DIRTY, r.npages);
+    tri__pageheap_free(m->ph, r.first, r.npages);
+}
+
+static void step_scavenge(struct model *m, size_t most, bool refuse) {
+    size_t ndirty = count_pages(m, DIRTY);
+    unsigned ncalls = m->ndecommits;
+    m->refuse = refuse;
+    scavenge_left = most;
+    size_t returned = tri__pageheap_scavenge(m->ph, most);
+    m->refuse = false;
+    if (refuse && ndirty > 0 && most > 0) {
+        AGREE(returned == 0);
+        AGREE(m->ndecommits == ncalls + 1);
+        seen.decommits_refused++;
+        check_stats(m);
+        step_scavenge(m, most, false);
+        return;
+    }
+    AGREE(returned == (ndirty < most ? ndirty : most));
+}
+
+static size_t random_npages(const struct model *m) {
+    switch (below(16)) {
+    case 0: return 1 + below(m->max_pages / 4);
+    case 1: return CHUNK_PAGES - 2 + below(5);
+    case 2:
+    case 3: return 1 + below(130);
+    default: return 1 + below(10);
+    }
+}
+
+/* `pressure` of 16 steps allocate, so that it fills the heap or drains it. */
+static void random_steps(struct model *m, size_t nsteps, size_t check_every) {
+    size_t pressure = 8;
+    for (size_t i = 0; i < nsteps; i++) {
+        if (i % 2048 == 0) {
+            pressure = 5 + below(6);
+        }
+        bool refuse = below(8) == 0;
+        size_t what = below(64);
+        if (what == 0) {
+            step_scavenge(m, below(4) == 0 ? m->max_pages : below(200), refuse);
+        } else if (what % 16 < pressure && m->nruns < MAX_RUNS) {
+            step_alloc(m, random_npages(m), refuse);
+        } else if (m->nruns > 0) {
+            step_free(m);
+        }
+        if (i % check_every == check_every - 1) {
+            check_whole_heap(m);
+        }
+    }
+    while (m->nruns > 0) {
+        step_free(m);
+    }
+    check_whole_heap(m);
+    step_scavenge(m, m->max_pages, false);
+    check_whole_heap(m);
+}
+
+static size_t total_steps(void) {
+    return test_stress() ? 1000000 : 200000;
+}
+
+/* A share of the steps on one shape of reservation, in `rounds` heaps, so that growth is met often. */
+static void property(size_t max_pages, size_t grow_pages, size_t percent, size_t rounds, uint64_t fallback_seed) {
+    static struct model m;
+    begin_random(fallback_seed);
+    size_t nsteps = total_steps() * percent / 100 / rounds;
+    for (size_t round = 0; round < rounds; round++) {
+        model_begin(&m, max_pages, grow_pages);
+        random_steps(&m, nsteps, 500);
+        model_end(&m);
+    }
+    AGREE(seen.allocs > nsteps * rounds / 4);
+    AGREE(seen.failures > 0 && seen.grown > rounds && seen.commits_refused > 0 && seen.decommits_refused > 0);
+    AGREE(seen.dirty_allocs > 0 && seen.clean_reused > 0);
+}
+
+/* Together total_steps() steps, over three shapes of reservation. */
+TEST(pageheap, agrees_with_the_oracle_on_8_MiB) {
+    property(1024, CHUNK_PAGES, 50, 100, 11);
+}
+
+TEST(pageheap, agrees_with_the_oracle_on_an_odd_size) {
+    property(5003, 2 * CHUNK_PAGES, 40, 40, 12);
+}
+
+TEST(pageheap, agrees_with_the_oracle_over_several_levels) {
+    property(70001, 16 * CHUNK_PAGES, 10, 5, 13);
+}
+
+/* ---- A reservation of 2^27 pages, where a byte a page is too much: the oracle keeps the runs given out, sorted ---- */
+
+enum { WIDE_SHIFT = 27, WIDE_RUNS = 256 };
+
+struct wide {
+    struct run runs[WIDE_RUNS]; /* by address */
+    size_t nruns, frontier, grow_pages;
+};
+
+static bool wide_commit(void *context, size_t first, size_t npages) {
+    struct wide *w = context;
+    AGREE(first == w->frontier);
+    AGREE(npages % w->grow_pages == 0);
+    w->frontier += npages;
+    return true;
+}
+
+static bool wide_decommit(void *context, size_t first, size_t npages) {
+    (void)context;
+    (void)first;
+    AGREE(npages <= 64);
+    return true;
+}
+
+/* Where a run of npages must go, and behind how many of the others; SIZE_MAX if nowhere. */
+static size_t wide_find(const struct wide *w, size_t npages, size_t *position) {
+    size_t at = 0;
+    for (*position = 0; *position < w->nruns && w->runs[*position].first - at < npages; (*position)++) {
+        at = w->runs[*position].first + w->runs[*position].npages;
+    }
+    return ((size_t)1 << WIDE_SHIFT) - at < npages ? SIZE_MAX : at;
+}
+
+static void wide_step(struct pageheap *ph, struct wide *w) {
+    static const size_t shapes[] = {1, 64, 512, 1 << 12, 1 << 18, (1 << 21) - 3, (1 << 21) + 1, 1 << 22, 1 << 24};
+    size_t position, first = 0;
+    bool dirty;
+    if (w->nruns < WIDE_RUNS && below(16) < 9) {
+        size_t npages = shapes[below(TRI_COUNT(shapes))];
+        npages += below(4) == 0 ? below(npages) : 0;
+        size_t expected = wide_find(w, npages, &position);
+        bool ok = tri__pageheap_alloc(ph, npages, &first, &dirty);
+        AGREE(ok == (expected != SIZE_MAX));
+        if (ok) {
+            AGREE(first == expected);
+            memmove(&w->runs[position + 1], &w->runs[position], (w->nruns - position) * sizeof w->runs[0]);
+            w->runs[position] = (struct run){first, npages};
+            w->nruns++;
+        }
+    } else if (w->nruns > 0) {
+        size_t i = below(w->nruns);
+        tri__pageheap_free(ph, w->runs[i].first, w->runs[i].npages);
+        w->nruns--;
+        memmove(&w->runs[i], &w->runs[i + 1], (w->nruns - i) * sizeof w->runs[0]);
+    }
+}
+
+TEST(pageheap, agrees_with_the_oracle_over_one_TiB) {
+    static struct wide w;
+    begin_random(14);
+    w.grow_pages = 8192;
+    struct pageheap_ops ops = {.commit = wide_commit, .decommit = wide_decommit, .context = &w};
+    struct pageheap *ph = tri__pageheap_create((size_t)1 << WIDE_SHIFT, w.grow_pages, &ops);
+    AGREE(ph != NULL);
+    AGREE(tri__pageheap_metadata_bytes(ph) < 4096); /* nothing proportional to the reservation before it is used */
+    size_t nsteps = test_stress() ? 20000 : 1500;
+    for (size_t i = 0; i < nsteps; i++) {
+        wide_step(ph, &w);
+        if (i % 500 == 499) {
+            AGREE(tri__pageheap_verify(ph, print_contradiction, NULL) == 0);
+        }
+    }
+    tri__pageheap_scavenge(ph, 1000);
+    AGREE(tri__pageheap_verify(ph, print_contradiction, NULL) == 0);
+    tri__pageheap_destroy(ph);
+}
+
+/* ---- Edges ---- */
+
+TEST(pageheap, refuses_what_it_cannot_hold) {
+    static struct model m;
+    begin_random(15);
+    struct pageheap_ops ops = {.commit = on_commit, .decommit = on_decommit, .context = &m};
+    CHECK(tri__pageheap_create(0, CHUNK_PAGES, &ops) == NULL);
+    CHECK(tri__pageheap_create(1024, 0, &ops) == NULL);
+    CHECK(tri__pageheap_create(1024, 100, &ops) == NULL);
+    model_begin(&m, 1000, CHUNK_PAGES);
+    size_t first;
+    bool dirty;
+    CHECK(!tri__pageheap_alloc(m.ph, 0, &first, &dirty));
+    CHECK(!tri__pageheap_alloc(m.ph, 1001, &first, &dirty));
+    CHECK(!tri__pageheap_alloc(m.ph, SIZE_MAX, &first, &dirty));
+    CHECK_EQ(m.ncommits, 0);
+    step_alloc(&m, 1000, true);
+    step_alloc(&m, 1, false);
+    CHECK_EQ(m.nruns, 1);
+    CHECK(!tri__pageheap_in_use(m.ph, 1000000));
+    check_whole_heap(&m);
+    model_end(&m);
+}
+
+/* The system may refuse the page heap's own memory, too. A reservation takes none of it, a bitmap does. */
+TEST(pageheap, survives_without_memory_for_its_bitmaps) {
+    static struct model m;
+    struct rlimit before, none;
+    size_t first = 0;
+    bool dirty;
+    begin_random(16);
+    model_begin(&m, 100000, CHUNK_PAGES);
+    CHECK_EQ(getrlimit(RLIMIT_DATA, &before), 0);
+    none = before;
+    none.rlim_cur = 4096; /* Linux takes a limit of 0 for no limit, here */
+    CHECK_EQ(setrlimit(RLIMIT_DATA, &none), 0);
+    bool ok = tri__pageheap_alloc(m.ph, 7, &first, &dirty);
+    CHECK_EQ(setrlimit(RLIMIT_DATA, &before), 0);
+    CHECK(!ok);
+    CHECK_EQ(m.ncommits, 0);
+    check_whole_heap(&m);
+    step_alloc(&m, 7, false);
+    CHECK_EQ(m.nruns, 1);
+    check_whole_heap(&m);
+    model_end(&m);
+}
+
+TEST(pageheap, a_run_freed_twice_is_fatal, .signal = SIGABRT) {
+    static struct model m;
+    begin_random(17);
+    model_begin(&m, 1024, CHUNK_PAGES);
+    step_alloc(&m, 3, false);
+    tri__pageheap_free(m.ph, 0, 3);
+    tri__pageheap_free(m.ph, 1, 1);
+}
+
+/* ---- Several threads ---- */
+
+enum { THREADS = 4, THREAD_PAGES = 4096, THREAD_HELD = 40 };
+
+struct shared_pages {
+    struct pageheap *ph;
+    uint8_t owner[THREAD_PAGES]; /* [atomic] 1 while given out, or under the scavenger */
+    uint32_t nstarted;           /* [atomic] */
+};
+
+static bool shared_commit(void *context, size_t first, size_t npages) {
+    (void)context;
+    return first + npages <= THREAD_PAGES;
+}
+
+static void set_owner(struct shared_pages *s, struct run r, uint8_t from) {
+    for (size_t i = r.first; i < r.first + r.npages; i++) {
+        /* partner: the same swap by the pages' next owner; the order comes from the page heap's lock */
+        CHECK_EQ(atomic_swap_relaxed(&s->owner[i], (uint8_t)!from), from);
+    }
+}
+
+static bool shared_decommit(void *context, size_t first, size_t npages) {
+    set_owner(context, (struct run){first, npages}, 0);
+    tri__os_yield();
+    set_owner(context, (struct run){first, npages}, 1);
+    return true;
+}
+
+static void churn(void *arg) {
+    struct shared_pages *s = arg;
+    struct run held[THREAD_HELD];
+    size_t nheld = 0;
+    bool dirty;
+    uint64_t r = 88172645463325252u + atomic_add_relaxed(&s->nstarted, 1u);
+    for (unsigned i = 0; i < 4000; i++) {
+        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+        struct run run = {.npages = 1 + r % 40};
+        if (nheld < THREAD_HELD && r >> 60 < 9) {
+            if (tri__pageheap_alloc(s->ph, run.npages, &run.first, &dirty)) {
+                set_owner(s, run, 0);
+                held[nheld++] = run;
+            }
+        } else if (nheld > 0) {
+            set_owner(s, held[--nheld], 1);
+            tri__pageheap_free(s->ph, held[nheld].first, held[nheld].npages);
+        }
+        if (i % 64 == 0) {
+            tri__pageheap_scavenge(s->ph, 100);
+        }
+    }
+    while (nheld-- > 0) {
+        set_owner(s, held[nheld], 1);
+        tri__pageheap_free(s->ph, held[nheld].first, held[nheld].npages);
+    }
+}
+
+TEST(pageheap, threads_never_share_a_page) {
+    static struct shared_pages s;
+    struct os_thread threads[THREADS];
+    struct pageheap_stats stats;
+    struct pageheap_ops ops = {.commit = shared_commit, .decommit = shared_decommit, .context = &s};
+    s.ph = tri__pageheap_create(THREAD_PAGES, CHUNK_PAGES, &ops);
+    CHECK(s.ph != NULL);
+    for (unsigned i = 0; i < THREADS; i++) {
+        CHECK(tri__os_thread_start(&threads[i], churn, &s, "churn"));
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        tri__os_thread_join(&threads[i]);
+    }
+    tri__pageheap_get_stats(s.ph, &stats);
+    CHECK_EQ(stats.used_pages, 0);
+    CHECK_EQ(tri__pageheap_verify(s.ph, print_contradiction, NULL), 0);
+    tri__pageheap_destroy(s.ph);
+}
+
+/* ---- Chunks and summaries, bit by bit ---- */
+
+static bool bit_at(const struct page_chunk *c, size_t i) {
+    return c->free[i / 64] >> i % 64 & 1;
+}
+
+static void random_chunk(struct page_chunk *c) {
+    static const size_t lengths[] = {1, 3, 20, 64, 130, 512};
+    size_t longest = lengths[below(TRI_COUNT(lengths))];
+    bool value = below(2) == 0;
+    memset(c, 0, sizeof *c);
+    for (size_t at = 0; at < 512; value = !value) {
+        size_t end = at + 1 + below(longest);
+        for (; at < end && at < 512; at++) {
+            c->free[at / 64] |= (uint64_t)value << at % 64;
+        }
+    }
+}
+
+/* Start, longest and end run of n flags. */
+static struct page_runs naive_runs(const uint8_t *flags, size_t n) {
+    struct page_runs r = {0, 0, 0};
+    size_t run = 0;
+    for (size_t i = 0; i < n; i++) {
+        run = flags[i] ? run + 1 : 0;
+        r.start = run == i + 1 ? run : r.start;
+        r.max = run > r.max ? run : r.max;
+    }
+    r.end = run;
+    return r;
+}
+
+static void check_runs(page_summary summary, struct page_runs expected) {
+    struct page_runs got = tri__summary_unpack(summary);
+    AGREE(got.start == expected.start && got.max == expected.max && got.end == expected.end);
+}
+
+static int naive_find(const uint8_t *flags, size_t npages) {
+    size_t run = 0;
+    for (size_t i = 0; i < 512; i++) {
+        run = flags[i] ? run + 1 : 0;
+        if (run == npages) {
+            return (int)(i + 1 - npages);
+        }
+    }
+    return -1;
+}
+
+TEST(pageheap_summary, chunk_agrees_with_a_count) {
+    begin_random(18);
+    struct page_chunk chunk;
+    uint8_t flags[512];
+    for (int round = 0; round < 2000; round++) {
+        random_chunk(&chunk);
+        for (size_t i = 0; i < 512; i++) {
+            flags[i] = bit_at(&chunk, i);
+        }
+        check_runs(tri__summary_of_chunk(&chunk), naive_runs(flags, 512));
+        for (size_t npages = 1; npages <= 512; npages += 1 + below(9)) {
+            AGREE(tri__chunk_find(&chunk, npages) == naive_find(flags, npages));
+        }
+    }
+}
+
+TEST(pageheap_summary, merge_agrees_with_a_count) {
+    begin_random(19);
+    for (int round = 0; round < 2000; round++) {
+        static uint8_t flags[8 * 512];
+        page_summary parts[SUMMARY_FANOUT];
+        for (size_t p = 0; p < SUMMARY_FANOUT; p++) {
+            struct page_chunk chunk;
+            random_chunk(&chunk);
+            if (below(3) == 0) {
+                memset(chunk.free, below(2) ? 0xff : 0, sizeof chunk.free);
+            }
+            for (size_t i = 0; i < 512; i++) {
+                flags[p * 512 + i] = bit_at(&chunk, i);
+            }
+            parts[p] = tri__summary_of_chunk(&chunk);
+        }
+        check_runs(tri__summary_merge(parts, 512), naive_runs(flags, sizeof flags));
+    }
+}
+
+TEST(pageheap_summary, the_widest_range_that_is_all_free_packs) {
+    size_t all = (size_t)1 << SUMMARY_BITS;
+    page_summary parts[SUMMARY_FANOUT];
+    for (size_t p = 0; p < SUMMARY_FANOUT; p++) {
+        parts[p] = tri__summary_pack((struct page_runs){all / 8, all / 8, all / 8});
+    }
+    seed = 0;
+    check_runs(tri__summary_merge(parts, all / 8), (struct page_runs){all, all, all});
+    parts[7] = tri__summary_pack((struct page_runs){all / 8 - 1, all / 8 - 1, 0});
+    check_runs(tri__summary_merge(parts, all / 8), (struct page_runs){all - 1, all - 1, 0});
+    CHECK_EQ(tri__summary_pack((struct page_runs){0, 0, 0}), 0);
+}
