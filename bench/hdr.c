@@ -142,7 +142,7 @@ void hdr_print_json(const struct hdr *h, FILE *out) {
     unsigned n = hdr_curve(h, CURVE_STEPS, points, CURVE_POINTS);
     fputc('[', out);
     for (unsigned i = 0; i < n; i++)
-        fprintf(out, "%s[%.9f,%" PRIu64 "]", i ? "," : "", points[i].share, points[i].value_ns);
+        fprintf(out, "%s[%.12f,%" PRIu64 "]", i ? "," : "", points[i].share, points[i].value_ns);
     fputc(']', out);
 }
 

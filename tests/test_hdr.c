@@ -245,8 +245,8 @@ TEST(hdr, csv_and_json_give_the_curve) {
     CHECK(strncmp(csv, "value_ns,percentile,count,", 26) == 0);
     CHECK(strstr(csv, "\n10,0.500000000,90,2.000\n") != NULL);
     CHECK(strstr(csv, "\n1000,1.000000000,100,inf\n") != NULL);
-    CHECK(strncmp(json, "[[0.000000000,10],", 18) == 0);
-    CHECK(strstr(json, ",[1.000000000,1000]]") != NULL);
+    CHECK(strncmp(json, "[[0.000000000000,10],", 21) == 0);
+    CHECK(strstr(json, ",[1.000000000000,1000]]") != NULL);
     free(csv);
     free(json);
     hdr_fini(&h);

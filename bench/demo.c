@@ -1,0 +1,240 @@
+/* demo.c - the driver: runs each row in its own process, shows how far it is, and at the end the table and the page.
+ *
+ *     trigc-demo                 about a minute: what `zigw build demo` runs
+ *     trigc-demo --quick         smaller amounts, two peers: what CI runs
+ *     trigc-demo --only=store,lru64 --csv
+ *
+ * It judges nothing by an exit code: figures are figures. Only its own failures (no page written) are errors, and two
+ * collectors that computed different results from the same program. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench/child.h"
+#include "bench/clock.h"
+#include "bench/page.h"
+#include "bench/plan.h"
+#include "bench/report.h"
+
+struct options {
+    struct plan_options plan;
+    const char *out, *assets;
+    char self[PATH_MAX], bin[PATH_MAX], folder[PATH_MAX], programs[PATH_MAX];
+    double timeout_s; /* 0: chosen by the row */
+    bool csv;
+};
+
+/* Where the whole run is, for the line that is redrawn. */
+struct show {
+    struct row *rows;
+    unsigned nrows, current;
+    uint64_t start_ns;
+    double expected_done_s, taken_done_s; /* of the rows that have ended */
+    bool terminal;
+};
+
+static struct row rows[PLAN_ROWS];
+
+static _Noreturn void usage(int code) {
+    fprintf(code ? stderr : stdout,
+            "usage: trigc-demo [--quick] [--full] [--only=SCENE,...] [--csv] [--timeout=SECONDS] [--out=DIR] [--bin=DIR] "
+            "[--assets=DIR]\n"
+            "  --quick   smaller amounts, trigc and Boehm's default mode only\n"
+            "  --full    the LRU cache at 2 GB live too\n"
+            "  --csv     each row's percentile curve into the output folder\n"
+            "  --out     where the page goes (zig-out/demo)\n"
+            "  --bin     where bench-trigc, bench-boehm and lox are (beside this program)\n"
+            "  --assets  the sources' bench folder, for the page's template (../../bench from there)\n"
+            "scenes:\n");
+    plan_list(code ? stderr : stdout);
+    exit(code);
+}
+
+static const char *value_of(const char *argument, const char *key) {
+    size_t n = strlen(key);
+    return strncmp(argument, key, n) == 0 && argument[n] == '=' ? argument + n + 1 : NULL;
+}
+
+/* A thread that reads nothing but the clock: the gaps that the machine makes by itself. */
+static int measure_noise(const char *milliseconds) {
+    struct hdr gaps;
+    uint64_t limit_ns = strtoull(milliseconds, NULL, 10) * 1000000u;
+    bench_clock_init();
+    if (!hdr_init(&gaps)) return 1;
+    uint64_t start = clock_ticks(), last = start;
+    while (clock_ns(last - start) < limit_ns) {
+        uint64_t now = clock_ticks();
+        hdr_record(&gaps, clock_ns(now - last));
+        last = now;
+    }
+    printf("name noise\nops %llu\nseconds %.6f\nchecksum 0\ngaps ", (unsigned long long)gaps.total,
+           (double)clock_ns(last - start) / 1e9);
+    hdr_print_counts(&gaps, stdout);
+    printf("\nend\n");
+    return 0;
+}
+
+static void defaults(struct options *o) {
+    ssize_t n = readlink("/proc/self/exe", o->self, sizeof o->self - 1);
+    if (n <= 0) snprintf(o->self, sizeof o->self, "./trigc-demo");
+    snprintf(o->bin, sizeof o->bin, "%s", o->self);
+    char *slash = strrchr(o->bin, '/');
+    if (slash) *slash = '\0';
+    snprintf(o->folder, sizeof o->folder, "%.*s/../../bench", PATH_MAX - 20, o->bin);
+    if (access(o->folder, R_OK) != 0) snprintf(o->folder, sizeof o->folder, "bench");
+    o->plan.bin = o->bin;
+    o->plan.self = o->self;
+    o->assets = o->folder;
+    o->out = "zig-out/demo";
+}
+
+static void parse(int argc, char **argv, struct options *o) {
+    const char *v;
+    defaults(o);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0)
+            o->plan.quick = true;
+        else if (strcmp(argv[i], "--full") == 0)
+            o->plan.full = true;
+        else if (strcmp(argv[i], "--csv") == 0)
+            o->csv = true;
+        else if (strcmp(argv[i], "--help") == 0)
+            usage(0);
+        else if ((v = value_of(argv[i], "--only")))
+            o->plan.only = v;
+        else if ((v = value_of(argv[i], "--timeout")))
+            o->timeout_s = strtod(v, NULL);
+        else if ((v = value_of(argv[i], "--out")))
+            o->out = v;
+        else if ((v = value_of(argv[i], "--bin")))
+            o->plan.bin = v;
+        else if ((v = value_of(argv[i], "--assets")))
+            o->assets = v;
+        else
+            usage(64);
+    }
+    snprintf(o->programs, sizeof o->programs, "%.*s/../examples/lox/programs", PATH_MAX - 32, o->assets);
+    o->plan.programs = o->programs;
+}
+
+/* Seconds still to go: the rest of this row, by its progress where it has one, and the rows to come, by what the rows
+ * so far took beside what was expected of them. */
+static double seconds_to_go(const struct show *s, double part, double elapsed_s) {
+    double pace = s->expected_done_s > 1 ? s->taken_done_s / s->expected_done_s : 1;
+    const struct row *row = &s->rows[s->current];
+    double here = part > 0.05 ? elapsed_s / part * (1 - part) : row->expected_s * pace - elapsed_s;
+    double rest = here > 0 ? here : 0;
+    for (unsigned i = s->current + 1; i < s->nrows; i++) rest += s->rows[i].expected_s * pace;
+    return rest;
+}
+
+static void show_progress(void *user, const struct row *row, uint64_t done, double elapsed_s) {
+    struct show *s = user;
+    if (!s->terminal) return;
+    double part = row->total_ops ? (double)done / (double)row->total_ops : 0;
+    double total_s = (double)(clock_posix_ns() - s->start_ns) / 1e9;
+    char percent[16] = "";
+    if (part > 0) snprintf(percent, sizeof percent, "%3.0f %%", part < 1 ? part * 100 : 100.0);
+    printf("\r\033[K[%2u/%u] %s, %s  %s   %.0f s so far, about %.0f s to go", s->current + 1, s->nrows, row->scene->title,
+           row->peer, percent, total_s, seconds_to_go(s, part, elapsed_s));
+    fflush(stdout);
+}
+
+/* A scene's operations are the same for all of its peers: the first row that ends tells the others. */
+static void learn_total(struct show *s, const struct row *ended) {
+    for (unsigned i = s->current + 1; i < s->nrows; i++)
+        if (s->rows[i].scene == ended->scene) s->rows[i].total_ops = ended->ops;
+}
+
+static void run_rows(struct show *s, const struct options *o) {
+    s->start_ns = clock_posix_ns();
+    for (s->current = 0; s->current < s->nrows; s->current++) {
+        struct row *row = &s->rows[s->current];
+        double timeout_s = o->timeout_s > 0 ? o->timeout_s : 15 + row->expected_s * 8;
+        child_run(row, timeout_s, show_progress, s);
+        s->expected_done_s += row->expected_s;
+        s->taken_done_s += row->state == ROW_MISSING ? row->expected_s : row->wall_s;
+        learn_total(s, row);
+        if (s->terminal)
+            printf("\r\033[K");
+        else
+            printf("[%2u/%u] %3.0f s to go ", s->current + 1, s->nrows, seconds_to_go(s, 1, 0));
+        report_row_end(stdout, row);
+        fflush(stdout);
+    }
+}
+
+static bool folder_make(const char *path) {
+    char part[PATH_MAX];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *p = part + 1;; p++) {
+        if (*p != '/' && *p != '\0') continue;
+        char c = *p;
+        *p = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            fprintf(stderr, "%s cannot be made: %s\n", part, strerror(errno));
+            return false;
+        }
+        *p = c;
+        if (c == '\0') return true;
+    }
+}
+
+static void write_curves(const struct options *o, const struct show *s) {
+    for (unsigned i = 0; i < s->nrows; i++) {
+        char path[PATH_MAX];
+        const struct row *row = &s->rows[i];
+        if (row->state != ROW_OK || row->foreign) continue;
+        snprintf(path, sizeof path, "%s/%s-%s.csv", o->out, row->scene->id, row->peer);
+        for (char *p = path + strlen(o->out); *p; p++)
+            if (*p == ' ') *p = '-';
+        FILE *f = fopen(path, "w");
+        if (!f) continue;
+        hdr_print_csv(&row->gaps, f);
+        fclose(f);
+    }
+}
+
+/* Peers of one scene that ended well must have seen the same. The number that did not. */
+static unsigned count_disagreements(const struct show *s) {
+    unsigned n = 0;
+    for (unsigned i = 1; i < s->nrows; i++) {
+        const struct row *a = &s->rows[i - 1], *b = &s->rows[i];
+        if (a->scene != b->scene || a->state != ROW_OK || b->state != ROW_OK || a->checksum == b->checksum) continue;
+        fprintf(stderr, "%s: %s and %s computed different results\n", a->scene->title, a->peer, b->peer);
+        n++;
+    }
+    return n;
+}
+
+int main(int argc, char **argv) {
+    static struct options o;
+    static char page[PATH_MAX + 16], json[PATH_MAX + 16];
+    const char *v = argc == 2 ? value_of(argv[1], "--measure-noise") : NULL;
+    if (v) return measure_noise(v);
+    parse(argc, argv, &o);
+    struct show s = {.rows = rows, .nrows = plan_make(rows, &o.plan), .terminal = isatty(STDOUT_FILENO) != 0};
+    if (s.nrows == 0) {
+        fprintf(stderr, "no scene is called that\n");
+        usage(64);
+    }
+    double planned_s = 0;
+    for (unsigned i = 0; i < s.nrows; i++) planned_s += rows[i].expected_s;
+    printf("%u runs, each in a process of its own; about %.0f s on two cores\n", s.nrows, planned_s);
+    run_rows(&s, &o);
+    printf("\n");
+    report_histograms(stdout, rows, s.nrows);
+    report_table(stdout, rows, s.nrows);
+    unsigned wrong = count_disagreements(&s);
+    snprintf(page, sizeof page, "%s/index.html", o.out);
+    snprintf(json, sizeof json, "%s/results.json", o.out);
+    if (!folder_make(o.out) || !page_write(page, json, o.assets, rows, s.nrows)) return 1;
+    if (o.csv) write_curves(&o, &s);
+    printf("The curves: %s\n", page);
+    return wrong ? 2 : 0;
+}
