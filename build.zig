@@ -63,6 +63,18 @@ const examples = [_]Program{
 const bench_programs = [_]Program{
     .{ .name = "bench-boehm", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM"}, .libs = &.{"bdw-gc"} },
     .{ .name = "bench-boehm-typed", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM_TYPED"}, .libs = &.{"bdw-gc"} },
+    .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
+};
+
+/// The driver that starts the others, each row of its table in a process of its own.
+const demo_sources = [_][]const u8{
+    "bench/child.c",
+    "bench/clock.c",
+    "bench/demo.c",
+    "bench/hdr.c",
+    "bench/page.c",
+    "bench/plan.c",
+    "bench/report.c",
 };
 
 /// One workload in one process, on the collector that a macro names.
@@ -78,8 +90,8 @@ const worker_sources = [_][]const u8{
 };
 
 /// The programs among them that `demo` and `bench` run; while there is none of that name, `demo` runs the first example.
-const demo_program = "demo";
-const bench_program = "bench";
+const demo_program = "trigc-demo";
+const bench_program = "trigc-demo";
 
 /// Tools in C: tools/<name>.c. The first is installed; the second, run over the committed table, is a test.
 const table_printer: Program = .{ .name = "trigc-sizeclasses", .sources = &.{"tools/sizeclasses.c"} };

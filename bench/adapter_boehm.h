@@ -34,8 +34,8 @@ typedef void *__attribute__((__may_alias__)) ad_slot;
 #define AD__PICK(a_, b_, c_, d_, pick_, ...) pick_
 #define AD__BITS(T_, ...) AD__PICK(__VA_ARGS__, AD__BITS4, AD__BITS3, AD__BITS2, AD__BITS1, 0)(T_, __VA_ARGS__)
 
-#define AD_TYPE(name_, T_, ...)                        \
-    enum { name_##_size = sizeof(T_) };                \
+#define AD_TYPE(name_, T_, ...)                                    \
+    enum { name_##_size = sizeof(T_) };                            \
     static const GC_word name_##_bits = AD__BITS(T_, __VA_ARGS__); \
     static GC_descr name_##_descr
 
@@ -147,8 +147,7 @@ static inline void ad_report(struct ad_report *report) {
     report->collections = GC_get_gc_no();
     report->own_worst_ns = ad_log.stopped.max_ns;
     report->nkinds = 2;
-    report->kinds[0] =
-        (struct ad_own){"world stopped", ad_log.stopped.total, ad_log.stopped.max_ns, ad_log.stopped.sum_ns, 0};
-    report->kinds[1] =
-        (struct ad_own){"collection", ad_log.whole.total, ad_log.whole.max_ns, ad_log.whole.sum_ns, 0};
+    report->kinds[0] = (struct ad_own){"world stopped", ad_log.stopped.total, ad_log.stopped.max_ns,
+                                       ad_log.stopped.sum_ns, 0};
+    report->kinds[1] = (struct ad_own){"collection", ad_log.whole.total, ad_log.whole.max_ns, ad_log.whole.sum_ns, 0};
 }

@@ -113,7 +113,8 @@ static uint64_t progress_done(const struct child *c) {
 }
 
 /* Reads, shows and waits until the child has ended, or stops it. */
-static void child_watch(struct child *c, const struct row *row, double timeout_s, child_progress_fn progress, void *user) {
+static void child_watch(struct child *c, const struct row *row, double timeout_s, child_progress_fn progress,
+                        void *user) {
     uint64_t start_ns = clock_posix_ns(), shown_ns = 0;
     while (!c->ended || c->out.fd >= 0 || c->err.fd >= 0) {
         struct pollfd fds[2] = {{c->out.fd, POLLIN, 0}, {c->err.fd, POLLIN, 0}};
@@ -161,7 +162,8 @@ static void parse_own(struct row *row, const char *text) {
     int bound, used = 0;
     if (row->nkinds == ROW_KINDS) return;
     struct row_own *own = &row->kinds[row->nkinds];
-    if (sscanf(text, "%" SCNu64 " %" SCNu64 " %lf %d %n", &own->count, &own->worst_ns, &own->total_ns, &bound, &used) < 4)
+    if (sscanf(text, "%" SCNu64 " %" SCNu64 " %lf %d %n", &own->count, &own->worst_ns, &own->total_ns, &bound, &used) <
+        4)
         return;
     own->bound = bound != 0;
     snprintf(own->name, sizeof own->name, "%s", text + used);
@@ -219,8 +221,8 @@ static void row_judge(struct row *row, struct child *c, double timeout_s) {
         row->state = ROW_TIMEOUT;
         snprintf(row->why, sizeof row->why, "stopped after %.0f s", timeout_s);
     } else if (WIFSIGNALED(c->status)) {
-        row_fail(row, ROW_FAILED, WTERMSIG(c->status) == SIGABRT ? "aborted (signal %d): %s" : "died of signal %d: %s", said,
-                 WTERMSIG(c->status));
+        row_fail(row, ROW_FAILED, WTERMSIG(c->status) == SIGABRT ? "aborted (signal %d): %s" : "died of signal %d: %s",
+                 said, WTERMSIG(c->status));
     } else if (WEXITSTATUS(c->status) != 0) {
         row_fail(row, ROW_FAILED, "exit code %d: %s", said, WEXITSTATUS(c->status));
     } else if (row->foreign) {

@@ -24,7 +24,7 @@
 struct options {
     struct plan_options plan;
     const char *out, *assets;
-    char self[PATH_MAX], bin[PATH_MAX], folder[PATH_MAX], programs[PATH_MAX];
+    char self[PATH_MAX], bin[PATH_MAX], folder[PATH_MAX], programs[PATH_MAX], out_folder[PATH_MAX];
     double timeout_s; /* 0: chosen by the row */
     bool csv;
 };
@@ -41,16 +41,17 @@ struct show {
 static struct row rows[PLAN_ROWS];
 
 static _Noreturn void usage(int code) {
-    fprintf(code ? stderr : stdout,
-            "usage: trigc-demo [--quick] [--full] [--only=SCENE,...] [--csv] [--timeout=SECONDS] [--out=DIR] [--bin=DIR] "
-            "[--assets=DIR]\n"
-            "  --quick   smaller amounts, trigc and Boehm's default mode only\n"
-            "  --full    the LRU cache at 2 GB live too\n"
-            "  --csv     each row's percentile curve into the output folder\n"
-            "  --out     where the page goes (zig-out/demo)\n"
-            "  --bin     where bench-trigc, bench-boehm and lox are (beside this program)\n"
-            "  --assets  the sources' bench folder, for the page's template (../../bench from there)\n"
-            "scenes:\n");
+    fprintf(
+        code ? stderr : stdout,
+        "usage: trigc-demo [--quick] [--full] [--only=SCENE,...] [--csv] [--timeout=SECONDS] [--out=DIR] [--bin=DIR] "
+        "[--assets=DIR]\n"
+        "  --quick   smaller amounts, trigc and Boehm's default mode only\n"
+        "  --full    the LRU cache at 2 GB live too\n"
+        "  --csv     each row's percentile curve into the output folder\n"
+        "  --out     where the page goes (../demo from this program's folder)\n"
+        "  --bin     where bench-trigc, bench-boehm and lox are (beside this program)\n"
+        "  --assets  the sources' bench folder, for the page's template (../../bench from there)\n"
+        "scenes:\n");
     plan_list(code ? stderr : stdout);
     exit(code);
 }
@@ -79,18 +80,41 @@ static int measure_noise(const char *milliseconds) {
     return 0;
 }
 
+/* The folder that a path lies in. */
+static void parent_of(const char *path, char parent[PATH_MAX]) {
+    snprintf(parent, PATH_MAX, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash)
+        *slash = '\0';
+    else
+        snprintf(parent, PATH_MAX, ".");
+}
+
+static void path_add(char path[PATH_MAX], const char *tail) {
+    size_t n = strlen(path);
+    snprintf(path + n, PATH_MAX - n, "%s", tail);
+}
+
+/* The path as seen from here, when it lies below. */
+static const char *path_from_here(const char *path) {
+    static char here[PATH_MAX];
+    size_t n = getcwd(here, sizeof here) ? strlen(here) : 0;
+    return n > 1 && strncmp(path, here, n) == 0 && path[n] == '/' ? path + n + 1 : path;
+}
+
 static void defaults(struct options *o) {
     ssize_t n = readlink("/proc/self/exe", o->self, sizeof o->self - 1);
     if (n <= 0) snprintf(o->self, sizeof o->self, "./trigc-demo");
-    snprintf(o->bin, sizeof o->bin, "%s", o->self);
-    char *slash = strrchr(o->bin, '/');
-    if (slash) *slash = '\0';
-    snprintf(o->folder, sizeof o->folder, "%.*s/../../bench", PATH_MAX - 20, o->bin);
+    parent_of(o->self, o->bin);
+    parent_of(o->bin, o->out_folder); /* zig-out */
+    parent_of(o->out_folder, o->folder);
+    path_add(o->out_folder, "/demo");
+    path_add(o->folder, "/bench");
     if (access(o->folder, R_OK) != 0) snprintf(o->folder, sizeof o->folder, "bench");
     o->plan.bin = o->bin;
     o->plan.self = o->self;
     o->assets = o->folder;
-    o->out = "zig-out/demo";
+    o->out = o->out_folder;
 }
 
 static void parse(int argc, char **argv, struct options *o) {
@@ -118,7 +142,8 @@ static void parse(int argc, char **argv, struct options *o) {
         else
             usage(64);
     }
-    snprintf(o->programs, sizeof o->programs, "%.*s/../examples/lox/programs", PATH_MAX - 32, o->assets);
+    parent_of(o->assets, o->programs);
+    path_add(o->programs, "/examples/lox/programs");
     o->plan.programs = o->programs;
 }
 
@@ -140,8 +165,8 @@ static void show_progress(void *user, const struct row *row, uint64_t done, doub
     double total_s = (double)(clock_posix_ns() - s->start_ns) / 1e9;
     char percent[16] = "";
     if (part > 0) snprintf(percent, sizeof percent, "%3.0f %%", part < 1 ? part * 100 : 100.0);
-    printf("\r\033[K[%2u/%u] %s, %s  %s   %.0f s so far, about %.0f s to go", s->current + 1, s->nrows, row->scene->title,
-           row->peer, percent, total_s, seconds_to_go(s, part, elapsed_s));
+    printf("\r\033[K[%2u/%u] %s, %s  %s   %.0f s so far, about %.0f s to go", s->current + 1, s->nrows,
+           row->scene->title, row->peer, percent, total_s, seconds_to_go(s, part, elapsed_s));
     fflush(stdout);
 }
 
@@ -235,6 +260,6 @@ int main(int argc, char **argv) {
     snprintf(json, sizeof json, "%s/results.json", o.out);
     if (!folder_make(o.out) || !page_write(page, json, o.assets, rows, s.nrows)) return 1;
     if (o.csv) write_curves(&o, &s);
-    printf("The curves: %s\n", page);
+    printf("The curves: %s\n", path_from_here(page));
     return wrong ? 2 : 0;
 }

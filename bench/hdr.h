@@ -19,10 +19,10 @@
 #include <stdio.h>
 
 enum {
-    HDR_SUB_LOG2 = 11,                                  /* leading bits that are kept */
-    HDR_SUB = 1 << HDR_SUB_LOG2,                        /* buckets of width one */
-    HDR_HALF = HDR_SUB / 2,                             /* buckets of each power of two above */
-    HDR_TOP_LOG2 = 40,                                  /* 2^40 ns > 10^12 ns */
+    HDR_SUB_LOG2 = 11,           /* leading bits that are kept */
+    HDR_SUB = 1 << HDR_SUB_LOG2, /* buckets of width one */
+    HDR_HALF = HDR_SUB / 2,      /* buckets of each power of two above */
+    HDR_TOP_LOG2 = 40,           /* 2^40 ns > 10^12 ns */
     HDR_NBUCKETS = HDR_SUB + (HDR_TOP_LOG2 - HDR_SUB_LOG2) * HDR_HALF
 };
 

@@ -19,8 +19,8 @@ static char *file_read(const char *folder, const char *name) {
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "rb");
     if (!f) {
-        fprintf(stderr, "the page's %s cannot be read: %s (say where the sources' bench folder is with --assets=DIR)\n", path,
-                strerror(errno));
+        fprintf(stderr, "the page's %s cannot be read: %s (say where the sources' bench folder is with --assets=DIR)\n",
+                path, strerror(errno));
         return NULL;
     }
     char *text = NULL;
@@ -49,8 +49,9 @@ static void json_string(FILE *out, const char *text) {
 }
 
 static void json_histogram(FILE *out, const char *name, const struct hdr *h) {
-    fprintf(out, ",\"%s\":{\"total\":%" PRIu64 ",\"mean\":%.1f,\"p50\":%" PRIu64 ",\"p99\":%" PRIu64 ",\"p999\":%" PRIu64, name,
-            h->total, hdr_mean(h), hdr_percentile(h, 50), hdr_percentile(h, 99), hdr_percentile(h, 99.9));
+    fprintf(out,
+            ",\"%s\":{\"total\":%" PRIu64 ",\"mean\":%.1f,\"p50\":%" PRIu64 ",\"p99\":%" PRIu64 ",\"p999\":%" PRIu64,
+            name, h->total, hdr_mean(h), hdr_percentile(h, 50), hdr_percentile(h, 99), hdr_percentile(h, 99.9));
     fprintf(out, ",\"p9999\":%" PRIu64 ",\"worst\":%" PRIu64 ",\"curve\":", hdr_percentile(h, 99.99), h->max_ns);
     hdr_print_json(h, out);
     fputc('}', out);
@@ -61,16 +62,16 @@ static void json_row(FILE *out, const struct row *row) {
     json_string(out, row->peer);
     fprintf(out, ",\"ok\":%s,\"why\":", row->state == ROW_OK ? "true" : "false");
     json_string(out, row->why);
-    fprintf(out, ",\"seconds\":%.6f,\"wall\":%.6f,\"peak_kb\":%" PRIu64 ",\"per_second\":%.3f", row->seconds, row->wall_s,
-            row->peak_kb, report_throughput(row));
+    fprintf(out, ",\"seconds\":%.6f,\"wall\":%.6f,\"peak_kb\":%" PRIu64 ",\"per_second\":%.3f", row->seconds,
+            row->wall_s, row->peak_kb, report_throughput(row));
     fprintf(out, ",\"checksum\":\"%016" PRIx64 "\",\"collections\":%" PRIu64 ",\"own_worst\":%" PRIu64 ",\"own\":[",
             row->checksum, row->collections, row->own_worst_ns);
     for (unsigned i = 0; i < row->nkinds; i++) {
         const struct row_own *own = &row->kinds[i];
         fprintf(out, "%s{\"name\":", i ? "," : "");
         json_string(out, own->name);
-        fprintf(out, ",\"count\":%" PRIu64 ",\"worst\":%" PRIu64 ",\"total\":%.0f,\"bound\":%s}", own->count, own->worst_ns,
-                own->total_ns, own->bound ? "true" : "false");
+        fprintf(out, ",\"count\":%" PRIu64 ",\"worst\":%" PRIu64 ",\"total\":%.0f,\"bound\":%s}", own->count,
+                own->worst_ns, own->total_ns, own->bound ? "true" : "false");
     }
     fputc(']', out);
     if (row->state == ROW_OK && !row->foreign) {

@@ -22,7 +22,7 @@ static const struct scene list = {"list", "list of 2,000,001 nodes", "nodes", 64
 static const struct scene alloc16 = {"alloc16", "allocation, 16 bytes", "objects", 64, 1000};
 static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects", 64, 1000};
 static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000};
-static const struct scene *const scenes[] = {&noise,  &trees1, &trees2,  &store,   &lru64,    &lru512,
+static const struct scene *const scenes[] = {&noise, &trees1, &trees2,  &store,   &lru64,    &lru512,
                                              &lru2g, &list,   &alloc16, &alloc32, &alloc16x2};
 enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8 };
 
@@ -56,7 +56,8 @@ static bool wanted(const struct plan *p, const char *id) {
     return p->options->only == NULL;
 }
 
-static struct row *row_add(struct plan *p, const struct scene *scene, const char *peer, const char *program, double expected_s) {
+static struct row *row_add(struct plan *p, const struct scene *scene, const char *peer, const char *program,
+                           double expected_s) {
     struct row *row = &p->rows[p->nrows];
     if (p->nrows == PLAN_ROWS) return NULL;
     memset(row, 0, sizeof *row);
@@ -87,7 +88,8 @@ static void row_args(struct row *row, const char *text) {
 }
 
 /* One scene: the same workload and arguments for each of its peers. */
-static void add_scene(struct plan *p, const struct scene *scene, unsigned peers, double expected_s, const char *workload_and_args) {
+static void add_scene(struct plan *p, const struct scene *scene, unsigned peers, double expected_s,
+                      const char *workload_and_args) {
     static const struct {
         unsigned mode;
         const char *peer, *program, *extra;
@@ -154,7 +156,8 @@ unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     add_noise(&p);
     add_lox_programs(&p);
     add_scene(&p, &trees1, all, quick ? 0.5 : 2, quick ? "trees --depth=16" : "trees --depth=18");
-    add_scene(&p, &trees2, both, quick ? 0.5 : 2, quick ? "trees --depth=16 --threads=2" : "trees --depth=18 --threads=2");
+    add_scene(&p, &trees2, both, quick ? 0.5 : 2,
+              quick ? "trees --depth=16 --threads=2" : "trees --depth=18 --threads=2");
     add_scene(&p, &store, both | INCREMENTAL, quick ? 1 : 4, quick ? "store --ops=1000000" : "store --ops=5000000");
     add_scene(&p, &lru64, all, quick ? 0.7 : 1.5, quick ? "lru --ops=800000" : "lru --ops=2000000");
     if (!quick) add_scene(&p, &lru512, both | INCREMENTAL, 4, "lru --live=536870912 --ops=1500000");

@@ -39,7 +39,7 @@ double report_throughput(const struct row *row) {
 
 void report_row_end(FILE *out, const struct row *row) {
     char worst[16], rate[16];
-    fprintf(out, "  %-26s %-18s ", row->scene->title, row->peer);
+    fprintf(out, "  %-30s %-17s ", row->scene->title, row->peer);
     if (row->state != ROW_OK)
         fprintf(out, "%s\n", row->why);
     else if (row->foreign)
@@ -89,7 +89,8 @@ static void print_row(FILE *out, const struct row *row) {
     for (int i = 0; i < 5; i++) print_cell(out, &row->gaps, measured[i]);
     fprintf(out, " |");
     for (int i = 0; i < 3; i++) print_cell(out, &row->corrected, corrected[i]);
-    fprintf(out, " | %8s %6" PRIu64, row->own_worst_ns ? report_duration(text, row->own_worst_ns) : "-", row->collections);
+    fprintf(out, " | %8s %6" PRIu64, row->own_worst_ns ? report_duration(text, row->own_worst_ns) : "-",
+            row->collections);
     fprintf(out, " %10s %7" PRIu64 "\n", report_rate(text, report_throughput(row)), row->peak_kb / 1024);
 }
 
@@ -100,9 +101,9 @@ static void print_verdict(FILE *out, const char *what, double ratio, const char 
     else if (ratio >= 0.995 && ratio <= 1.005)
         fprintf(out, "%s: equal%s", what, tail);
     else if (ratio > 1)
-        fprintf(out, "%s: trigc %s x %.*f%s", what, better, ratio < 10 ? 2 : 1, ratio, tail);
+        fprintf(out, "%s: trigc x %.*f %s%s", what, ratio < 10 ? 2 : 1, ratio, better, tail);
     else
-        fprintf(out, "%s: BOEHM WINS, %s x %.*f%s", what, better, 1 / ratio < 10 ? 2 : 1, 1 / ratio, tail);
+        fprintf(out, "%s: BOEHM WINS, x %.*f %s%s", what, 1 / ratio < 10 ? 2 : 1, 1 / ratio, better, tail);
 }
 
 static void print_verdicts(FILE *out, const struct row *rows, unsigned nrows, const struct scene *scene) {
@@ -112,20 +113,22 @@ static void print_verdicts(FILE *out, const struct row *rows, unsigned nrows, co
     print_verdict(out, "worst gap", ratio.worst, "shorter", "; ");
     print_verdict(out, scene->interval_ns ? "throughput" : "time", ratio.throughput, "faster", "; ");
     print_verdict(out, "memory", ratio.memory, "less", "\n");
-    const struct row *ours = report_find(rows, nrows, scene, "trigc"), *theirs = report_find(rows, nrows, scene, "boehm");
+    const struct row *ours = report_find(rows, nrows, scene, "trigc"),
+                     *theirs = report_find(rows, nrows, scene, "boehm");
     if (ours->checksum != theirs->checksum) fprintf(out, "  THE TWO DID NOT SEE THE SAME: checksums differ\n");
 }
 
 static void print_heading(FILE *out) {
     fprintf(out, "%-19s %44s | %26s | %15s %10s %7s\n", "", "time between operations as the mutator felt it",
-            "corrected (see above)", "its own words", "", "peak");
-    fprintf(out, "  %-17s %8s %8s %8s %8s %8s | %8s %8s %8s | %8s %6s %10s %7s\n", "", "p50", "p99", "p99.9", "p99.99", "worst",
-            "p99", "p99.9", "p99.99", "worst", "cycles", "throughput", "MB");
+            "corrected", "own words", "", "peak");
+    fprintf(out, "  %-17s %8s %8s %8s %8s %8s | %8s %8s %8s | %8s %6s %10s %7s\n", "", "p50", "p99", "p99.9", "p99.99",
+            "worst", "p99", "p99.9", "p99.99", "worst", "cycles", "throughput", "MB");
 }
 
 void report_table(FILE *out, const struct row *rows, unsigned nrows) {
     char interval[16];
-    fprintf(out, "Corrected: as a caller would have felt it who asks at the interval given, pause or no pause.\n\n");
+    fprintf(out, "Corrected: as a caller would have felt it who asks at the interval given, pause or no pause.\n");
+    fprintf(out, "Own words: the longest pause that the collector says it made, and its collections.\n\n");
     print_heading(out);
     for (unsigned i = 0; i < nrows; i++) {
         const struct scene *scene = rows[i].scene;

@@ -36,21 +36,21 @@ struct row_own {
 
 struct row {
     const struct scene *scene;
-    const char *peer;      /* trigc, boehm, boehm typed, boehm incr., none, noise */
-    char program[512];     /* path */
+    const char *peer;  /* trigc, boehm, boehm typed, boehm incr., none, noise */
+    char program[512]; /* path */
     char args[ROW_ARGS][128];
     unsigned nargs;
-    double expected_s;     /* for the time still to go; corrected as rows end */
-    uint64_t total_ops;    /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
-    bool foreign;          /* not one of our workers: only time, memory and output are taken */
+    double expected_s;  /* for the time still to go; corrected as rows end */
+    uint64_t total_ops; /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
+    bool foreign;       /* not one of our workers: only time, memory and output are taken */
 
     enum row_state state;
     char why[ROW_TEXT];
-    double seconds;        /* of the workload; of the process when foreign */
-    double wall_s;         /* of the process */
+    double seconds; /* of the workload; of the process when foreign */
+    double wall_s;  /* of the process */
     uint64_t ops;
-    uint64_t peak_kb;      /* largest resident memory */
-    uint64_t checksum;     /* of what it saw or printed */
+    uint64_t peak_kb;  /* largest resident memory */
+    uint64_t checksum; /* of what it saw or printed */
     uint64_t collections, own_worst_ns;
     unsigned nkinds;
     struct row_own kinds[ROW_KINDS];

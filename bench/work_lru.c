@@ -20,7 +20,7 @@ AD_TYPE(entry_type, struct entry, chain, prev, next, payload);
 struct lru {
     ad_thread *thread;
     struct entry **buckets;
-    uint64_t nbuckets; /* a power of two */
+    uint64_t nbuckets;  /* a power of two */
     struct entry *ring; /* sentinel: next is the newest, prev the oldest */
     uint64_t used_bytes, limit_bytes;
     uint64_t nentries;

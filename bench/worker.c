@@ -33,8 +33,10 @@ struct options {
 };
 
 static _Noreturn void usage(const char *why, const char *what) {
-    fprintf(stderr, "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
-                    "[--threads=N] [--incremental] [--csv]\nworkloads:", why, what);
+    fprintf(stderr,
+            "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
+            "[--threads=N] [--incremental] [--csv]\nworkloads:",
+            why, what);
     for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
     fprintf(stderr, "\n");
     exit(64);
@@ -98,12 +100,13 @@ static void print_results(const struct options *o, const struct work *work, cons
     struct ad_report report;
     memset(&report, 0, sizeof report);
     ad_report(&report);
-    printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work), seconds,
-           checksum);
+    printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work),
+           seconds, checksum);
     printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);
     for (unsigned i = 0; i < report.nkinds; i++) {
         const struct ad_own *own = &report.kinds[i];
-        printf("own %" PRIu64 " %" PRIu64 " %.0f %d %s\n", own->count, own->worst_ns, own->total_ns, own->bound, own->name);
+        printf("own %" PRIu64 " %" PRIu64 " %.0f %d %s\n", own->count, own->worst_ns, own->total_ns, own->bound,
+               own->name);
     }
     printf("gaps ");
     hdr_print_counts(gaps, stdout);

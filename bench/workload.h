@@ -22,7 +22,7 @@ struct work {
 
 struct workload {
     const char *name;
-    uint64_t (*total)(const struct work *work);            /* operations that its probes will report, for the progress */
+    uint64_t (*total)(const struct work *work); /* operations that its probes will report, for the progress */
     uint64_t (*run)(ad_thread *thread, struct work *work); /* does them; a checksum of what it saw */
 };
 

@@ -29,8 +29,8 @@ static void check_within_bound(const struct hdr *h, const uint64_t *sorted, size
         uint64_t want = exact_percentile(sorted, n, percents[i]);
         uint64_t got = hdr_percentile(h, percents[i]);
         CHECK_MSG(got >= want, "p%g: %" PRIu64 " is below the exact %" PRIu64, percents[i], got, want);
-        CHECK_MSG((double)got <= (double)want * 1.001, "p%g: %" PRIu64 " is more than 0.1 %% above %" PRIu64, percents[i],
-                  got, want);
+        CHECK_MSG((double)got <= (double)want * 1.001, "p%g: %" PRIu64 " is more than 0.1 %% above %" PRIu64,
+                  percents[i], got, want);
     }
 }
 
