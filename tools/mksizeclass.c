@@ -7,11 +7,11 @@
  * 1. The 8-byte class comes first, with one page of 992 slots: the last 256 bytes of its span are its own bits.
  * 2. From a class of size p the next candidate is p + step, where step is an eighth of the power of two at or below p,
  *    and at least 16. So rounding up wastes at most an eighth of a slot from 128 bytes up.
- * 3. A span of n pages is the smallest, of 1 to 10, that wastes at most an eighth at its end.
- * 4. The class is widened, by 16 bytes (by 128 above 1024, the resolution of the maps), as long as its span holds as
+ * 3. Of spans of 1 to 10 pages, those that waste at most an eighth at their end are allowed; the smallest is tried.
+ * 4. The class is widened, by 16 bytes (by 128 above 1024, the resolution of the maps), as long as that span holds as
  *    many slots and rounding still wastes at most an eighth. That merges neighbours of equal pages and slots.
- * 5. Where that bound forbids a merge, two neighbours are left with equal slots per page, and the lower one would save
- *    nothing: its span grows to the next that does hold more slots per page than the upper one's and keeps the bound. */
+ * 5. From the top down, each class gets the smallest allowed span that holds more slots per page than the span of the
+ *    class above; where rounding forbade a merge, the lower of two neighbours would otherwise save nothing. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +34,7 @@ struct class {
     uint32_t reciprocal;
 };
 
-static struct class classes[MAX_CLASSES];
+static struct class classes[MAX_CLASSES + 1];
 static unsigned nclasses = 1; /* class 0 is "large" */
 
 static _Noreturn void fail(const char *what, unsigned slot) {
@@ -85,39 +85,39 @@ static unsigned widen(unsigned slot, unsigned npages, unsigned previous) {
     }
 }
 
-static void add_class(unsigned slot, unsigned npages, unsigned nslots) {
+static void add_class(unsigned slot) {
     if (nclasses == MAX_CLASSES) {
         fail("more classes than a byte of the maps should hold", slot);
     }
-    classes[nclasses++] = (struct class){.slot = slot, .npages = npages, .nslots = nslots};
+    classes[nclasses++] = (struct class){.slot = slot};
 }
 
 static void derive(void) {
-    add_class(8, 1, MAX_SLOTS);
+    add_class(8);
+    classes[1].npages = 1;
+    classes[1].nslots = MAX_SLOTS;
     unsigned previous = 0;
     while (previous < MAX_SMALL) {
         unsigned slot = previous + step_after(previous);
-        unsigned npages = least_pages(slot);
-        slot = widen(slot, npages, previous);
-        add_class(slot, npages, npages * PAGE / slot);
-        previous = slot;
+        previous = widen(slot, least_pages(slot), previous);
+        add_class(previous);
     }
 }
 
-/* Point 5, from the top down, because a class's span depends on the one above it. */
-static void make_each_class_pay(void) {
-    for (unsigned i = nclasses - 2; i > 1; i--) {
-        struct class *lower = &classes[i];
-        const struct class *upper = &classes[i + 1];
-        while (lower->nslots * upper->npages <= upper->nslots * lower->npages) {
-            do {
-                lower->npages++;
-            } while (lower->npages <= MAX_PAGES && !tail_allowed(lower->slot, lower->npages));
-            if (lower->npages > MAX_PAGES) {
-                fail("saves nothing over the next class with any span", lower->slot);
+/* Point 5. */
+static void choose_spans(void) {
+    for (unsigned i = nclasses - 1; i > 1; i--) {
+        struct class *c = &classes[i];
+        const struct class *above = &classes[i + 1]; /* all zero above the last */
+        c->npages = 0;
+        do {
+            c->npages++;
+            if (c->npages > MAX_PAGES) {
+                fail("saves nothing over the next class with any span", c->slot);
             }
-            lower->nslots = lower->npages * PAGE / lower->slot;
-        }
+            c->nslots = c->npages * PAGE / c->slot;
+        } while (!tail_allowed(c->slot, c->npages) ||
+                 (i + 1 < nclasses && c->nslots * above->npages <= above->nslots * c->npages));
     }
 }
 
@@ -199,7 +199,7 @@ static int compare(const char *path) {
 
 int main(int argc, char **argv) {
     derive();
-    make_each_class_pay();
+    choose_spans();
     for (unsigned i = 1; i < nclasses; i++) {
         prove_reciprocal(&classes[i]);
     }
