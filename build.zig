@@ -34,24 +34,27 @@ const public_headers = [_][]const u8{
     "trigc/version.h",
 };
 
-/// A program. `sources` where it is not the one file <folder>/<name>.c, `macros` for -D, `libs` for what it links besides
-/// trigc (pkg-config names; "m" as it is).
+/// A program. `sources` where it is not the one file <folder>/<name>.c, `macros` for -D, `libs` for what it links
+/// besides trigc (pkg-config names; "m" as it is).
 const Program = struct {
     name: []const u8,
     sources: []const []const u8 = &.{},
     macros: []const []const u8 = &.{},
     libs: []const []const u8 = &.{},
+    tsan: bool = false, // a test: test-tsan runs it too
+    asan: bool = true, // a test: test-asan runs it too
 };
 
-/// Test programs under Criterion: tests/<name>.c.
+/// Test programs under Criterion: tests/<name>.c. The sanitizers run them from the plain main of tests/plain.h: those of
+/// concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
 const tests = [_]Program{
-    .{ .name = "test_version" },
+    .{ .name = "test_version", .tsan = true },
+    .{ .name = "test_os", .tsan = true },
+    .{ .name = "test_lock", .tsan = true },
+    .{ .name = "test_sizeclass" },
+    .{ .name = "test_fixalloc", .tsan = true },
+    .{ .name = "test_pageheap", .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
-};
-
-/// Those of them that the sanitizers run as well, from the plain main of tests/plain.h (test-tsan, test-asan).
-const sanitized_tests = [_]Program{
-    .{ .name = "test_version" },
 };
 
 /// Examples: examples/<name>.c, installed into bin/.
@@ -62,7 +65,12 @@ const examples = [_]Program{
 /// Measuring programs: bench/<name>.c, installed into bin/.
 const bench_programs = [_]Program{
     .{ .name = "bench-boehm", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM"}, .libs = &.{"bdw-gc"} },
-    .{ .name = "bench-boehm-typed", .sources = &worker_sources, .macros = &.{"ADAPTER_BOEHM_TYPED"}, .libs = &.{"bdw-gc"} },
+    .{
+        .name = "bench-boehm-typed",
+        .sources = &worker_sources,
+        .macros = &.{"ADAPTER_BOEHM_TYPED"},
+        .libs = &.{"bdw-gc"},
+    },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
 };
 
@@ -89,7 +97,7 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// The programs among them that `demo` and `bench` run; while there is none of that name, `demo` runs the first example.
+/// The programs among them that `demo` and `bench` run.
 const demo_program = "trigc-demo";
 const bench_program = "trigc-demo";
 
@@ -125,14 +133,14 @@ pub fn build(b: *std.Build) void {
         .safe => .safe,
         .small => .small,
     };
-    const checks = b.option(u2, "checks", "0 none, 1 cheap, 2 internal, 3 whole heap (default: 2 in debug, else 0; tests: 3)") orelse
+    const checks = b.option(u2, "checks", "0 none (default), 1 cheap, 2 internal (default in debug), 3 whole heap") orelse
         @as(u2, if (optimize == .debug) 2 else 0);
     const thread = b.option(bool, "sanitize-thread", "ThreadSanitizer in everything that is built") orelse false;
     const ub = b.option(bool, "sanitize-c", "UBSan, with its messages, in everything that is built") orelse false;
     const stress = b.option(bool, "stress", "the tests' long variants") orelse false;
     const full = b.option(bool, "full", "the demo's 2 GB load too") orelse false;
-    const clang = b.option([]const u8, "clang", "the second clang, for check and test-asan (clang-14)") orelse "clang-14";
-    const clang_format = b.option([]const u8, "clang-format", "the formatter (clang-format-14)") orelse "clang-format-14";
+    const clang = b.option([]const u8, "clang", "the second clang, of check and test-asan (clang-14)") orelse "clang-14";
+    const formatter = b.option([]const u8, "clang-format", "the formatter (clang-format-14)") orelse "clang-format-14";
 
     const installed: Options = .{
         .target = target,
@@ -184,18 +192,23 @@ pub fn build(b: *std.Build) void {
         run_tests.addArtifactArg2(exe, .{ .prefix = b.fmt("criterion:{s}=", .{program.name}) });
     }
     for (script_tests) |name| {
-        run_tests.addFileArg2(b.path(b.fmt("tests/tools/{s}.py", .{name})), .{ .prefix = b.fmt("script:{s}=", .{name}) });
+        const script = b.path(b.fmt("tests/tools/{s}.py", .{name}));
+        run_tests.addFileArg2(script, .{ .prefix = b.fmt("script:{s}=", .{name}) });
     }
     run_tests.addArtifactArg2(writer, .{ .prefix = "command:size_class_table=", .suffix = "|alloc/sizeclass_table.h" });
     run_tests.addArg("optional:model=tests/model/run.sh|quick");
-    run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{ .prefix = "--define=TRI_TEST_PREFIX=", .make_absolute = true });
+    run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{
+        .prefix = "--define=TRI_TEST_PREFIX=",
+        .make_absolute = true,
+    });
     run_tests.step.dependOn(b.getInstallStep());
     run_tests.addPassthruArgs();
     test_step.dependOn(&run_tests.step);
 
     const tsan_step = b.step("test-tsan", "Run the tests of concurrency under ThreadSanitizer");
     const run_tsan = addTestRunner(b, stress);
-    for (sanitized_tests) |program| {
+    for (tests) |program| {
+        if (!program.tsan) continue;
         const exe = addProgram(b, "tests", program, racing_library, racing, &.{"-DTRI_PLAIN_MAIN"});
         run_tsan.addArtifactArg2(exe, .{ .prefix = b.fmt("plain:{s}=", .{program.name}) });
     }
@@ -214,7 +227,7 @@ pub fn build(b: *std.Build) void {
     model_step.dependOn(&run_model.step);
 
     const demo_step = b.step("demo", "Measure trigc beside Boehm, and draw it (-Dfull: the 2 GB load too)");
-    const run_demo = addInstalledRun(b, if (hasProgram(demo_program)) demo_program else examples[0].name);
+    const run_demo = addInstalledRun(b, demo_program);
     if (full) run_demo.addArg("--full");
     run_demo.step.dependOn(b.getInstallStep());
     run_demo.step.dependOn(bench_install);
@@ -223,32 +236,23 @@ pub fn build(b: *std.Build) void {
 
     const bench_step = b.step("bench", "Measure (-- --quick: in a minute)");
     bench_step.dependOn(bench_install);
-    if (hasProgram(bench_program)) {
-        const run_bench = addInstalledRun(b, bench_program);
-        run_bench.step.dependOn(b.getInstallStep());
-        run_bench.step.dependOn(bench_install);
-        run_bench.addPassthruArgs();
-        bench_step.dependOn(&run_bench.step);
-    }
+    const run_bench = addInstalledRun(b, bench_program);
+    run_bench.step.dependOn(b.getInstallStep());
+    run_bench.step.dependOn(bench_install);
+    run_bench.addPassthruArgs();
+    bench_step.dependOn(&run_bench.step);
 
     const fmt_step = b.step("fmt", "Format the C sources and build.zig");
     fmt_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }) }).step);
-    fmt_step.dependOn(&addFormatter(b, clang_format, "--write").step);
+    fmt_step.dependOn(&addFormatter(b, formatter, "--write").step);
 
     const check_step = b.step("check", "Three compilers, headers alone, formatting, include layers, exported symbols");
     check_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }), .check = true }).step);
-    check_step.dependOn(&addFormatter(b, clang_format, "--check").step);
+    check_step.dependOn(&addFormatter(b, formatter, "--check").step);
     addCompilerChecks(b, check_step, clang);
     addToolChecks(b, check_step);
     check_step.dependOn(b.getInstallStep());
     check_step.dependOn(bench_install);
-}
-
-fn hasProgram(name: []const u8) bool {
-    for (bench_programs) |program| {
-        if (std.mem.eql(u8, program.name, name)) return true;
-    }
-    return false;
 }
 
 // ---------------------------------------------------------------------------------------------------- artifacts
@@ -342,7 +346,12 @@ fn installPackage(b: *std.Build, library: *std.Build.Step.Compile, o: Options) v
 
 /// The shared library, made of the static one's objects. Linked by `zig cc` because std.Build has no word for
 /// `-z nodelete`: the collector's threads run this code, so dlclose must never unmap it.
-fn addSharedLibrary(b: *std.Build, library: *std.Build.Step.Compile, o: Options, soname: []const u8) std.Build.LazyPath {
+fn addSharedLibrary(
+    b: *std.Build,
+    library: *std.Build.Step.Compile,
+    o: Options,
+    soname: []const u8,
+) std.Build.LazyPath {
     const exports = b.addSystemCommand(&.{"python3"});
     exports.addFileArg(b.path("tools/exports.py"));
     exports.addArg("script");
@@ -388,12 +397,12 @@ fn addInstalledRun(b: *std.Build, name: []const u8) *std.Build.Step.Run {
     return run;
 }
 
-fn addFormatter(b: *std.Build, clang_format: []const u8, mode: []const u8) *std.Build.Step.Run {
+fn addFormatter(b: *std.Build, formatter: []const u8, mode: []const u8) *std.Build.Step.Run {
     const run = b.addSystemCommand(&.{"python3"});
     run.setName(b.fmt("clang-format {s}", .{mode}));
     run.setCwd(b.path("."));
     run.addFileArg(b.path("tools/format.py"));
-    run.addArgs(&.{ mode, clang_format });
+    run.addArgs(&.{ mode, formatter });
     run.stdio = .inherit;
     return run;
 }
@@ -401,7 +410,12 @@ fn addFormatter(b: *std.Build, clang_format: []const u8, mode: []const u8) *std.
 const Compiler = struct { command: []const u8, flags: []const []const u8 };
 
 /// One object by a compiler of the system, rebuilt when its source or a header that it reads has changed.
-fn addSystemObject(b: *std.Build, compiler: Compiler, source: []const u8, macros: []const []const u8) std.Build.LazyPath {
+fn addSystemObject(
+    b: *std.Build,
+    compiler: Compiler,
+    source: []const u8,
+    macros: []const []const u8,
+) std.Build.LazyPath {
     const run = b.addSystemCommand(&.{compiler.command});
     run.setName(b.fmt("{s} {s}", .{ compiler.command, source }));
     run.setCwd(b.path(".")); // so that dependency files and messages name paths from the root
@@ -426,13 +440,16 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
     const for_tests: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-DTRI_PLAIN_MAIN"}) };
     var objects: [library_sources.len]std.Build.LazyPath = undefined;
     for (&objects, library_sources) |*object, source| object.* = addSystemObject(b, for_library, source, &.{});
-    for (sanitized_tests) |program| {
+    for (tests) |program| {
+        if (!program.asan) continue;
         const link = b.addSystemCommand(&.{clang});
         link.setName(b.fmt("link {s} (asan)", .{program.name}));
         link.addArgs(&sanitize);
         link.addArg("-o");
         const exe = link.addOutputFileArg(program.name);
-        for (sourcesOf(b, "tests", program)) |source| link.addFileArg(addSystemObject(b, for_tests, source, program.macros));
+        for (sourcesOf(b, "tests", program)) |source| {
+            link.addFileArg(addSystemObject(b, for_tests, source, program.macros));
+        }
         for (objects) |object| link.addFileArg(object);
         for (program.libs) |lib| link.addArg(b.fmt("-l{s}", .{if (std.mem.eql(u8, lib, "bdw-gc")) "gc" else lib}));
         link.addArgs(&.{ "-lpthread", "-lm" });
@@ -451,10 +468,12 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
             addSystemObject(b, asserted, source, &.{}).addStepDependencies(check_step);
         }
         for (tests) |program| addCheckedSources(b, check_step, asserted, "tests", program);
-        for (sanitized_tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
+        for (tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
         for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
         for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
-        for ([_]Program{ table_printer, table_writer }) |program| addCheckedSources(b, check_step, released, "tools", program);
+        for ([_]Program{ table_printer, table_writer }) |program| {
+            addCheckedSources(b, check_step, released, "tools", program);
+        }
     }
     const headers = b.addSystemCommand(&.{"python3"});
     headers.setName("headers alone");
@@ -467,7 +486,13 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
     check_step.dependOn(&headers.step);
 }
 
-fn addCheckedSources(b: *std.Build, check_step: *std.Build.Step, compiler: Compiler, folder: []const u8, program: Program) void {
+fn addCheckedSources(
+    b: *std.Build,
+    check_step: *std.Build.Step,
+    compiler: Compiler,
+    folder: []const u8,
+    program: Program,
+) void {
     for (sourcesOf(b, folder, program)) |source| {
         addSystemObject(b, compiler, source, program.macros).addStepDependencies(check_step);
     }
@@ -488,8 +513,10 @@ fn addToolChecks(b: *std.Build, check_step: *std.Build.Step) void {
     symbols.setCwd(b.path("."));
     symbols.addFileArg(b.path("tools/exports.py"));
     symbols.addArgs(&.{ "check", "--allow-missing" });
-    symbols.addFileArg2(b.graph.path(.install_prefix, "lib/libtrigc.so"), .{ .prefix = "--shared=", .make_absolute = true });
-    symbols.addFileArg2(b.graph.path(.install_prefix, "lib/libtrigc.a"), .{ .prefix = "--static=", .make_absolute = true });
+    for ([_][2][]const u8{ .{ "--shared=", "lib/libtrigc.so" }, .{ "--static=", "lib/libtrigc.a" } }) |library| {
+        const path = b.graph.path(.install_prefix, library[1]);
+        symbols.addFileArg2(path, .{ .prefix = library[0], .make_absolute = true });
+    }
     for (public_headers) |header| symbols.addArg(b.fmt("include/{s}", .{header}));
     symbols.step.dependOn(b.getInstallStep());
     symbols.stdio = .inherit;

@@ -27,7 +27,8 @@
  * another thread prints its message and aborts the process, which is that test's process.
  *
  * test_stress() says whether the long variant was asked for (-Dstress, TRI_TEST_STRESS=1), test_env_u64() reads a
- * number such as a seed from the environment.
+ * number such as a seed from the environment. TEST_UNDER_TSAN and TEST_UNDER_ASAN are 1 under those sanitizers, whose
+ * own reservations rule out tests that limit the address space.
  *
  * Invariant P1: one test program is one translation unit; the list of tests is static in it.
  */
@@ -51,6 +52,22 @@
 
 enum { TEST_TIMEOUT_DEFAULT_S = 300 };
 
+#if defined(__has_feature)
+#define TEST_HAS_FEATURE(x) __has_feature(x)
+#else
+#define TEST_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || TEST_HAS_FEATURE(thread_sanitizer)
+#define TEST_UNDER_TSAN 1
+#else
+#define TEST_UNDER_TSAN 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || TEST_HAS_FEATURE(address_sanitizer)
+#define TEST_UNDER_ASAN 1
+#else
+#define TEST_UNDER_ASAN 0
+#endif
+
 /* The thread that runs the test's body; written before the body starts, read by checks on any thread after that. */
 static pthread_t test_own_thread;
 
@@ -72,12 +89,12 @@ static inline uint64_t test_env_u64(const char *name, uint64_t fallback) {
 
 #include <criterion/criterion.h>
 
-#define TEST(suite_, name_, ...)                                                                                       \
-    static void suite_##_##name_##_body(void);                                                                         \
-    Test(suite_, name_, ##__VA_ARGS__) {                                                                               \
-        test_begin();                                                                                                  \
-        suite_##_##name_##_body();                                                                                     \
-    }                                                                                                                  \
+#define TEST(suite_, name_, ...)               \
+    static void suite_##_##name_##_body(void); \
+    Test(suite_, name_, ##__VA_ARGS__) {       \
+        test_begin();                          \
+        suite_##_##name_##_body();             \
+    }                                          \
     static void suite_##_##name_##_body(void)
 
 static inline void test_stop(const char *file, int line, const char *message) {
@@ -109,14 +126,14 @@ struct plain_test {
 static struct plain_test *plain_tests;
 static struct plain_test **plain_tests_tail = &plain_tests;
 
-#define TEST(suite_, name_, ...)                                                                                       \
-    static void suite_##_##name_##_body(void);                                                                         \
-    static struct plain_test suite_##_##name_##_entry = {                                                              \
-        .suite = #suite_, .name = #name_, .body = suite_##_##name_##_body, .options = {__VA_ARGS__}};                  \
-    __attribute__((constructor)) static void suite_##_##name_##_register(void) {                                       \
-        *plain_tests_tail = &suite_##_##name_##_entry;                                                                 \
-        plain_tests_tail = &suite_##_##name_##_entry.next;                                                             \
-    }                                                                                                                  \
+#define TEST(suite_, name_, ...)                                                                      \
+    static void suite_##_##name_##_body(void);                                                        \
+    static struct plain_test suite_##_##name_##_entry = {                                             \
+        .suite = #suite_, .name = #name_, .body = suite_##_##name_##_body, .options = {__VA_ARGS__}}; \
+    __attribute__((constructor)) static void suite_##_##name_##_register(void) {                      \
+        *plain_tests_tail = &suite_##_##name_##_entry;                                                \
+        plain_tests_tail = &suite_##_##name_##_entry.next;                                            \
+    }                                                                                                 \
     static void suite_##_##name_##_body(void)
 
 static inline void test_stop(const char *file, int line, const char *message) {
@@ -252,8 +269,9 @@ __attribute__((format(printf, 3, 4))) static inline void test_stopf(const char *
 static inline void test_check_eq(intmax_t a, intmax_t b, const char *a_text, const char *b_text, const char *file,
                                  int line) {
     if (a != b) {
-        test_stopf(file, line, "%s == %s does not hold: %" PRIdMAX " (0x%" PRIxMAX ") and %" PRIdMAX " (0x%" PRIxMAX ")",
-                   a_text, b_text, a, (uintmax_t)a, b, (uintmax_t)b);
+        test_stopf(file, line,
+                   "%s == %s does not hold: %" PRIdMAX " (0x%" PRIxMAX ") and %" PRIdMAX " (0x%" PRIxMAX ")", a_text,
+                   b_text, a, (uintmax_t)a, b, (uintmax_t)b);
     }
 }
 

@@ -18,7 +18,7 @@
 #define TRI__STRING(x) TRI__STRING2(x)
 
 /* "0.1.0": a string literal. */
-#define TRI_VERSION_STRING                                                                                             \
+#define TRI_VERSION_STRING \
     TRI__STRING(TRI_VERSION_MAJOR) "." TRI__STRING(TRI_VERSION_MINOR) "." TRI__STRING(TRI_VERSION_PATCH)
 
 /* 0x00MMmmpp, for comparisons in #if. */
