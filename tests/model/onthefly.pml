@@ -1,0 +1,840 @@
+/* The collector's protocol as a Spin model: on-the-fly tri-colour marking with a hybrid
+ * (Yuasa + Dijkstra) write barrier and ragged handshakes; no step stops all mutators.
+ *
+ * NT mutators, NO objects of one field each, NL locals a mutator (its stack), one global
+ * root that is written through the barrier. The collector runs cycle after cycle.
+ *
+ * Safety, asserted at each use: a mutator never holds, reads or writes a freed object, and
+ * nobody marks one. Also asserted: when a barrier is disarmed, its thread holds nothing grey
+ * and nothing unmarked is left in its buffer. The search also reports a deadlock, which is
+ * how a handshake that nobody answers shows.
+ *
+ * The steps. A comment at a step of the code cites the model by these names; each is written
+ * beside the lines below that model it.
+ *
+ *   M-ARM      H1: the barrier goes on, the stack counts as grey
+ *   M-SETTLE   H2: nothing to do but answer; no store that saw a barrier off is in flight after it
+ *   M-SCAN     H3: the thread's own roots become grey; its stack is black and it allocates black
+ *   M-ROOTS    the global root becomes grey, after the last H3 answer (or beside H3: ROOTBESIDE)
+ *   M-MARK     the queue is drained; begins after the last H3 answer
+ *   M-FLUSH    H4: candidates are marked, grey work is handed over, the answer is any or none
+ *   M-CLOSE    after a round of none: the ephemeron pass, and back to M-MARK or closed
+ *   M-DEATH    what is unmarked is taken out of weak slots and ephemerons
+ *   M-DISARM   H5: the barrier goes off, the buffer is thrown away
+ *   M-FLIP     the heap's sweep generation advances
+ *   M-RETIRE   H6: holes are given back, the thread allocates white in the new generation
+ *   M-SWEEP    span by span, by the collector or by a thread that has retired
+ *   M-POLL     a mutator's safepoint: it does the step that is asked for and answers
+ *   M-ALLOC    allocation and the initialising store
+ *   M-LOAD     a load from a field, the root, a weak slot, an ephemeron
+ *   M-STORE    a store through the barrier
+ *   M-BLOCK    a thread enters a blocking region: state first, then the test for a request
+ *   M-UNBLOCK  it leaves: it waits while the collector holds its state word
+ *   M-ATTACH   a newcomer starts as if it had answered the last posted step
+ *   M-DETACH   a leaver does the pending step and hands over what it has
+ *   M-ASSIST   a mutator pops a grey object and traces it
+ *
+ * The barrier only appends: a word that looks unmarked goes into the thread's candidate
+ * buffer, without its mark bit. The bit is set when the buffer is flushed: at the H4 answer,
+ * at detach, and with OVERFLOW at any time, in the middle of a store too (a full buffer).
+ *
+ *   spin -a [-DNO=3 -DNT=2 -DNL=1] [options] onthefly.pml
+ *   gcc -O2 -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m5000000        (exhaustive)
+ *   gcc -O2 -DSAFETY -DHC4 -o pan pan.c && ./pan -m3000000 -w27        (hash-compact)
+ *   gcc -O2 -DSAFETY -DBITSTATE -o pan pan.c && ./pan -m5000000 -w34   (sampled)
+ * run.sh does this for every line below; README.md has the results.
+ *
+ * Options add behaviour, and each rule has a planted fault that must be found:
+ *   (always)   -DFAULT_NO_SETTLE   tracing may start while a store that began before all
+ *                                  barriers were on is still in flight
+ *              -DFAULT_NO_DELETION -DFAULT_NO_INSERTION -DFAULT_ONE_FLUSH -DFAULT_NO_DISARM
+ *              -DFAULT_WHITE       allocate white during marking
+ *              -DFAULT_COLOUR      black by thread state alone, not by the span's generation
+ *              -DFAULT_FLUSH_LATE  H4 is answered first and the candidates are flushed after
+ *              -DFAULT_FLUSH_DISCARD  H4 ignores the candidates and H5 throws them away
+ *   -DEAGER    the barrier itself marks (no candidate buffer)
+ *   -DCANDQ    the queue too holds candidates, marked when they are popped, never before:
+ *                                  -DFAULT_CANDQ_MIXED  a flush marks what it puts into that queue
+ *   -DSTALE    conservative words: -DFAULT_EARLY_TRACE  tracing before the last scan
+ *   -DSPAN     spans of two slots, each thread's hole and the span that it holds:
+ *                                  -DFAULT_HOLE_WHITE   H3 leaves the thread's hole unmarked
+ *                                  -DFAULT_SPAN_WHITE   a span of the old generation, taken after
+ *                                                       the flip and before H6, is not marked
+ *                                  -DFAULT_STALE_MARKED (with STALE) a stale word that names a slot
+ *                                                       of a hole is marked but not queued
+ *   -DWEAK     a weak slot:        -DFAULT_WEAK         a load in the closing rounds spoils nothing
+ *   -DEPH      an ephemeron:       -DFAULT_EPH          settled only after the close
+ *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
+ *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
+ *                                  -DFAULT_QUIET        the answer tells only what is held now
+ *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
+ *                                  -DFAULT_DETACH_QUIET (with ASSIST)
+ *                                  -DFAULT_DETACH_DROP  the leaver's candidates are thrown away
+ *   -DBLOCK    blocking regions:   -DFAULT_BLOCK_UNCHECKED  leaving does not wait while held
+ *                                  -DFAULT_BLOCK_LOST       entering does not test for a request
+ *                                  -DFAULT_BLOCK_RELAXED    entering tests before its state shows
+ *                                  -DFAULT_POST_RELAXED     the collector looks at the state before
+ *                                                           its request shows
+ *   -DCORO     a suspended stack:  -DFAULT_CORO_UNSCANNED -DFAULT_CORO_ONCE
+ *   -DUPVAL    (with CORO) reads and writes of a suspended stack: -DFAULT_UPVAL
+ *   -DLARGE    a large object under construction across safepoints: -DFAULT_LARGE
+ *   -DLATEINIT initialising stores across safepoints while the object is unpublished
+ *   -DROOTBESIDE  global roots scanned beside the scan handshake
+ *   -DXCHG     (with FAULT_NO_SETTLE) the barrier's load and store are one atomic exchange
+ *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
+ */
+#ifndef FAULT_QUIET
+#define WORKED
+#endif
+#ifdef CORO
+#ifndef FAULT_CORO_UNSCANNED
+#define CORO_FIX
+#endif
+#ifdef FAULT_CORO_ONCE
+#define CORO_BESIDE
+#else
+#define CORO_RESET
+#endif
+#endif
+#ifndef FAULT_UPVAL
+#define UPVAL_FIX
+#endif
+#ifdef LARGE
+#ifndef FAULT_LARGE
+#define LARGE_FIX
+#endif
+#endif
+#ifdef EPH
+#ifndef FAULT_EPH
+#define EPH_FIX
+#endif
+#endif
+#ifndef FAULT_MAYBE
+#define MAYBE_FIX
+#endif
+#ifdef FAULT_LEN
+#define LEN
+#endif
+#ifdef FAULT_ATTACH_IDLE
+#define ATTACH_IDLE
+#endif
+#ifdef FAULT_ATTACH_LATE
+#define ATTACH_LATE
+#endif
+#ifdef FAULT_ATTACH_GEN
+#define ATTACH_GEN
+#endif
+#ifdef FAULT_DETACH_QUIET
+#define DETACH_QUIET
+#endif
+#ifdef EPH
+#define WEAK
+#endif
+#ifdef MAYBE
+#define WEAK
+#endif
+#ifndef NO
+#define NO 2
+#endif
+#ifndef NT
+#define NT 2
+#endif
+#ifndef NL
+#define NL 1
+#endif
+#define NIL NO
+#define ROOT NO                 /* slot index of the global root */
+#define ALL ((1<<NO)-1)
+#define BIT(o) (1<<(o))
+#define LIVE(o) ((alive >> (o)) & 1)
+#define MARKED(o) ((marks >> (o)) & 1)
+#define ACKED (req[0] == none && req[NT-1] == none)
+#ifdef LARGE_FIX
+#define HID(o) hid[o]
+#else
+#define HID(o) 0
+#endif
+#ifdef SPAN
+#define SP(o) ((o)/2)           /* the object's span */
+#define NS ((NO+1)/2)
+#define SLOTS(s) ((3<<(2*(s))) & ALL)
+#define CACHED(s) (cache[0] == (s) || cache[NT-1] == (s))
+#define NOSPAN NS
+#define HOLES (hole[0] | hole[NT-1])
+#else
+#define SP(o) (o)
+#define NS NO
+#define SLOTS(s) BIT(s)
+#define CACHED(s) 0
+#define HOLES 0
+#endif
+
+byte slot[NO+1];                /* slot[o]: field of object o; slot[ROOT]: the global root */
+byte alive;                     /* allocated, a bit an object */
+byte marks;                     /* mark bits */
+bit  gen[NS];                   /* sweep generation of a span */
+bit  heapgen = 0;               /* sweep generation of the heap */
+byte loc[NT*NL];                /* the mutators' stacks: no barrier */
+bit  armed[NT];                 /* barrier on */
+bit  greystk[NT];               /* armed, own stack not yet scanned */
+bit  black[NT];                 /* allocates black */
+bit  mygen[NT];                 /* the generation this mutator knows as current */
+#ifndef EAGER
+byte cand[NT];                  /* what the barrier appended: candidates, not marked by it */
+#endif
+byte buf[NT];                   /* grey objects that it holds and has not handed over */
+byte queue;                     /* grey objects the collector knows (CANDQ: candidates) */
+bit  found;                     /* this flush round brought something */
+mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
+mtype req[NT] = none;
+bit tracing;                    /* assists may run */
+bit worked[NT];                 /* has turned grey, popped or handed over since its last answer */
+byte pend[NT] = NIL;            /* unpublished object of this mutator (LATEINIT, LARGE) */
+bit att[NT] = 1;                /* attached */
+mtype last = none;              /* the last posted step */
+bit retgen = 0;                 /* generation of the last posted retire */
+bit hid[NO];                    /* being built: nobody sweeps or finds it (LARGE) */
+byte cor = NIL; bit corscan; bit incycle;       /* a suspended stack of one word; scanned in this cycle */
+#ifdef SPAN
+byte cache[NT] = NOSPAN;        /* the span that a thread holds */
+byte hole[NT];                  /* the free slots of it that are its own */
+#endif
+#ifdef BLOCK
+mtype = { running, blocked, held };
+mtype bst[NT] = running;        /* a thread's state word */
+bit cycling;                    /* a cycle is under way: what a blocked thread may be waiting for */
+#endif
+#ifdef LEN
+bit lenb[NO];
+#endif
+#ifdef EPH
+byte ek = NIL; byte ev = NIL;
+#endif
+#ifdef WEAK
+mtype = { w_idle, w_open, w_closing, w_closed };
+byte weak = NIL;                /* one weak slot */
+mtype wstate = w_idle;
+bit  spoiled;
+#endif
+
+/* Turn one object grey: test-and-set of the mark bit, then into a set of greys. With CANDQ the
+ * set is of candidates and the bit waits for the pop. */
+inline shade(set, o) {
+  d_step {
+    if
+    :: o != NIL && !MARKED(o) ->
+       assert(BIT(o) & (alive | HOLES));
+#ifndef CANDQ
+       marks = marks | BIT(o);
+#endif
+       set = set | BIT(o)
+    :: else
+    fi }
+}
+
+/* What the barrier does with a word: no mark bit is touched. */
+inline remember(t, o) {
+#ifdef EAGER
+  shade(buf[t], o)
+#else
+  d_step { if :: o != NIL && !MARKED(o) -> cand[t] = cand[t] | BIT(o) :: else fi }
+#endif
+}
+
+/* M-FLUSH, its first half: the candidates that are still unmarked become grey, the others are
+ * forgotten. What turned grey counts as work. Inside an atomic step. */
+inline flush_candidates(t) {
+#ifndef EAGER
+  d_step {
+    cand[t] = cand[t] & ~marks;
+    assert((cand[t] & ~alive) == 0);
+#ifdef WORKED
+    if :: cand[t] != 0 -> worked[t] = 1 :: else fi;
+#endif
+#ifdef CANDQ
+#ifdef FAULT_CANDQ_MIXED
+    marks = marks | cand[t];
+#endif
+#else
+    marks = marks | cand[t];
+#endif
+    buf[t] = buf[t] | cand[t];
+    cand[t] = 0 }
+#else
+  skip
+#endif
+}
+
+inline hand_over(t) { queue = queue | buf[t]; buf[t] = 0 }
+
+/* A span's live objects are the marked ones (M-SWEEP). */
+inline sweep_span(s) {
+  d_step {
+    alive = alive & (marks | (ALL & ~SLOTS(s)));
+    marks = marks & (ALL & ~SLOTS(s));
+    gen[s] = heapgen;
+    slot[0] = (LIVE(0) -> slot[0] : NIL);
+#if NO > 1
+    slot[1] = (LIVE(1) -> slot[1] : NIL);
+#endif
+#if NO > 2
+    slot[2] = (LIVE(2) -> slot[2] : NIL);
+#endif
+#if NO > 3
+    slot[3] = (LIVE(3) -> slot[3] : NIL);
+#endif
+    skip }
+}
+
+inline pick(v) { if :: v = 0 :: v = NL-1 fi }
+inline pick_bit(set, o) {       /* any object of a set */
+  if
+  :: set & BIT(0) -> o = 0
+#if NO > 1
+  :: set & BIT(1) -> o = 1
+#endif
+#if NO > 2
+  :: set & BIT(2) -> o = 2
+#endif
+#if NO > 3
+  :: set & BIT(3) -> o = 3
+#endif
+  fi
+}
+
+/* The step that is asked of thread t, done by the thread itself or, while it is blocked, by the
+ * collector that holds its state word: the work first, the answer after it. */
+inline do_step(t, k, o) {
+  if
+  :: req[t] == h_arm -> armed[t] = 1; greystk[t] = 1            /* M-ARM */
+  :: req[t] == h_scan ->                                        /* M-SCAN */
+     k = 0; do :: k < NL -> shade(buf[t], loc[t*NL+k]); k++ :: else -> break od; k = 0;
+#ifdef STALE
+     if                         /* a stale word on the stack names an allocated object, or a slot of a hole */
+     :: pick_bit((alive | HOLES), o);
+#ifdef FAULT_STALE_MARKED
+        if :: LIVE(o) -> shade(buf[t], o) :: else -> marks = marks | BIT(o) fi
+#else
+        shade(buf[t], o)
+#endif
+     :: true
+     fi; o = 0;
+#endif
+     skip
+  :: req[t] == h_flush ->                                       /* M-FLUSH */
+#ifndef FAULT_FLUSH_LATE
+#ifndef FAULT_FLUSH_DISCARD
+     flush_candidates(t);
+#endif
+#endif
+     skip
+  :: req[t] == h_disarm ->                                      /* M-DISARM */
+     armed[t] = 0;
+#ifndef ONLY_LIVE
+     assert(buf[t] == 0);
+#else
+     buf[t] = 0;
+#endif
+#ifndef EAGER
+#ifndef FAULT_FLUSH_DISCARD
+#ifndef ONLY_LIVE
+     assert((cand[t] & ~marks) == 0);
+#endif
+#endif
+     cand[t] = 0;
+#endif
+     skip
+  :: req[t] == h_retire ->                                      /* M-RETIRE */
+     black[t] = 0;
+     give_back(t);
+     mygen[t] = heapgen
+  :: else                                                       /* M-SETTLE */
+  fi
+}
+inline answer(t) {
+  if
+  :: req[t] == h_scan ->
+     greystk[t] = 0;
+#ifndef FAULT_WHITE
+     black[t] = 1;
+#ifdef SPAN
+#ifndef FAULT_HOLE_WHITE
+     assert(hole[t] == 0 || gen[cache[t]] == mygen[t]);
+     marks = marks | hole[t];
+#endif
+#endif
+#endif
+     hand_over(t)
+  :: req[t] == h_flush ->
+     if :: buf[t] != 0 -> found = 1; hand_over(t) :: else fi;
+#ifdef WORKED
+     if :: worked[t] -> found = 1; worked[t] = 0 :: else fi;
+#endif
+     skip
+  :: else
+  fi;
+  req[t] = none
+}
+inline give_back(t) {           /* what is left of the hole loses its marks */
+#ifdef SPAN
+  marks = marks & (ALL & ~hole[t]); hole[t] = 0; cache[t] = NOSPAN
+#else
+  skip
+#endif
+}
+
+proctype mutator(byte t) {
+  byte i, j, x, old, o;
+  do
+  :: atomic { req[t] != none -> do_step(t, i, o) };             /* M-POLL */
+     atomic {
+#ifdef FAULT_FLUSH_LATE
+       if :: req[t] == h_flush -> i = 1 :: else fi;
+#endif
+       answer(t) };
+#ifdef FAULT_FLUSH_LATE
+     atomic { if :: i -> flush_candidates(t); hand_over(t) :: else fi; i = 0 }
+#endif
+#ifdef SPAN
+  :: atomic {                   /* M-ALLOC: take a span that nobody holds; sweep it first if it is behind */
+       if
+       :: cache[t] == NOSPAN && !CACHED(0) -> o = 0
+#if NO > 2
+       :: cache[t] == NOSPAN && !CACHED(1) -> o = 1
+#endif
+       fi;
+       if :: gen[o] != heapgen && mygen[t] == heapgen -> sweep_span(o) :: else fi;
+       cache[t] = o; hole[t] = SLOTS(o) & ~alive;
+#ifdef FAULT_COLOUR
+       if :: black[t] -> marks = marks | hole[t] :: else fi;
+#else
+#ifdef FAULT_SPAN_WHITE
+       if :: black[t] && gen[o] == mygen[t] && gen[o] == heapgen -> marks = marks | hole[t] :: else fi;
+#else
+       if :: black[t] && gen[o] == mygen[t] -> marks = marks | hole[t] :: else fi;
+#endif
+#endif
+       o = 0 }
+  :: atomic { cache[t] != NOSPAN -> give_back(t) }              /* M-ALLOC: give the span back at any time */
+  :: atomic {                   /* M-ALLOC: from the hole */
+       pick_bit(hole[t], o); pick(i); pick(j);
+       hole[t] = hole[t] & ~BIT(o);
+#else
+  :: atomic {                   /* M-ALLOC: sweep the span first if it is behind */
+       pick_bit((ALL & ~alive), o); pick(i); pick(j);
+       if :: gen[o] != heapgen && mygen[t] == heapgen -> marks = marks & ~BIT(o); gen[o] = heapgen :: else fi;
+#ifdef FAULT_COLOUR
+       if :: black[t] -> marks = marks | BIT(o) :: else fi;
+#else
+       if :: black[t] && gen[o] == mygen[t] -> marks = marks | BIT(o) :: else fi;
+#endif
+#endif
+       alive = alive | BIT(o); slot[o] = NIL;
+#ifdef LEN
+       lenb[o] = 1;
+#endif
+#ifdef LARGE
+       if :: pend[t] == NIL -> pend[t] = o; hid[o] = 1; old = NIL
+          :: old = loc[t*NL+j]; loc[t*NL+i] = o
+       fi };
+     if :: pend[t] != o -> slot[o] = old :: pend[t] != o :: pend[t] == o fi;
+#else
+       old = loc[t*NL+j];       /* the value to initialise with is held in a register */
+#ifdef LATEINIT
+       pend[t] = o;
+#endif
+       loc[t*NL+i] = o };
+#ifndef LATEINIT
+     if :: slot[o] = old :: skip fi;   /* initialising store, no barrier, before the next safepoint */
+#endif
+#endif
+     i = 0; j = 0; o = 0; old = 0
+  :: atomic {                   /* M-SWEEP: a retired mutator sweeps some span on demand, before the others retire */
+       if
+       :: gen[0] != heapgen && !HID(0) && !CACHED(0) && mygen[t] == heapgen -> o = 0
+#ifdef SPAN
+#if NO > 2
+       :: gen[1] != heapgen && !CACHED(1) && mygen[t] == heapgen -> o = 1
+#endif
+#else
+#if NO > 1
+       :: gen[1] != heapgen && !HID(1) && mygen[t] == heapgen -> o = 1
+#endif
+#if NO > 2
+       :: gen[2] != heapgen && !HID(2) && mygen[t] == heapgen -> o = 2
+#endif
+#endif
+       fi;
+       sweep_span(o); o = 0 }
+  :: atomic {                   /* M-LOAD: a field or the root */
+       pick(i); pick(j);
+       if
+       :: loc[t*NL+i] != NIL -> assert(LIVE(loc[t*NL+i])); loc[t*NL+j] = slot[loc[t*NL+i]]
+       :: loc[t*NL+j] = slot[ROOT]
+       fi;
+       assert(loc[t*NL+j] == NIL || LIVE(loc[t*NL+j]));
+       i = 0; j = 0 }
+  :: atomic {                   /* M-STORE: a local or NIL into a field or the root */
+       pick(i); pick(j);
+       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(LIVE(x)) :: x = ROOT fi;
+       if :: o = loc[t*NL+j] :: o = NIL fi;
+#ifdef LATEINIT
+       if :: pend[t] != NIL && (o == pend[t] || x == pend[t]) -> pend[t] = NIL :: else fi;
+#endif
+       i = 0; j = 0 };
+     if
+#ifdef XCHG
+     :: armed[t] ->
+        if :: greystk[t] -> remember(t, o) :: else fi;
+        d_step { old = slot[x]; slot[x] = o }; remember(t, old); old = 0; goto stored
+     :: else
+     fi;
+     slot[x] = o;
+stored: x = 0; o = 0
+#else
+     :: armed[t] ->
+#ifndef FAULT_NO_DELETION
+        old = slot[x]; remember(t, old); old = 0;
+#endif
+#ifndef FAULT_NO_INSERTION
+        if :: greystk[t] -> remember(t, o) :: else fi;
+#endif
+#ifdef OVERFLOW
+#ifndef EAGER
+        if :: atomic { cand[t] != 0 -> flush_candidates(t) } :: skip fi;    /* the buffer is full: no safepoint here */
+#endif
+#endif
+        skip
+     :: else
+     fi;
+     slot[x] = o;
+#ifdef LEN
+     if :: x != ROOT -> lenb[x] = 1 :: else fi;
+#endif
+     x = 0; o = 0
+#endif
+
+#ifdef OVERFLOW
+#ifndef EAGER
+  :: atomic { cand[t] != 0 -> flush_candidates(t) }             /* M-FLUSH between answers */
+#endif
+  :: atomic { buf[t] != 0 -> hand_over(t);
+#ifdef WORKED
+     worked[t] = 1;
+#endif
+     }
+#endif
+#ifdef BLOCK
+  :: bst[t] = blocked;                                          /* M-BLOCK: the state is stored, then the request is read */
+#ifndef FAULT_BLOCK_LOST
+     if :: req[t] != none -> goto unblock :: else fi;
+#endif
+inside:
+     if :: true -> skip :: true -> !cycling fi;                 /* comes out by itself, or waits until the cycle is over */
+unblock:
+#ifdef FAULT_BLOCK_UNCHECKED
+     bst[t] = running;
+#else
+     atomic { bst[t] == blocked -> bst[t] = running };          /* M-UNBLOCK: not while held */
+#endif
+     if :: atomic { req[t] != none -> do_step(t, i, o) }; atomic { answer(t) } :: else fi
+#ifdef FAULT_BLOCK_RELAXED
+  :: req[t] == none -> bst[t] = blocked; goto inside
+#endif
+#endif
+#ifdef ASSIST
+  :: atomic { tracing && queue != 0; pick_bit(queue, o); queue = queue & ~BIT(o);      /* M-ASSIST */
+#ifdef WORKED
+     worked[t] = 1;
+#endif
+     skip };
+#ifdef CANDQ
+     if
+     :: atomic { MARKED(o) -> o = 0 }
+     :: atomic { !MARKED(o) -> marks = marks | BIT(o) };
+        old = slot[o];
+        atomic { shade(buf[t], old); o = 0; old = 0 }
+     fi
+#else
+     old = slot[o];
+     atomic { shade(buf[t], old); o = 0; old = 0 }
+#endif
+#endif
+#ifdef ATTACH
+  :: atomic { /* M-DETACH: answers what is pending, hands over, drops its stack */
+     i = 0; do :: i < NL -> loc[t*NL+i] = NIL; i++ :: else -> break od; i = 0;
+#ifdef FAULT_DETACH_DROP
+     cand[t] = 0;
+#endif
+     flush_candidates(t);
+     if :: buf[t] != 0 || worked[t] -> hand_over(t); worked[t] = 0;
+#ifndef DETACH_QUIET
+        found = 1
+#endif
+        :: else fi;
+     give_back(t);
+     req[t] = none; att[t] = 0; armed[t] = 0; greystk[t] = 0; black[t] = 0; mygen[t] = 0 };
+     atomic { /* M-ATTACH */
+     att[t] = 1;
+#ifdef ATTACH_IDLE
+     mygen[t] = heapgen
+#else
+#ifdef ATTACH_LATE
+#define OUT(s) (last == s && !(ACKED))
+     if
+     :: OUT(h_arm) -> mygen[t] = heapgen
+     :: last == h_arm && ACKED || last == h_settle || OUT(h_scan) -> armed[t] = 1; greystk[t] = 1; mygen[t] = retgen
+     :: last == h_scan && ACKED || last == h_flush || OUT(h_disarm) -> armed[t] = 1; black[t] = 1; mygen[t] = retgen
+     :: last == h_disarm && ACKED -> black[t] = 1; mygen[t] = retgen
+     :: last == none || last == h_retire -> mygen[t] = heapgen
+     fi
+#else
+     if
+     :: last == h_arm || last == h_settle -> armed[t] = 1; greystk[t] = 1; mygen[t] = retgen
+     :: last == h_scan || last == h_flush -> armed[t] = 1; black[t] = 1; mygen[t] = retgen
+     :: last == h_disarm -> black[t] = 1;
+#ifdef ATTACH_GEN
+        mygen[t] = heapgen
+#else
+        mygen[t] = retgen
+#endif
+     :: last == none || last == h_retire -> mygen[t] = heapgen
+     fi
+#endif
+#endif
+     }
+#endif
+#ifdef LATEINIT
+  :: atomic { pend[t] != NIL && (loc[t*NL] == pend[t] || loc[t*NL+NL-1] == pend[t]) && slot[pend[t]] == NIL; pick(j);
+       old = loc[t*NL+j] };
+     slot[pend[t]] = old; atomic { pend[t] = NIL; old = 0; j = 0 }
+#endif
+#ifdef LARGE
+  :: atomic { pend[t] != NIL -> pick(i); o = pend[t]; pend[t] = NIL;
+#ifdef LARGE_FIX
+       hid[o] = 0; slot[o] = NIL; alive = alive | BIT(o); marks = marks & ~BIT(o); gen[o] = heapgen;
+       if :: mygen[t] != heapgen -> gen[o] = mygen[t] :: else fi;
+       if :: black[t] && gen[o] == mygen[t] -> marks = marks | BIT(o) :: else fi;
+#endif
+       assert(LIVE(o)); loc[t*NL+i] = o; o = 0; i = 0 }
+#endif
+#ifdef CORO
+  :: atomic { /* resume the suspended stack, suspend the present one (one word moves each way) */
+       pick(i);
+#ifdef CORO_FIX
+       if :: black[t] && !corscan -> remember(t, cor); corscan = 1 :: else fi;
+#ifdef CORO_RESET
+       if :: !black[t] -> corscan = 0 :: else fi;
+#endif
+#endif
+       x = loc[t*NL+i]; loc[t*NL+i] = cor; cor = x; x = 0; i = 0 }
+#endif
+#ifdef UPVAL
+  :: atomic { pick(i);
+#ifdef UPVAL_FIX
+       if :: !black[t] -> corscan = 0 :: else fi;
+       if :: black[t] && !corscan -> remember(t, cor); corscan = 1 :: else fi;
+#endif
+       if :: loc[t*NL+i] = cor :: cor = loc[t*NL+i] fi; i = 0 }
+#endif
+#ifdef LEN
+  :: atomic { pick(i); pick(j); if :: loc[t*NL+i] != NIL && lenb[loc[t*NL+i]] -> x = loc[t*NL+i]; assert(LIVE(x));
+       loc[t*NL+j] = slot[x]; lenb[x] = 0; x = 0 :: else fi; i = 0; j = 0 }
+#endif
+#ifdef EPH
+  :: atomic { pick(i); ek = loc[t*NL+i]; ev = NIL; i = 0 }
+  :: atomic { ek != NIL -> pick(j); ev = loc[t*NL+j]; j = 0 }
+  :: atomic { /* M-LOAD: get with a key that is in hand */
+       pick(i); pick(j); if :: loc[t*NL+i] != NIL && loc[t*NL+i] == ek -> o = ev; assert(o == NIL || LIVE(o));
+       if
+       :: o == NIL
+       :: o != NIL && wstate == w_idle
+       :: o != NIL && wstate == w_open -> remember(t, o)
+       :: o != NIL && wstate == w_closing -> if :: !MARKED(o) -> shade(buf[t], o); spoiled = 1 :: else fi
+       :: o != NIL && wstate == w_closed -> assert(MARKED(o))  /* else: a live key's value reads as gone */
+       fi;
+       loc[t*NL+j] = o; o = 0 :: else fi; i = 0; j = 0 }
+#endif
+#ifdef MAYBE
+  :: atomic { armed[t]; pick_bit(ALL, o); if :: LIVE(o) ->
+#ifdef MAYBE_FIX
+       if :: wstate == w_closing && !MARKED(o) -> shade(buf[t], o); spoiled = 1
+          :: wstate == w_closed && !MARKED(o) -> skip
+          :: else -> remember(t, o) fi
+#else
+       remember(t, o)
+#endif
+       :: else fi; o = 0 }
+#endif
+  :: atomic { pick(i); loc[t*NL+i] = NIL; i = 0 }          /* drop a local */
+#ifdef WEAK
+  :: atomic {                   /* M-LOAD: a weak slot, under the lock that also guards closing */
+       pick(i); o = weak;
+       if
+       :: o == NIL
+       :: o != NIL && wstate == w_idle
+       :: o != NIL && wstate == w_open -> remember(t, o)
+       :: o != NIL && wstate == w_closing ->
+#ifdef FAULT_WEAK
+          remember(t, o)
+#else
+          if :: !MARKED(o) -> shade(buf[t], o); spoiled = 1 :: else fi
+#endif
+       :: o != NIL && wstate == w_closed -> if :: MARKED(o) :: !MARKED(o) -> o = NIL fi
+       fi;
+       loc[t*NL+i] = o; assert(o == NIL || LIVE(o)); i = 0; o = 0 }
+  :: atomic { pick(i); weak = loc[t*NL+i]; i = 0 }         /* set the weak slot */
+#endif
+  od
+}
+
+byte c, v;
+#ifdef BLOCK
+byte d;
+bit seen[NT];
+#endif
+
+/* Post a step; do it for the threads that are blocked. Each state word is looked at once: a thread
+ * that is seen running must see the request by itself. */
+inline handshake(step) {
+#ifdef FAULT_POST_RELAXED
+  seen[0] = (bst[0] == blocked); seen[NT-1] = (bst[NT-1] == blocked);
+#endif
+  d_step { c = 0; last = step; if :: step == h_retire -> retgen = heapgen :: step == h_arm -> corscan = 0 :: else fi;
+   do :: c < NT -> if :: att[c] -> req[c] = step :: else fi; c++ :: else -> break od; c = 0 };
+#ifdef BLOCK
+  do
+  :: c < NT ->
+     if
+#ifdef FAULT_POST_RELAXED
+     :: atomic { seen[c] && bst[c] == blocked && req[c] != none -> bst[c] = held };
+#else
+     :: atomic { bst[c] == blocked && req[c] != none -> bst[c] = held };
+#endif
+        atomic { do_step(c, d, v) };
+        atomic { answer(c) };
+        atomic { if :: bst[c] == held -> bst[c] = blocked :: else fi }
+     :: else
+     fi;
+     c++
+  :: else -> break
+  od;
+  atomic { c = 0; seen[0] = 0; seen[NT-1] = 0 }
+#endif
+}
+inline trace_one() {            /* M-MARK: pop one, trace it */
+  d_step { c = 0; if :: queue != 0 -> do :: !(queue & BIT(c)) -> c++ :: else -> break od; queue = queue & ~BIT(c) :: else -> c = NO fi };
+#ifdef CANDQ
+  d_step { if :: c != NO && !MARKED(c) -> marks = marks | BIT(c) :: else -> c = NO fi };  /* marked at the pop */
+#endif
+#ifdef LEN
+  v = (c == NO -> NIL : (lenb[c] -> slot[c] : NIL));
+#else
+  v = (c == NO -> NIL : slot[c]);
+#endif
+  d_step { shade(queue, v); v = 0; c = 0 }
+}
+
+active proctype collector() {
+  d_step {
+    c = 0; do :: c <= NO -> slot[c] = NIL; c++ :: else -> break od;
+    c = 0; do :: c < NT*NL -> loc[c] = NIL; c++ :: else -> break od; c = 0 };
+  atomic { run mutator(0);
+#if NT > 1
+    run mutator(1)
+#endif
+  };
+  do
+  ::
+#ifdef BLOCK
+     cycling = 1;
+#endif
+     handshake(h_arm); ACKED;                                   /* M-ARM */
+#ifndef FAULT_NO_SETTLE
+     handshake(h_settle); ACKED;                                /* M-SETTLE */
+#endif
+#ifdef WEAK
+     wstate = w_open;
+#endif
+     handshake(h_scan);                                         /* M-SCAN */
+#ifdef CORO
+     incycle = 1;
+#ifdef CORO_BESIDE
+     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+#endif
+#endif
+#ifndef FAULT_EARLY_TRACE
+#ifndef ROOTBESIDE
+     ACKED;
+#endif
+#endif
+     v = slot[ROOT];                                            /* M-ROOTS */
+     d_step { shade(queue, v); v = 0 };
+#ifdef ROOTBESIDE
+     ACKED;
+#endif
+#ifdef CORO
+#ifndef CORO_BESIDE
+     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+#endif
+#ifdef CORO_RESET
+     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+#endif
+#endif
+     tracing = 1;
+mark_phase:
+     do :: queue != 0 -> trace_one() :: ACKED && queue == 0 -> break od;       /* M-MARK */
+#ifdef WEAK
+     atomic { wstate = w_closing; spoiled = 0 };
+#endif
+     found = 0;
+     handshake(h_flush); ACKED;                                 /* M-FLUSH */
+#ifndef FAULT_ONE_FLUSH
+     if :: found || queue != 0 -> goto mark_phase :: else fi;   /* M-CLOSE */
+#else
+     do :: queue != 0 -> trace_one() :: else -> break od;
+#endif
+#ifdef WEAK
+#ifdef EPH_FIX
+     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> shade(queue, ev) :: else fi };
+     if :: queue != 0 -> goto mark_phase :: else fi;
+#endif
+     atomic { if :: spoiled -> goto mark_phase :: else -> wstate = w_closed fi };
+#ifdef EPH
+#ifndef EPH_FIX
+     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> shade(queue, ev) :: else fi };
+     do :: queue != 0 -> trace_one() :: else -> break od;
+#endif
+     atomic { if :: ek != NIL && !MARKED(ek) -> ek = NIL; ev = NIL :: else fi };       /* M-DEATH */
+#endif
+     atomic { if :: weak != NIL && !MARKED(weak) -> weak = NIL :: else fi };
+#ifndef MAYBE
+     wstate = w_idle;
+#endif
+#endif
+#ifndef FAULT_NO_DISARM
+     tracing = 0; incycle = 0; handshake(h_disarm); ACKED;      /* M-DISARM */
+#ifdef MAYBE
+     wstate = w_idle;
+#endif
+     heapgen = 1 - heapgen;                                     /* M-FLIP */
+     handshake(h_retire); ACKED;                                /* M-RETIRE */
+#else
+     heapgen = 1 - heapgen;
+     handshake(h_retire); ACKED;
+     handshake(h_disarm); ACKED;
+#endif
+     d_step { c = 0 };
+     do                         /* M-SWEEP: span by span; allocation sweeps on demand too */
+     :: c < NS ->
+        d_step {
+          if :: gen[c] != heapgen && !HID(c) -> assert(!CACHED(c)); sweep_span(c) :: else fi;
+          c++ }
+     :: else -> break
+     od;
+#ifdef BLOCK
+     cycling = 0;
+#endif
+     c = 0
+  od
+}
