@@ -45,8 +45,8 @@ const Program = struct {
     asan: bool = true, // a test: test-asan runs it too
 };
 
-/// Test programs under Criterion: tests/<name>.c. The sanitizers run them from the plain main of tests/plain.h: those of
-/// concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
+/// Test programs under Criterion: tests/<name>.c. The sanitizers run them from the plain main of tests/plain.h: those
+/// of concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
 const tests = [_]Program{
     .{ .name = "test_version", .tsan = true },
     .{ .name = "test_os", .tsan = true },
@@ -82,6 +82,7 @@ const demo_sources = [_][]const u8{
     "bench/hdr.c",
     "bench/page.c",
     "bench/plan.c",
+    "bench/probe.c",
     "bench/report.c",
 };
 
@@ -89,6 +90,7 @@ const demo_sources = [_][]const u8{
 const worker_sources = [_][]const u8{
     "bench/clock.c",
     "bench/hdr.c",
+    "bench/probe.c",
     "bench/work_alloc.c",
     "bench/work_list.c",
     "bench/work_lru.c",
@@ -133,13 +135,13 @@ pub fn build(b: *std.Build) void {
         .safe => .safe,
         .small => .small,
     };
-    const checks = b.option(u2, "checks", "0 none (default), 1 cheap, 2 internal (default in debug), 3 whole heap") orelse
+    const checks = b.option(u2, "checks", "0 none, 1 cheap, 2 internal, 3 whole heap (2 in debug, else 0)") orelse
         @as(u2, if (optimize == .debug) 2 else 0);
     const thread = b.option(bool, "sanitize-thread", "ThreadSanitizer in everything that is built") orelse false;
     const ub = b.option(bool, "sanitize-c", "UBSan, with its messages, in everything that is built") orelse false;
     const stress = b.option(bool, "stress", "the tests' long variants") orelse false;
     const full = b.option(bool, "full", "the demo's 2 GB load too") orelse false;
-    const clang = b.option([]const u8, "clang", "the second clang, of check and test-asan (clang-14)") orelse "clang-14";
+    const clang = b.option([]const u8, "clang", "the second clang (clang-14)") orelse "clang-14";
     const formatter = b.option([]const u8, "clang-format", "the formatter (clang-format-14)") orelse "clang-format-14";
 
     const installed: Options = .{
@@ -203,7 +205,6 @@ pub fn build(b: *std.Build) void {
     });
     run_tests.step.dependOn(b.getInstallStep());
     run_tests.addPassthruArgs();
-    test_step.dependOn(&run_tests.step);
 
     const tsan_step = b.step("test-tsan", "Run the tests of concurrency under ThreadSanitizer");
     const run_tsan = addTestRunner(b, stress);
@@ -214,6 +215,8 @@ pub fn build(b: *std.Build) void {
     }
     run_tsan.addPassthruArgs();
     tsan_step.dependOn(&run_tsan.step);
+    // Criterion's sandbox does not start under ThreadSanitizer, so that with it `test` is `test-tsan`.
+    test_step.dependOn(if (thread) &run_tsan.step else &run_tests.step);
 
     const asan_step = b.step("test-asan", "Run the same tests under AddressSanitizer and UBSan (second clang)");
     const run_asan = addTestRunner(b, stress);
