@@ -189,6 +189,8 @@ static bool parse_results(struct row *row, char *text) {
             row->checksum = strtoull(value, NULL, 16);
         else if (strcmp(line, "collections") == 0)
             row->collections = strtoull(value, NULL, 10);
+        else if (strcmp(line, "worst_on_core_ns") == 0)
+            row->worst_on_core_ns = strtoull(value, NULL, 10);
         else if (strcmp(line, "own_worst_ns") == 0)
             row->own_worst_ns = strtoull(value, NULL, 10);
         else if (strcmp(line, "own") == 0)

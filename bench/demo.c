@@ -7,6 +7,7 @@
  * It judges nothing by an exit code: figures are figures. Only its own failures (no page written) are errors, and two
  * collectors that computed different results from the same program. */
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "bench/clock.h"
 #include "bench/page.h"
 #include "bench/plan.h"
+#include "bench/probe.h"
 #include "bench/report.h"
 
 struct options {
@@ -63,19 +65,17 @@ static const char *value_of(const char *argument, const char *key) {
 
 /* A thread that reads nothing but the clock: the gaps that the machine makes by itself. */
 static int measure_noise(const char *milliseconds) {
-    struct hdr gaps;
+    struct probe probe = {.done = &probe.ops};
     uint64_t limit_ns = strtoull(milliseconds, NULL, 10) * 1000000u;
     bench_clock_init();
-    if (!hdr_init(&gaps)) return 1;
-    uint64_t start = clock_ticks(), last = start;
-    while (clock_ns(last - start) < limit_ns) {
-        uint64_t now = clock_ticks();
-        hdr_record(&gaps, clock_ns(now - last));
-        last = now;
-    }
-    printf("name noise\nops %llu\nseconds %.6f\nchecksum 0\ngaps ", (unsigned long long)gaps.total,
-           (double)clock_ns(last - start) / 1e9);
-    hdr_print_counts(&gaps, stdout);
+    if (!hdr_init(&probe.gaps)) return 1;
+    probe_start(&probe);
+    uint64_t start = probe.last_ticks;
+    while (clock_ns(probe.last_ticks - start) < limit_ns) probe_op(&probe, 1);
+    printf("name noise\nops %" PRIu64 "\nseconds %.6f\nchecksum 0\nworst_on_core_ns %" PRIu64 "\ngaps ", probe.ops,
+           (double)clock_ns(probe.last_ticks - start) / 1e9,
+           probe.worst_on_core_ns ? probe.worst_on_core_ns : probe.gaps.max_ns);
+    hdr_print_counts(&probe.gaps, stdout);
     printf("\nend\n");
     return 0;
 }

@@ -64,8 +64,10 @@ static void json_row(FILE *out, const struct row *row) {
     json_string(out, row->why);
     fprintf(out, ",\"seconds\":%.6f,\"wall\":%.6f,\"peak_kb\":%" PRIu64 ",\"per_second\":%.3f", row->seconds,
             row->wall_s, row->peak_kb, report_throughput(row));
-    fprintf(out, ",\"checksum\":\"%016" PRIx64 "\",\"collections\":%" PRIu64 ",\"own_worst\":%" PRIu64 ",\"own\":[",
-            row->checksum, row->collections, row->own_worst_ns);
+    fprintf(out,
+            ",\"checksum\":\"%016" PRIx64 "\",\"collections\":%" PRIu64 ",\"own_worst\":%" PRIu64
+            ",\"on_core\":%" PRIu64 ",\"own\":[",
+            row->checksum, row->collections, row->own_worst_ns, row->worst_on_core_ns);
     for (unsigned i = 0; i < row->nkinds; i++) {
         const struct row_own *own = &row->kinds[i];
         fprintf(out, "%s{\"name\":", i ? "," : "");

@@ -71,11 +71,11 @@ static void print_cell(FILE *out, const struct hdr *h, double percent) {
 }
 
 static void print_foreign(FILE *out, const struct row *row) {
-    fprintf(out, "  %-17s%91.2f s%8" PRIu64 "\n", row->peer, row->seconds, row->peak_kb / 1024);
+    fprintf(out, "  %-17s%93.2f s%8" PRIu64 "\n", row->peer, row->seconds, row->peak_kb / 1024);
 }
 
 static void print_row(FILE *out, const struct row *row) {
-    static const double measured[] = {50, 99, 99.9, 99.99, 100}, corrected[] = {99, 99.9, 99.99};
+    static const double measured[] = {50, 99, 99.9, 99.99, 100}, corrected[] = {99.9, 99.99};
     char text[16];
     if (row->state != ROW_OK) {
         fprintf(out, "  %-17s  %s\n", row->peer, row->why);
@@ -87,8 +87,8 @@ static void print_row(FILE *out, const struct row *row) {
     }
     fprintf(out, "  %-17s", row->peer);
     for (int i = 0; i < 5; i++) print_cell(out, &row->gaps, measured[i]);
-    fprintf(out, " |");
-    for (int i = 0; i < 3; i++) print_cell(out, &row->corrected, corrected[i]);
+    fprintf(out, " %8s |", row->worst_on_core_ns ? report_duration(text, row->worst_on_core_ns) : "-");
+    for (int i = 0; i < 2; i++) print_cell(out, &row->corrected, corrected[i]);
     fprintf(out, " | %8s %6" PRIu64, row->own_worst_ns ? report_duration(text, row->own_worst_ns) : "-",
             row->collections);
     fprintf(out, " %10s %7" PRIu64 "\n", report_rate(text, report_throughput(row)), row->peak_kb / 1024);
@@ -119,16 +119,17 @@ static void print_verdicts(FILE *out, const struct row *rows, unsigned nrows, co
 }
 
 static void print_heading(FILE *out) {
-    fprintf(out, "%-19s %44s | %26s | %15s %10s %7s\n", "", "time between operations as the mutator felt it",
+    fprintf(out, "%-19s %53s | %17s | %15s %10s %7s\n", "", "time between operations as the mutator felt it",
             "corrected", "own words", "", "peak");
-    fprintf(out, "  %-17s %8s %8s %8s %8s %8s | %8s %8s %8s | %8s %6s %10s %7s\n", "", "p50", "p99", "p99.9", "p99.99",
-            "worst", "p99", "p99.9", "p99.99", "worst", "cycles", "throughput", "MB");
+    fprintf(out, "  %-17s %8s %8s %8s %8s %8s %8s | %8s %8s | %8s %6s %10s %7s\n", "", "p50", "p99", "p99.9", "p99.99",
+            "worst", "on core", "p99.9", "p99.99", "worst", "cycles", "throughput", "MB");
 }
 
 void report_table(FILE *out, const struct row *rows, unsigned nrows) {
     char interval[16];
     fprintf(out, "Corrected: as a caller would have felt it who asks at the interval given, pause or no pause.\n");
-    fprintf(out, "Own words: the longest pause that the collector says it made, and its collections.\n\n");
+    fprintf(out, "Own words: the longest pause that the collector says it made, and its collections.\n");
+    fprintf(out, "On core: the worst gap without the time for which the thread waited for a core.\n\n");
     print_heading(out);
     for (unsigned i = 0; i < nrows; i++) {
         const struct scene *scene = rows[i].scene;

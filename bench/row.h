@@ -52,6 +52,7 @@ struct row {
     uint64_t peak_kb;  /* largest resident memory */
     uint64_t checksum; /* of what it saw or printed */
     uint64_t collections, own_worst_ns;
+    uint64_t worst_on_core_ns; /* worst gap without the time spent waiting for a core; 0: not measured */
     unsigned nkinds;
     struct row_own kinds[ROW_KINDS];
     struct hdr gaps, corrected;

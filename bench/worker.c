@@ -5,7 +5,7 @@
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
- *     name, ops, seconds, checksum, collections, own_worst_ns, own <count> <worst> <total> <bound> <kind>, gaps <counts>
+ *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, own <count> <worst> <total> <bound> <kind>, gaps <counts>
  * The last line is "end". Progress goes to the page that --progress=<fd> names. */
 #include "bench/workload.h"
 
@@ -95,6 +95,14 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
     if (work->size_bytes != 16 && work->size_bytes != 32) usage("sizes are 16 and 32", "--size");
 }
 
+/* When no gap was long enough to look, the longest one is it. */
+static uint64_t worst_on_core(const struct work *work) {
+    uint64_t worst_ns = 0;
+    for (unsigned i = 0; i < PROBE_THREADS; i++)
+        if (work->probes[i].worst_on_core_ns > worst_ns) worst_ns = work->probes[i].worst_on_core_ns;
+    return worst_ns ? worst_ns : work->probes[0].gaps.max_ns;
+}
+
 static void print_results(const struct options *o, const struct work *work, const struct hdr *gaps, double seconds,
                           uint64_t checksum) {
     struct ad_report report;
@@ -102,6 +110,7 @@ static void print_results(const struct options *o, const struct work *work, cons
     ad_report(&report);
     printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work),
            seconds, checksum);
+    printf("worst_on_core_ns %" PRIu64 "\n", worst_on_core(work));
     printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);
     for (unsigned i = 0; i < report.nkinds; i++) {
         const struct ad_own *own = &report.kinds[i];
