@@ -82,6 +82,8 @@
  *   -DROOTBESIDE  global roots scanned beside the scan handshake
  *   -DXCHG     (with FAULT_NO_SETTLE) the barrier's load and store are one atomic exchange
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
+ *
+ * -DNOROOT narrows a search for a fault: the mutators leave the global root alone.
  */
 #ifndef FAULT_QUIET
 #define WORKED
@@ -149,6 +151,11 @@
 #define LIVE(o) ((alive >> (o)) & 1)
 #define MARKED(o) ((marks >> (o)) & 1)
 #define ACKED (req[0] == none && req[NT-1] == none)
+#ifdef NOROOT
+#define HAND loc[t*NL] != NIL && loc[t*NL+NL-1] != NIL
+#else
+#define HAND true
+#endif
 #ifdef LARGE_FIX
 #define HID(o) hid[o]
 #else
@@ -467,16 +474,22 @@ proctype mutator(byte t) {
        fi;
        sweep_span(o); o = 0 }
   :: atomic {                   /* M-LOAD: a field or the root */
-       pick(i); pick(j);
+       HAND; pick(i); pick(j);
        if
        :: loc[t*NL+i] != NIL -> assert(LIVE(loc[t*NL+i])); loc[t*NL+j] = slot[loc[t*NL+i]]
+#ifndef NOROOT
        :: loc[t*NL+j] = slot[ROOT]
+#endif
        fi;
        assert(loc[t*NL+j] == NIL || LIVE(loc[t*NL+j]));
        i = 0; j = 0 }
   :: atomic {                   /* M-STORE: a local or NIL into a field or the root */
-       pick(i); pick(j);
-       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(LIVE(x)) :: x = ROOT fi;
+       HAND; pick(i); pick(j);
+       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(LIVE(x))
+#ifndef NOROOT
+          :: x = ROOT
+#endif
+       fi;
        if :: o = loc[t*NL+j] :: o = NIL fi;
 #ifdef LATEINIT
        if :: pend[t] != NIL && (o == pend[t] || x == pend[t]) -> pend[t] = NIL :: else fi;
