@@ -1,0 +1,49 @@
+/* os.h - all that trigc asks of the operating system. One implementation per system (os_linux.c).
+ *
+ * Every call that can fail says so by its value; none aborts, none prints. Addresses and sizes are multiples of the
+ * system's page size unless the name says otherwise. */
+#ifndef TRI_BASE_OS_H
+#define TRI_BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Address space without access (PROT_NONE), aligned to `align` (a power of two). NULL when the system refuses. */
+void *tri__os_reserve(size_t size_bytes, size_t align);
+/* Address space that reads as zero (PROT_READ) and takes no memory until it is committed. NULL when refused. */
+void *tri__os_reserve_readable(size_t size_bytes);
+/* Makes a part of a reservation readable and writable. False when the system refuses; nothing has changed then. */
+bool tri__os_commit(void *addr, size_t size_bytes);
+/* Gives the memory behind committed pages back; they read as zero afterwards. */
+bool tri__os_decommit(void *addr, size_t size_bytes);
+/* Takes the address range itself back. */
+void tri__os_release(void *addr, size_t size_bytes);
+/* Fresh zeroed read-write memory for metadata. NULL when refused. */
+void *tri__os_map(size_t size_bytes);
+
+size_t tri__os_page_size(void);
+size_t tri__os_memory_bytes(void);         /* of the machine (or the container's limit, if lower) */
+size_t tri__os_address_limit_bytes(void);  /* RLIMIT_AS, SIZE_MAX for none */
+unsigned tri__os_ncpus(void);              /* that this process may use */
+
+uint64_t tri__os_now_ns(void);             /* monotonic */
+uint64_t tri__os_thread_id(void);          /* as the system prints it */
+void tri__os_yield(void);
+void tri__os_sleep_ns(uint64_t ns);        /* for planted delays only */
+
+/* Bounds of the calling thread's native stack: [low, high), it grows down from high. False when unknown. */
+bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high);
+
+/* Waits while *word == expected, until woken or timeout_ns passed (0: no timeout); may return early. */
+void tri__os_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+void tri__os_futex_wake_all(const uint32_t *word);
+
+/* A joinable thread with a small stack and all signals blocked. False when the system refuses. */
+struct os_thread {
+    uintptr_t handle;
+};
+bool tri__os_thread_start(struct os_thread *thread, void (*fn)(void *), void *arg, const char *name);
+void tri__os_thread_join(struct os_thread *thread);
+
+#endif

@@ -1,0 +1,102 @@
+/* cache.c - taking and returning holes; see cache.h. */
+#include "alloc/cache.h"
+#include <string.h>
+#include "alloc/base/check.h"
+#include "alloc/base/os.h"
+
+void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes) {
+    *cache = (struct cache){.mem = mem, .holes = holes, .nholes = nholes};
+    *holes = NULL;
+    *nholes = 0;
+}
+
+void tri__cache_fini(struct cache *cache) {
+    if (*cache->holes) tri__os_release(*cache->holes, cache->table_bytes);
+    *cache->holes = NULL;
+    *cache->nholes = 0;
+}
+
+/* Makes the table reach `layout`. Grows by doubling; old holes are copied. */
+static bool grow_table(struct cache *cache, uint32_t layout) {
+    size_t bytes = max_size(align_up((layout + 1) * sizeof(tri_hole), tri__os_page_size()), cache->table_bytes * 2);
+    tri_hole *table = tri__os_map(bytes);
+    if (!table) return false;
+    if (*cache->holes) {
+        memcpy(table, *cache->holes, *cache->nholes * sizeof(tri_hole));
+        tri__os_release(*cache->holes, cache->table_bytes);
+    }
+    *cache->holes = table;
+    *cache->nholes = (uint32_t)min_size(bytes / sizeof(tri_hole), MAX_LAYOUTS);
+    cache->table_bytes = bytes;
+    return true;
+}
+
+/* Gives the hole's unused part and its span back. */
+static void close_hole(struct cache *cache, tri_hole *hole) {
+    struct span *span = hole->span;
+    if (!span) return;
+    uintptr_t base = span_base(&cache->mem->space, span);
+    uint32_t first = (uint32_t)(((uintptr_t)hole->cursor - base) / span->slot_bytes);
+    uint32_t left = (uint32_t)((size_t)(hole->limit - hole->cursor) / span->slot_bytes);
+    tri__span_return_hole(&cache->mem->space, span, first, left);
+    cache->taken_bytes -= (int64_t)(left * span->slot_bytes);
+    if (cache->black && atomic_load_relaxed(&span->gen) == cache->gen) /* own span */
+        cache->black_bytes -= (int64_t)(left * span->slot_bytes);
+    hole->span = NULL;
+    hole->cursor = hole->limit = NULL;
+    struct central *central = atomic_load_acquire(&cache->mem->centrals[span->layout]); /* pairs with central_get */
+    tri__central_put(cache->mem, central, span);
+}
+
+/* The next run of free slots of the hole's span. */
+static bool next_run(struct cache *cache, tri_hole *hole) {
+    struct span *span = hole->span;
+    uint32_t max_slots = cache->single ? 1 : (uint32_t)max_size(HOLE_MAX_BYTES / span->slot_bytes, 1);
+    uint32_t first, n = tri__span_find_free(&cache->mem->space, span, max_slots, &first);
+    if (n == 0) return false;
+    bool black = cache->black && atomic_load_relaxed(&span->gen) == cache->gen; /* R10, I-CACHE2; own span */
+    tri__span_take_hole(&cache->mem->space, span, first, n, black);
+    hole->slot_bytes = span->slot_bytes;
+    hole->cursor = (char *)span_slot_addr(&cache->mem->space, span, first);
+    hole->limit = hole->cursor + n * span->slot_bytes;
+    cache->taken_bytes += (int64_t)(n * span->slot_bytes);
+    if (black) cache->black_bytes += (int64_t)(n * span->slot_bytes);
+    return true;
+}
+
+void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class) {
+    if (TRI_UNLIKELY(span_class->layout >= *cache->nholes) && !grow_table(cache, span_class->layout)) return NULL;
+    tri_hole *hole = &(*cache->holes)[span_class->layout];
+    while (hole->cursor == hole->limit) {
+        if (hole->span && next_run(cache, hole)) break;
+        close_hole(cache, hole);
+        struct central *central = tri__central_get(cache->mem, span_class);
+        if (!central) return NULL;
+        struct span *span = tri__central_take(cache->mem, central, cache->gen);
+        if (!span) return NULL;
+        hole->span = span;
+        hole->slot_bytes = span->slot_bytes;
+    }
+    char *obj = hole->cursor;
+    hole->cursor += hole->slot_bytes;
+    check_internal(hole->cursor <= hole->limit, "I-CACHE1: a hole is a whole number of slots");
+    return obj;
+}
+
+void tri__cache_blacken(struct cache *cache) {
+    cache->black = true;
+    for (uint32_t i = 0; i < *cache->nholes; i++) {
+        tri_hole *hole = &(*cache->holes)[i];
+        struct span *span = hole->span;
+        if (!span || hole->cursor == hole->limit) continue;
+        check_internal(atomic_load_relaxed(&span->gen) == cache->gen, "R10: before H3 every cached span is current");
+        uint32_t first = (uint32_t)(((uintptr_t)hole->cursor - span_base(&cache->mem->space, span)) / span->slot_bytes);
+        uint32_t n = (uint32_t)((size_t)(hole->limit - hole->cursor) / span->slot_bytes);
+        tri__span_mark_slots(&cache->mem->space, span, first, n);
+        cache->black_bytes += (int64_t)(n * span->slot_bytes);
+    }
+}
+
+void tri__cache_flush(struct cache *cache) {
+    for (uint32_t i = 0; i < *cache->nholes; i++) close_hole(cache, &(*cache->holes)[i]); /* I-CACHE3 */
+}

@@ -1,0 +1,39 @@
+/* cache.h - one thread's holes: the slow half of allocation.
+ *
+ * Owns: the holes of one attachment, a span behind each. Used by its thread, or by a collector thread while the owner
+ * is blocked (under its state word). The table of holes is the public one, so that the inline bump finds it.
+ *
+ * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour of
+ * a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
+ * (R10). I-CACHE3 after cache_flush no hole and no span is left. */
+#ifndef TRI_ALLOC_CACHE_H
+#define TRI_ALLOC_CACHE_H
+
+#include <trigc.h>
+#include "alloc/memory.h"
+
+struct cache {
+    struct memory *mem;        /* [const] */
+    tri_hole **holes;          /* where the public head keeps the table [owner] */
+    uint32_t *nholes;          /* and its length [owner] */
+    size_t table_bytes;        /* mapped for the table [owner] */
+    uint32_t gen;              /* the generation that this thread knows: that of the last posted H6 (R9) [owner] */
+    bool black;                /* allocates black [owner] */
+    bool single;               /* closed fast path: holes of one slot (stress.slow) [owner] */
+    int64_t taken_bytes;       /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
+    int64_t black_bytes;       /* of those, marked at once [owner] */
+};
+
+void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes);
+void tri__cache_fini(struct cache *cache);
+
+/* Finds a hole for the layout (refilling from the central list) and allocates one slot of it. NULL: no memory. */
+void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class);
+
+/* Marks the free part of every hole (H3), from now on allocates black. Bytes that it marked are added to black_bytes. */
+void tri__cache_blacken(struct cache *cache);
+
+/* Gives every hole and span back (H6, detach). */
+void tri__cache_flush(struct cache *cache);
+
+#endif

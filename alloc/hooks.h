@@ -1,0 +1,26 @@
+/* hooks.h - the one upward edge: what alloc/ asks of the layer above, as a table that gc/ fills in.
+ *
+ * Contract of all of them: called on the thread that allocates or sweeps; may not allocate from this heap. */
+#ifndef TRI_ALLOC_HOOKS_H
+#define TRI_ALLOC_HOOKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct span;
+
+struct alloc_hooks {
+    /* npages more are wanted than the limit allows to be in use. True: it has been raised. No lock held. */
+    bool (*over_limit)(void *context, size_t npages);
+    /* A span was swept: `freed` slots of it died. The span is claimed; no list lock held. */
+    void (*span_swept)(void *context, struct span *span, uint32_t freed);
+    /* A large object's memory is zeroed as far as `done_bytes`: a safepoint is due. No lock held, nothing in hand but
+     * the span that is being built. */
+    void (*zeroing)(void *context, void *mutator, size_t done_bytes);
+    /* Random delay inside a protocol step (stress); may be NULL. */
+    void (*delay)(void *context);
+    void *context;
+};
+
+#endif

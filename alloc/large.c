@@ -1,0 +1,46 @@
+/* large.c - objects above 32 KiB: a span each; see memory.h.
+ *
+ * While its memory is zeroed in pieces, with a safepoint between two, a large object is "being built" (R12): it has
+ * pages, but no page entries, so lookups refuse it, and it is in no list, so nobody sweeps it. Generation, colour, list
+ * and entries are set in one step without a safepoint, at publication. */
+#include <string.h>
+#include "alloc/base/check.h"
+#include "alloc/memory.h"
+
+enum { ZERO_PIECE_BYTES = 256 << 10 };
+
+static void zero_in_pieces(struct memory *mem, void *mutator, uintptr_t addr, size_t size_bytes) {
+    for (size_t done = 0; done < size_bytes;) {
+        size_t piece = min_size(ZERO_PIECE_BYTES, size_bytes - done);
+        memset((void *)(addr + done), 0, piece);
+        done += piece;
+        if (done < size_bytes && mem->hooks.zeroing) mem->hooks.zeroing(mem->hooks.context, mutator, done);
+    }
+}
+
+void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
+                       const uint32_t *gen, const bool *black, size_t *npages_out) {
+    if (size_bytes > mem->space.size_bytes) return NULL;
+    size_t npages = ceil_div(size_bytes, PAGE_BYTES), first;
+    bool dirty;
+    struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
+    if (!span) return NULL;
+    uintptr_t addr = space_page_addr(&mem->space, first);
+    if (dirty && (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)))
+        zero_in_pieces(mem, mutator, addr, npages << PAGE_SHIFT); /* the tail too: arrays are scanned to their capacity */
+    tri__span_format_large(span, first, npages, size_bytes, layout, flags, false);
+    /* From here to the end: no safepoint (R12). */
+    atomic_store_relaxed(&span->gen, *gen);
+    struct slot slot = span_slot(&mem->space, span, 0);
+    if (*black) space_set_mark(&mem->space, &slot);
+    uint64_t bit;
+    uint64_t *word = space_alloc_word(&mem->space, &slot, &bit);
+    atomic_store_release(word, atomic_load_relaxed(word) | bit); /* its page's only bit; marks first (R15) */
+    tri__span_publish(&mem->space, span);
+    tri__lock_acquire(&mem->large_lock);
+    atomic_store_relaxed(&span->place, SPAN_LISTED);
+    tri__span_list_push(&mem->large[*gen & 1], span);
+    tri__lock_release(&mem->large_lock);
+    *npages_out = npages;
+    return (void *)addr;
+}

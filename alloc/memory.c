@@ -1,0 +1,138 @@
+/* memory.c - assembling one heap's memory; span objects, their pages, the limit; see memory.h. */
+#include "alloc/memory.h"
+#include <string.h>
+#include "alloc/base/check.h"
+#include "alloc/base/os.h"
+
+void tri__span_list_push(struct span_list *list, struct span *span) {
+    span->prev = NULL;
+    span->next = list->head;
+    if (list->head)
+        list->head->prev = span;
+    else
+        list->tail = span;
+    list->head = span;
+    list->nspans++;
+}
+
+void tri__span_list_push_back(struct span_list *list, struct span *span) {
+    span->next = NULL;
+    span->prev = list->tail;
+    if (list->tail)
+        list->tail->next = span;
+    else
+        list->head = span;
+    list->tail = span;
+    list->nspans++;
+}
+
+void tri__span_list_remove(struct span_list *list, struct span *span) {
+    if (span->prev)
+        span->prev->next = span->next;
+    else
+        list->head = span->next;
+    if (span->next)
+        span->next->prev = span->prev;
+    else
+        list->tail = span->prev;
+    span->next = span->prev = NULL;
+    list->nspans--;
+}
+
+bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
+    memset(mem, 0, sizeof *mem);
+    if (!tri__space_init(&mem->space, reserve_bytes)) return false;
+    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space};
+    size_t grow = min_size(ARENA_PAGES, mem->space.npages);
+    mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
+    mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));
+    if (!mem->pages || !mem->centrals) {
+        if (mem->pages) tri__pageheap_destroy(mem->pages);
+        if (mem->centrals) tri__os_release(mem->centrals, MAX_LAYOUTS * sizeof(struct central *));
+        tri__space_fini(&mem->space);
+        return false;
+    }
+    mem->hooks = *hooks;
+    mem->limit_pages = mem->space.npages;
+    tri__fixalloc_init(&mem->fix_span, sizeof(struct span), "spans", NULL, NULL);
+    tri__fixalloc_init(&mem->fix_central, sizeof(struct central), "central lists", NULL, NULL);
+    tri__lock_init(&mem->gate, RANK_GATE, "gate");
+    tri__lock_init(&mem->large_lock, RANK_LARGE, "large objects");
+    return true;
+}
+
+void tri__memory_fini(struct memory *mem) {
+    for (struct central *c = mem->all_centrals; c; c = c->next) tri__lock_fini(&c->lock);
+    tri__lock_fini(&mem->gate);
+    tri__lock_fini(&mem->large_lock);
+    tri__pageheap_destroy(mem->pages);
+    tri__os_release(mem->centrals, MAX_LAYOUTS * sizeof(struct central *));
+    tri__fixalloc_fini(&mem->fix_span);
+    tri__fixalloc_fini(&mem->fix_central);
+    tri__space_fini(&mem->space);
+}
+
+/* Counts npages as used if the limit allows it (I-MEM1). */
+static bool reserve_pages(struct memory *mem, size_t npages) {
+    size_t used = atomic_add_relaxed(&mem->used_pages, npages) + npages; /* a counter; no other memory depends on it */
+    if (used > atomic_load_relaxed(&mem->limit_pages)) {
+        atomic_sub_relaxed(&mem->used_pages, npages);
+        return false;
+    }
+    if (used > atomic_load_relaxed(&mem->used_peak_pages)) atomic_store_relaxed(&mem->used_peak_pages, used);
+    return true;
+}
+
+struct span *tri__memory_new_span(struct memory *mem, size_t npages, bool *dirty, size_t *first_page) {
+    if (!reserve_pages(mem, npages)) return NULL;
+    struct span *span = tri__fixalloc_get(&mem->fix_span);
+    if (span && tri__pageheap_alloc(mem->pages, npages, first_page, dirty)) {
+        atomic_store_relaxed(&span->place, SPAN_BUILDING); /* nobody else has it */
+        return span;
+    }
+    if (span) tri__fixalloc_put(&mem->fix_span, span);
+    atomic_sub_relaxed(&mem->used_pages, npages);
+    return NULL;
+}
+
+void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {
+    tri__pageheap_free(mem->pages, first_page, npages);
+    tri__fixalloc_put(&mem->fix_span, span);
+    atomic_sub_relaxed(&mem->used_pages, npages);
+}
+
+void tri__memory_free_span(struct memory *mem, struct span *span) {
+    size_t first = span->first_page, npages = span->npages;
+    tri__lock_acquire(&mem->gate); /* R13: outside cycles a lookup holds this */
+    tri__span_unpublish(&mem->space, span);
+    tri__lock_release(&mem->gate);
+    atomic_store_relaxed(&span->place, SPAN_DEAD);
+    tri__memory_drop_span(mem, span, first, npages);
+}
+
+void tri__memory_flip(struct memory *mem) {
+    atomic_store_release(&mem->gen, atomic_load_relaxed(&mem->gen) + 1); /* pairs with acquire loads of gen by sweepers */
+}
+
+bool tri__memory_is_swept(struct memory *mem) {
+    unsigned old = (atomic_load_acquire(&mem->gen) + 1) & 1; /* parity of the generation before */
+    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) { /* pairs with central_get */
+        tri__lock_acquire(&c->lock);
+        bool left = c->partial[old].head || c->full[old].head;
+        tri__lock_release(&c->lock);
+        if (left) return false;
+    }
+    tri__lock_acquire(&mem->large_lock);
+    bool left = mem->large[old].head != NULL;
+    tri__lock_release(&mem->large_lock);
+    return !left && atomic_load_acquire(&mem->nsweeping) == 0; /* pairs with the release at each sweep's end */
+}
+
+size_t tri__memory_scavenge(struct memory *mem, size_t max_pages) {
+    return tri__pageheap_scavenge(mem->pages, max_pages);
+}
+
+size_t tri__memory_metadata_bytes(struct memory *mem) {
+    return tri__space_metadata_bytes(&mem->space) + tri__pageheap_metadata_bytes(mem->pages) +
+           tri__fixalloc_in_use_bytes(&mem->fix_span) + tri__fixalloc_in_use_bytes(&mem->fix_central);
+}

@@ -1,0 +1,102 @@
+/* memory.h - one heap's memory, assembled: space, page heap, central lists, large objects, metadata.
+ *
+ * The one object that the files of alloc/ share. Whose part is what:
+ *   arena.c      space         page numbers and tables
+ *   pageheap.c   pages         runs of pages
+ *   memory.c     spans         span objects, pages for them and back, the limit
+ *   central.c    centrals      one layout's spans: partial and full, by sweep generation
+ *   large.c      large lists   objects above 32 KiB, a span each
+ *   cache.c      struct cache  one thread's holes
+ *
+ * Invariants: I-MEM1 used_pages counts every page of a published or building span. I-MEM2 `gen` changes only in
+ * memory_flip, when no span of the generation before it is left (I-MEM3, asserted there). */
+#ifndef TRI_ALLOC_MEMORY_H
+#define TRI_ALLOC_MEMORY_H
+
+#include "alloc/arena.h"
+#include "alloc/base/lock.h"
+#include "alloc/fixalloc.h"
+#include "alloc/hooks.h"
+#include "alloc/span.h"
+
+enum { MAX_LAYOUTS = 65536, HOLE_MAX_BYTES = 8192 };
+
+/* A doubly linked list of spans under somebody's lock. */
+struct span_list {
+    struct span *head, *tail;
+    size_t nspans;
+};
+void tri__span_list_push(struct span_list *list, struct span *span);
+void tri__span_list_push_back(struct span_list *list, struct span *span);
+void tri__span_list_remove(struct span_list *list, struct span *span);
+
+/* What a layout number asks of its spans. */
+struct span_class {
+    uint32_t layout;
+    uint8_t class_index;
+    uint8_t flags;   /* SPAN_* */
+    bool mixed;
+};
+
+/* One layout's spans. Which of the two lists of a kind is the swept one is the parity of the heap's generation. */
+struct central {
+    struct lock lock;               /* RANK_CENTRAL */
+    struct span_class span_class;   /* [const] */
+    struct span_list partial[2];    /* with a free slot, as far as known; by gen & 1 [lock] */
+    struct span_list full[2];       /* without; by gen & 1 [lock] */
+    struct central *next;           /* all centrals of the heap [const once linked] */
+};
+
+struct memory {
+    struct space space;
+    struct pageheap *pages;
+    struct fixalloc fix_span, fix_central;
+    struct alloc_hooks hooks;          /* [const] */
+    uint32_t gen;                      /* sweep generation [atomic; written in memory_flip, under RANK_THREADS] */
+    uint32_t nsweeping;                /* spans taken off an unswept list and not filed yet [atomic] */
+    uint32_t poison;                   /* fill freed slots [atomic] */
+    struct central **centrals;         /* by layout number [atomic entries] */
+    struct central *all_centrals;      /* newest first [atomic] */
+    struct lock gate;                  /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
+    struct lock large_lock;            /* RANK_LARGE */
+    struct span_list large[2];         /* by gen & 1 [large_lock] */
+    size_t limit_pages;                /* hard limit [atomic] */
+    size_t used_pages;                 /* in spans [atomic] */
+    size_t used_peak_pages;            /* [atomic, approximate] */
+    uint64_t swept_spans;              /* [atomic] */
+};
+
+/* False without memory or address space. */
+bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks);
+void tri__memory_fini(struct memory *mem);
+
+/* Pages for a span within the limit, and a span object; unformatted. NULL when they cannot be had. */
+struct span *tri__memory_new_span(struct memory *mem, size_t npages, bool *dirty, size_t *first_page);
+/* An emptied span: its entries go, its pages return to the page heap (gate lock taken inside). */
+void tri__memory_free_span(struct memory *mem, struct span *span);
+/* A span that was never published. */
+void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages);
+
+/* The central list of a layout, made at its first use. NULL without memory. */
+struct central *tri__central_get(struct memory *mem, const struct span_class *span_class);
+/* A span with a free slot for a thread that knows generation `gen` (R10): swept partial, else unswept (swept here),
+ * else a fresh one. The span is cached by the caller from now on. NULL when memory cannot be had. */
+struct span *tri__central_take(struct memory *mem, struct central *central, uint32_t gen);
+/* Back from a cache, filed by its own generation (R10). */
+void tri__central_put(struct memory *mem, struct central *central, struct span *span);
+/* Sweeps up to max_spans unswept spans of all layouts and large objects; the number swept. For the background. */
+size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
+/* True when no unswept span is left, in a list or in somebody's hand. Needs every thread to know the generation. */
+bool tri__memory_is_swept(struct memory *mem);
+/* The flip: heap's generation advances. Requires RANK_THREADS and tri__memory_is_swept before the cycle began. */
+void tri__memory_flip(struct memory *mem);
+
+/* Large objects. `poll_arg` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). */
+void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
+                       const uint32_t *gen, const bool *black, size_t *npages);
+
+/* Returns free pages to the system; the number returned. */
+size_t tri__memory_scavenge(struct memory *mem, size_t max_pages);
+size_t tri__memory_metadata_bytes(struct memory *mem);
+
+#endif

@@ -1,0 +1,64 @@
+/* pageheap.h - runs of 8 KiB pages by number: find, give, take back, return to the system (SOURCES S8).
+ *
+ * Owns: which pages of the reservation are in use, free, or not there yet, and which free pages may hold old bytes.
+ * Bitmap chunks of 512 pages under a radix tree of packed (start, max, end) summaries; address-ordered first fit from a
+ * search address below which nothing is free. Knows nothing of spans, slots or liveness; works on page numbers, memory
+ * is touched only through the two callbacks.
+ *
+ * Invariants: I-PAGE1 a page is in at most one given-out run. I-PAGE2 every summary equals the one computed from the
+ * bits below it. I-PAGE3 no free page lies below the search address. I-PAGE4 a free page that is not dirty reads as
+ * zero. I-PAGE5 the counters equal the bits' sums. Lock rank: RANK_PAGEHEAP. */
+#ifndef TRI_ALLOC_PAGEHEAP_H
+#define TRI_ALLOC_PAGEHEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "alloc/base/lock.h"
+
+enum { PAGE_SHIFT = 13, PAGE_BYTES = 1 << PAGE_SHIFT, CHUNK_PAGES = 512 };
+
+struct pageheap_ops {
+    /* Makes the pages [first, first + npages) usable (commits them and their side tables). Called with the page heap's
+     * lock held. False: refused, nothing changed. */
+    bool (*commit)(void *context, size_t first, size_t npages);
+    /* Gives the memory behind free pages back; they read as zero when it returns true. Without the lock. */
+    bool (*decommit)(void *context, size_t first, size_t npages);
+    void *context;
+};
+
+struct pageheap_stats {
+    size_t committed_pages;   /* ever made usable */
+    size_t used_pages;        /* given out */
+    size_t free_pages;        /* committed - used */
+    size_t dirty_free_pages;  /* free, and perhaps resident */
+    uint64_t returned_pages;  /* decommitted, ever */
+};
+
+struct pageheap;
+
+/* A page heap over page numbers [0, max_pages), grown by `grow_pages` at a time (a multiple of CHUNK_PAGES). Never
+ * commits more than max_pages. NULL without memory. */
+struct pageheap *tri__pageheap_create(size_t max_pages, size_t grow_pages, const struct pageheap_ops *ops);
+void tri__pageheap_destroy(struct pageheap *ph);
+
+/* A run of npages at the lowest address. *dirty: some page of it may hold old bytes. False: none, and no growth. */
+bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty);
+/* Takes a whole run back (as given out). The pages count as dirty. */
+void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
+/* Returns up to max_pages dirty free pages to the system, highest addresses first, in runs of at most 64 pages at a
+ * time without the lock held meanwhile (the run counts as given out for that long). The number of pages returned. */
+size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
+
+void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out);
+/* True if the page is given out. For verify and tests. */
+bool tri__pageheap_in_use(struct pageheap *ph, size_t page);
+/* Bytes of bitmaps and summaries that are in use. */
+size_t tri__pageheap_metadata_bytes(struct pageheap *ph);
+/* Recomputes everything from the bits (I-PAGE2..5); the number of contradictions, each described through `say`. */
+int tri__pageheap_verify(struct pageheap *ph, void (*say)(void *context, const char *text), void *context);
+/* Takes and releases the lock around fork. */
+void tri__pageheap_lock(struct pageheap *ph);
+void tri__pageheap_unlock(struct pageheap *ph);
+
+#endif

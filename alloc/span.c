@@ -1,0 +1,268 @@
+/* span.c - formatting spans, their holes and their sweep; see span.h. */
+#include "alloc/span.h"
+#include <string.h>
+#include "alloc/base/check.h"
+
+/* The words of bits that belong to a span, in one place for both kinds of storage. */
+struct bit_words {
+    uint64_t *marks, *allocs;
+    size_t nwords;
+    unsigned shift;   /* granule of the bits: 4, or 3 in tiny spans */
+};
+
+static struct bit_words words_of(const struct space *space, const struct span *span) {
+    struct bit_words w;
+    if (span->kind == PAGE_TINY) {
+        uintptr_t end = span_base(space, span) + PAGE_BYTES;
+        w.marks = (uint64_t *)(end - 2 * TINY_BITS_BYTES);
+        w.allocs = (uint64_t *)(end - TINY_BITS_BYTES);
+        w.nwords = TINY_BITS_BYTES / 8;
+        w.shift = 3;
+    } else {
+        w.marks = &space->marks[span->first_page * PAGE_BIT_WORDS];
+        w.allocs = &space->allocs[span->first_page * PAGE_BIT_WORDS];
+        w.nwords = span->kind == PAGE_LARGE ? 1 : span->npages * PAGE_BIT_WORDS;
+        w.shift = GRANULE_SHIFT;
+    }
+    return w;
+}
+
+void tri__span_format_small(struct span *span, size_t first_page, unsigned class_index, uint32_t layout, uint8_t flags,
+                            bool mixed, bool dirty) {
+    const struct size_class *c = &tri__size_classes[class_index];
+    span->next = span->prev = NULL;
+    span->kind = (uint8_t)(class_index == 1 ? PAGE_TINY : mixed ? PAGE_MIXED : PAGE_SMALL);
+    span->class_index = (uint8_t)class_index;
+    span->flags = flags;
+    span->layout = layout;
+    span->nslots = c->nslots;
+    span->nalloc = 0;
+    span->next_slot = 0;
+    span->dirty = dirty;
+    atomic_store_relaxed(&span->rescan, 0); /* nobody else has the span */
+    span->slot_bytes = c->slot_bytes;
+    span->first_page = first_page;
+    span->npages = c->npages;
+    span->size_bytes = 0;
+}
+
+void tri__span_format_large(struct span *span, size_t first_page, size_t npages, size_t size_bytes, uint32_t layout,
+                            uint8_t flags, bool dirty) {
+    span->next = span->prev = NULL;
+    span->kind = PAGE_LARGE;
+    span->class_index = 0;
+    span->flags = flags;
+    span->layout = layout;
+    span->nslots = 1;
+    span->nalloc = 1;
+    span->next_slot = 1;
+    span->dirty = dirty;
+    atomic_store_relaxed(&span->rescan, 0); /* nobody else has the span */
+    span->slot_bytes = npages << PAGE_SHIFT;
+    span->first_page = first_page;
+    span->npages = npages;
+    span->size_bytes = size_bytes;
+}
+
+void tri__span_publish(struct space *space, struct span *span) {
+    uint64_t shape = shape_make((enum page_kind)span->kind, span->class_index, span->layout,
+                                span->kind == PAGE_LARGE ? 0 : (uint32_t)span->slot_bytes);
+    uint32_t reciprocal = span->kind == PAGE_LARGE ? 0 : tri__size_classes[span->class_index].reciprocal;
+    if (span->kind == PAGE_TINY && span->dirty) /* its bits lie in the span: clear before anyone can read them */
+        memset((void *)(span_base(space, span) + PAGE_BYTES - 2 * TINY_BITS_BYTES), 0, 2 * TINY_BITS_BYTES);
+    for (size_t i = span->npages; i-- > 0;) {
+        size_t page = span->first_page + i;
+        check_internal(atomic_load_relaxed(&space->pages[page].shape) == 0, "I-SPAN2: a page has one span");
+        atomic_store_relaxed(&space->spans[page], span); /* before the shape's release */
+        atomic_store_relaxed(&space->pages[page].place, (uint64_t)reciprocal | (uint64_t)i << 32);
+        atomic_store_release(&space->pages[page].shape, shape); /* I-ARENA2; pairs with space_find_slot */
+    }
+}
+
+void tri__span_unpublish(struct space *space, struct span *span) {
+    for (size_t i = 0; i < span->npages; i++) {
+        size_t page = span->first_page + i;
+        atomic_store_release(&space->pages[page].shape, 0); /* lookups run under the gate lock, or in a cycle (R13) */
+        atomic_store_relaxed(&space->spans[page], NULL);
+    }
+    struct bit_words w = words_of(space, span);
+    if (span->kind == PAGE_TINY) return; /* its bits go with its pages, which count as dirty */
+    for (size_t i = 0; i < w.nwords; i++) {
+        atomic_store_relaxed(&w.allocs[i], 0);
+        atomic_store_relaxed(&w.marks[i], 0);
+    }
+}
+
+static bool slot_is_free(const struct bit_words *w, const struct span *span, uint32_t index) {
+    size_t granule = ((size_t)index * span->slot_bytes) >> w->shift;
+    return (atomic_load_relaxed(&w->allocs[granule >> 6]) >> (granule & 63) & 1) == 0; /* own writes only (I-SPAN1) */
+}
+
+/* Dense bits (a bit a slot: 8- and 16-byte classes): whole words. */
+static uint32_t find_free_dense(const struct bit_words *w, const struct span *span, uint32_t max_slots, uint32_t *first) {
+    uint32_t i = span->next_slot;
+    while (i < span->nslots) {
+        uint64_t free_bits = ~atomic_load_relaxed(&w->allocs[i >> 6]) >> (i & 63); /* holder's own words */
+        if (free_bits == 0) {
+            i = (i | 63) + 1;
+            continue;
+        }
+        i += bit_lowest(free_bits);
+        break;
+    }
+    if (i >= span->nslots) return 0;
+    uint32_t end = i;
+    while (end < span->nslots && end - i < max_slots) {
+        uint64_t used_bits = atomic_load_relaxed(&w->allocs[end >> 6]) >> (end & 63);
+        if (used_bits == 0) {
+            end = (end | 63) + 1;
+            continue;
+        }
+        end += bit_lowest(used_bits);
+        break;
+    }
+    if (end > span->nslots) end = span->nslots;
+    if (end - i > max_slots) end = i + max_slots;
+    *first = i;
+    return end - i;
+}
+
+uint32_t tri__span_find_free(const struct space *space, const struct span *span, uint32_t max_slots, uint32_t *first) {
+    if (span->nalloc == span->nslots) return 0;
+    if (span->nalloc == 0 || span->nalloc == span->next_slot) { /* all from next_slot on is free */
+        *first = span->next_slot;
+        uint32_t n = span->nslots - span->next_slot;
+        if (span->nalloc == span->next_slot) return n < max_slots ? n : max_slots;
+    }
+    struct bit_words w = words_of(space, span);
+    if (span->slot_bytes == (size_t)1 << w.shift) return find_free_dense(&w, span, max_slots, first);
+    uint32_t i = span->next_slot;
+    while (i < span->nslots && !slot_is_free(&w, span, i)) i++;
+    uint32_t end = i;
+    while (end < span->nslots && end - i < max_slots && slot_is_free(&w, span, end)) end++;
+    *first = i;
+    return end - i;
+}
+
+/* Applies fn's kind of change to the bits of slots [first, first + nslots), gathered by word. */
+enum bit_change { BITS_SET_ALLOC, BITS_SET_MARK, BITS_CLEAR_ALLOC, BITS_CLEAR_MARK };
+
+static void change_word(struct bit_words *w, size_t word, uint64_t bits, enum bit_change change) {
+    switch (change) {
+    case BITS_SET_ALLOC: /* one writer, the holder; release pairs with space_is_allocated's acquire (R15) */
+        atomic_store_release(&w->allocs[word], atomic_load_relaxed(&w->allocs[word]) | bits);
+        break;
+    case BITS_CLEAR_ALLOC:
+        atomic_store_release(&w->allocs[word], atomic_load_relaxed(&w->allocs[word]) & ~bits);
+        break;
+    case BITS_SET_MARK: /* markers set other bits of the word at the same time (R15) */
+        atomic_or_relaxed(&w->marks[word], bits);
+        break;
+    case BITS_CLEAR_MARK:
+        atomic_and_relaxed(&w->marks[word], ~bits);
+        break;
+    }
+}
+
+static void change_bits(struct bit_words *w, const struct span *span, uint32_t first, uint32_t nslots,
+                        enum bit_change change) {
+    size_t word = SIZE_MAX;
+    uint64_t bits = 0;
+    for (uint32_t i = first; i < first + nslots; i++) {
+        size_t granule = ((size_t)i * span->slot_bytes) >> w->shift;
+        if (granule >> 6 != word) {
+            if (bits) change_word(w, word, bits, change);
+            word = granule >> 6;
+            bits = 0;
+        }
+        bits |= 1ull << (granule & 63);
+    }
+    if (bits) change_word(w, word, bits, change);
+}
+
+void tri__span_take_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots, bool black) {
+    struct bit_words w = words_of(space, span);
+    if (black) change_bits(&w, span, first, nslots, BITS_SET_MARK); /* marks first (R15) */
+    uintptr_t addr = span_slot_addr(space, span, first);
+    if (span->dirty && (!(span->flags & SPAN_LEAF) || (span->flags & SPAN_ZEROED)))
+        memset((void *)addr, 0, nslots * span->slot_bytes); /* I-SPAN5 */
+    if (span->kind == PAGE_MIXED)
+        for (uint32_t i = 0; i < nslots; i++) /* scan nothing until the layout is stored (R15) */
+            atomic_store_relaxed(&space->layouts[(addr + i * span->slot_bytes - space->base) >> LAYOUT_SHIFT], 0);
+    change_bits(&w, span, first, nslots, BITS_SET_ALLOC); /* and allocation bits last, with release */
+    span->nalloc += nslots;
+    span->next_slot = first + nslots;
+    check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");
+}
+
+void tri__span_return_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots) {
+    if (nslots == 0) return;
+    struct bit_words w = words_of(space, span);
+#if TRI_CHECKS >= 2
+    for (uint32_t i = first; i < first + nslots; i++)
+        check_internal(!slot_is_free(&w, span, i), "I-SPAN5: a hole is given back once");
+#endif
+    check_internal(span->nalloc >= nslots, "I-SPAN5: a hole is given back once");
+    change_bits(&w, span, first, nslots, BITS_CLEAR_ALLOC);
+    change_bits(&w, span, first, nslots, BITS_CLEAR_MARK);
+    span->nalloc -= nslots;
+    if (first < span->next_slot) span->next_slot = first;
+}
+
+void tri__span_mark_slots(struct space *space, struct span *span, uint32_t first, uint32_t nslots) {
+    struct bit_words w = words_of(space, span);
+    change_bits(&w, span, first, nslots, BITS_SET_MARK);
+}
+
+static void poison_freed(const struct space *space, const struct span *span, const struct bit_words *w) {
+    for (uint32_t i = 0; i < span->nslots; i++) {
+        size_t granule = ((size_t)i * span->slot_bytes) >> w->shift;
+        uint64_t bit = 1ull << (granule & 63);
+        if (!(atomic_load_relaxed(&w->allocs[granule >> 6]) & bit)) continue;
+        if (atomic_load_relaxed(&w->marks[granule >> 6]) & bit) continue;
+        struct slot slot = span_slot(space, span, i);
+        uint64_t pattern = poison_word(space_layout_of(space, &slot));
+        uint64_t *words = (uint64_t *)slot.addr;
+        for (size_t k = 0; k < span->slot_bytes / 8; k++) words[k] = pattern;
+    }
+}
+
+uint32_t tri__span_sweep(struct space *space, struct span *span, uint32_t gen, bool poison) {
+    struct bit_words w = words_of(space, span);
+    uint32_t before = span->nalloc, live = 0;
+    check_internal(atomic_load_relaxed(&span->gen) + 1 == gen, "I-SPAN3: a span is swept once in each generation");
+    if (poison && span->kind != PAGE_LARGE) poison_freed(space, span, &w);
+    for (size_t i = 0; i < w.nwords; i++) {
+        uint64_t marks = atomic_load_relaxed(&w.marks[i]); /* all marking ended before the flip */
+        live += bit_count(marks);
+        if (marks != atomic_load_relaxed(&w.allocs[i])) atomic_store_release(&w.allocs[i], marks);
+        if (marks) atomic_store_release(&w.marks[i], 0);
+    }
+    span->nalloc = live;
+    span->next_slot = 0;
+    if (live < before) span->dirty = 1;
+    atomic_store_release(&span->gen, gen); /* pairs with the acquire in find: bits first */
+    return before > live ? before - live : 0;
+}
+
+uint32_t tri__span_count_alloc(const struct space *space, const struct span *span) {
+    struct bit_words w = words_of(space, span);
+    uint32_t n = 0;
+    for (size_t i = 0; i < w.nwords; i++) n += bit_count(atomic_load_acquire(&w.allocs[i])); /* pairs with change_word */
+    return n;
+}
+
+uint32_t tri__span_count_marks(const struct space *space, const struct span *span) {
+    struct bit_words w = words_of(space, span);
+    uint32_t n = 0;
+    for (size_t i = 0; i < w.nwords; i++) n += bit_count(atomic_load_acquire(&w.marks[i])); /* pairs with change_word */
+    return n;
+}
+
+size_t tri__span_poison_damage(const struct space *space, const struct span *span, uint32_t index) {
+    const uint64_t *words = (const uint64_t *)span_slot_addr(space, span, index);
+    if (poison_layout(words[0]) == 0) return poison_layout(words[1 % (span->slot_bytes / 8)]) ? 0 : SIZE_MAX;
+    for (size_t k = 1; k < span->slot_bytes / 8; k++)
+        if (words[k] != words[0]) return k * 8;
+    return SIZE_MAX;
+}

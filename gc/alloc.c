@@ -1,0 +1,239 @@
+/* alloc.c - the slow half of allocation: safepoint, pacing, spans, and what happens when memory cannot be had.
+ *
+ * The order is rule R1's: the safepoint comes first, with nothing in hand; generation and colour are read after it, by
+ * the cache. A layout is cold until it has allocated COLD_LIMIT_BYTES: until then its objects of 64 to 2048 bytes lie
+ * in mixed spans, which all cold layouts of a size class share, with a layout number for each slot.
+ *
+ * Invariants: I-ALLOC1 no safepoint between taking a slot and returning it. I-ALLOC2 (R15) in a mixed span the slot's
+ * layout number is stored with release before the object is returned. Lock ranks: none held across calls. */
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+enum {
+    COLD_LIMIT_BYTES = 32 << 10,
+    MIXED_MIN_BYTES = 1 << LAYOUT_SHIFT,
+    MIXED_MAX_BYTES = 2048,
+    ASSIST_SLICE_NS = 50000,
+    ASSIST_THRESHOLD_BYTES = 16 << 10
+};
+
+/* What is to be allocated. */
+struct request {
+    const char *call;
+    size_t size_bytes;
+    uint32_t layout;       /* of the type: first number */
+    bool sized;            /* the number of the size class is added to it */
+    bool leaf, zeroed, align16;
+};
+
+/* Moves the cache's counts to the heap's. */
+void tri__heap_account(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    int64_t taken = m->cache.taken_bytes;
+    if (taken == 0 && m->cache.black_bytes == 0) return;
+    m->cache.taken_bytes = 0;
+    atomic_add_relaxed(&heap->heap_bytes, (size_t)taken); /* counters: nothing else is ordered by them */
+    if (taken > 0) atomic_add_relaxed(&heap->stats.allocated_bytes, (uint64_t)taken);
+    if (m->cache.black_bytes) atomic_add_relaxed(&heap->cycle_black_bytes, (uint64_t)m->cache.black_bytes);
+    m->cache.black_bytes = 0;
+    if (taken > 0 && atomic_load_acquire(&heap->tracing)) { /* pairs with the phase's start: its ratio */
+        uint64_t ratio = atomic_load_relaxed(&heap->assist_ratio_x256);
+        m->assist_debt += (int64_t)((uint64_t)taken * ratio / 256);
+    }
+}
+
+/* Borrows what the collector has marked ahead. */
+static void borrow_credit(struct mutator *m) {
+    int64_t credit = atomic_load_relaxed(&m->heap->background_credit); /* a counter */
+    while (credit > 0 && m->assist_debt > 0) {
+        int64_t part = credit < m->assist_debt ? credit : m->assist_debt;
+        if (atomic_cas_relaxed(&m->heap->background_credit, &credit, credit - part)) {
+            m->assist_debt -= part;
+            return;
+        }
+    }
+}
+
+/* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
+static void assist(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
+    if (atomic_load_seq(&heap->tracing)) {
+        uint64_t start = tri__os_now_ns(), before = m->marker.marked_bytes + m->marker.scanned_bytes;
+        tri__marker_drain(&m->marker, start + ASSIST_SLICE_NS);
+        tri__marker_hand_over(&m->marker);
+        m->marker.worked = true; /* R2 */
+        m->assist_debt -= (int64_t)(m->marker.marked_bytes + m->marker.scanned_bytes - before);
+        if (m->assist_debt < 0) m->assist_debt = 0;
+        uint64_t ns = tri__os_now_ns() - start;
+        atomic_add_relaxed(&heap->stats.assist_ns, ns);
+        atomic_add_relaxed(&heap->stats.cycle_assist_ns, ns);
+        tri__stats_pause(heap, TRI_PAUSE_ASSIST, ns);
+    }
+    atomic_sub_seq(&heap->nassists, 1);
+}
+
+static void pace(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    tri__heap_account(m);
+    if (atomic_load_acquire(&heap->tracing)) { /* see heap_account */
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
+        return;
+    }
+    m->assist_debt = 0;
+    if (atomic_load_relaxed(&heap->heap_bytes) + atomic_load_relaxed(&heap->external_bytes) <
+        atomic_load_relaxed(&heap->trigger_bytes)) /* counters */
+        return;
+    if ((heap->config.flags & TRI_HEAP_NO_CYCLES) == 0 && atomic_swap_relaxed(&heap->triggered, 1) == 0)
+        tri__cycle_request(heap, "trigger");
+}
+
+static void stress(struct mutator *m) {
+#if TRI_CHECKS >= 1
+    tri__stress_delay(m->heap);
+    uint32_t every = atomic_load_relaxed(&m->heap->stress.collect_every); /* a test's switch */
+    if (every && ++m->nslow % every == 0) tri__cycle_wait(m, "stress", m->heap->config.wait_limit_ms * 1000000);
+#else
+    (void)m;
+#endif
+}
+
+/* The span class for a small request; counts towards the layout's heat. */
+static struct span_class choose_class(tri_heap *heap, const struct request *r, uint32_t *number) {
+    unsigned class_index = r->leaf && !r->align16 ? size_class_of(r->size_bytes) : size_class_of_scan(r->size_bytes);
+    *number = r->layout + (r->sized ? class_index : 0);
+    uint32_t slot_bytes = tri__size_classes[class_index].slot_bytes;
+    uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
+    struct span_class sc = {*number, (uint8_t)class_index, flags, false};
+    if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES) return sc;
+    uint32_t *cold = &heap->cold_bytes[*number];
+    uint32_t so_far = atomic_load_relaxed(cold); /* a heuristic's counter */
+    if (so_far >= COLD_LIMIT_BYTES) return sc;
+    atomic_store_relaxed(cold, so_far + slot_bytes);
+    return (struct span_class){LAYOUT_MIXED + class_index, (uint8_t)class_index, 0, true};
+}
+
+static void *try_small(struct mutator *m, const struct request *r) {
+    uint32_t number;
+    struct span_class sc = choose_class(m->heap, r, &number);
+    void *obj = tri__cache_alloc(&m->cache, &sc);
+    if (obj && sc.mixed) /* I-ALLOC2; pairs with space_layout_of */
+        atomic_store_release(&m->heap->mem.space.layouts[((uintptr_t)obj - m->heap->mem.space.base) >> LAYOUT_SHIFT], (uint16_t)number);
+    return obj;
+}
+
+static void *try_large(struct mutator *m, const struct request *r) {
+    uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
+    size_t npages = 0;
+    void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black, &npages);
+    if (!obj) return NULL;
+    m->cache.taken_bytes += (int64_t)(npages << PAGE_SHIFT);
+    if (m->cache.black) m->cache.black_bytes += (int64_t)(npages << PAGE_SHIFT);
+    return obj;
+}
+
+static void *try_once(struct mutator *m, const struct request *r) {
+    return r->size_bytes <= SMALL_MAX_BYTES ? try_small(m, r) : try_large(m, r);
+}
+
+/* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
+static TRI_COLD void *without_memory(struct mutator *m, const struct request *r) {
+    tri_heap *heap = m->heap;
+    void *obj = NULL;
+    if (!(heap->config.flags & TRI_HEAP_NO_CYCLES))
+        for (int i = 0; i < 2 && !obj; i++) {
+            if (!tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000)) break;
+            obj = try_once(m, r);
+        }
+    while (!obj && heap->config.oom && heap->config.oom(heap, r->size_bytes, heap->config.user)) {
+        if (!(heap->config.flags & TRI_HEAP_NO_CYCLES)) tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
+        obj = try_once(m, r);
+        if (!obj) break; /* one more try, as the hook's contract says */
+    }
+    if (!obj)
+        tri__error(TRI_ENOMEM, r->call, "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise "
+                   "hard_limit_bytes, or give the process more address space", r->size_bytes,
+                   atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
+                   atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT);
+    return obj;
+}
+
+static void *allocate(struct mutator *m, const struct request *r) {
+    safepoint_poll(m); /* R1: first, with nothing in hand */
+    stress(m);
+    pace(m);
+    void *obj = try_once(m, r);
+    if (TRI_UNLIKELY(!obj)) obj = without_memory(m, r);
+    return obj;
+}
+
+/* ---- public -------------------------------------------------------------------------------------------------- */
+
+static void *allocate_typed(struct mutator *m, tri_type *type, size_t size_bytes, const char *call) {
+    uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
+    struct request r = {call, size_bytes, layout, type->elem_size != 0, tri__layouts[layout].scan == SCAN_LEAF,
+                        !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED), type->align == 16};
+    return allocate(m, &r);
+}
+
+void *tri_new_slow(tri_thread *thread, tri_type *type) {
+    struct mutator *m = tri__mutator_check(thread, "tri_new");
+    if (!m || tri__type_bind(type, "tri_new") != TRI_OK) return NULL;
+    return allocate_typed(m, type, max_size(type->size, 1), "tri_new");
+}
+
+void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
+    struct mutator *m = tri__mutator_check(thread, "tri_new_n");
+    if (!m || tri__type_bind(type, "tri_new_n") != TRI_OK) return NULL;
+    size_t size_bytes;
+    if (__builtin_mul_overflow(n, type->elem_size, &size_bytes) || __builtin_add_overflow(size_bytes, type->size, &size_bytes)) {
+        tri__error(TRI_ENOMEM, "tri_new_n", "%zu elements of %zu bytes are more than any address range holds", n, type->elem_size);
+        return NULL;
+    }
+    if (n && type->elem_size == 0) {
+        tri__error(TRI_EINVAL, "tri_new_n", "type %s has no elements; set elem_size, or use tri_new", type->name);
+        return NULL;
+    }
+    if (type->elem_size && size_bytes <= SMALL_MAX_BYTES && size_bytes > 8) { /* its hole, if it has one */
+        uint32_t layout = atomic_load_relaxed(&type->layout) + size_class_of(size_bytes); /* bound above */
+        if (TRI_LIKELY(layout < m->pub.nholes)) {
+            tri_hole *hole = &m->pub.holes[layout];
+            if (TRI_LIKELY(hole->cursor != hole->limit)) {
+                void *obj = hole->cursor;
+                hole->cursor += hole->slot_bytes;
+                return obj;
+            }
+        }
+    }
+    return allocate_typed(m, type, max_size(size_bytes, 1), "tri_new_n");
+}
+
+void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
+    struct mutator *m = tri__mutator_check(thread, "tri_new_bytes");
+    if (!m) return NULL;
+    if (size_bytes <= SMALL_MAX_BYTES) {
+        uint32_t layout = LAYOUT_BYTES + (size_bytes ? size_class_of(size_bytes) : 1);
+        if (TRI_LIKELY(layout < m->pub.nholes)) {
+            tri_hole *hole = &m->pub.holes[layout];
+            if (TRI_LIKELY(hole->cursor != hole->limit)) {
+                void *obj = hole->cursor;
+                hole->cursor += hole->slot_bytes;
+                return obj;
+            }
+        }
+    }
+    struct request r = {"tri_new_bytes", max_size(size_bytes, 1), LAYOUT_BYTES, true, true, false, false};
+    return allocate(m, &r);
+}
+
+void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
+    struct mutator *m = tri__mutator_check(thread, "tri_external");
+    if (!m) return;
+    size_t before = atomic_add_relaxed(&m->heap->external_bytes, (size_t)delta_bytes); /* a counter */
+    if (delta_bytes < 0 && before < (size_t)-delta_bytes) {
+        atomic_store_relaxed(&m->heap->external_bytes, 0);
+        tri__report(m->heap, "tri_external", "more bytes were taken back than were ever added; the count is 0 now");
+    }
+}

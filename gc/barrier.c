@@ -1,0 +1,219 @@
+/* barrier.c - the write barrier: what a store does while the barrier is armed, and how its buffer becomes grey work.
+ *
+ * Yuasa and Dijkstra together (Go's proposal 17503): while armed, shade what is overwritten; while this thread's own
+ * stack is grey, shade what is stored; then store. Shading appends the address to the thread's buffer; marks are set
+ * when the buffer is flushed, in batches, so that their cache misses overlap.
+ *
+ * Invariants: I-BAR1 (R1) no safepoint between shading and store, nor in a flush. I-BAR2 (R2) an entry counts only if it
+ * was unmarked when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks: gate (maybe words), work. */
+#include <string.h>
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+bool tri__barrier_flush(struct mutator *m) {
+    struct space *space = &m->heap->mem.space;
+    bool any = false;
+    for (size_t i = 0; i < m->nshade; i++)
+        __builtin_prefetch(&space->marks[(m->shade[i] - space->base) >> (GRANULE_SHIFT + 6)], 1);
+    for (size_t i = 0; i < m->nshade; i++) any |= tri__marker_shade(&m->marker, m->shade[i]);
+    m->nshade = 0;
+    return any;
+}
+
+static inline void shade_pointer(struct mutator *m, uintptr_t ref) {
+    if (!space_contains(&m->heap->mem.space, ref)) return;
+    if (m->nshade == SHADE_BUFFER) tri__barrier_flush(m);
+    m->shade[m->nshade++] = ref;
+}
+
+bool tri__gate_shade(struct mutator *m, uintptr_t addr) {
+    tri_heap *heap = m->heap;
+    struct slot slot;
+    bool allowed = true;
+    tri__lock_acquire(&heap->mem.gate);
+    if (!space_find_slot(&heap->mem.space, addr, &slot) || !space_is_allocated(&heap->mem.space, &slot)) {
+        tri__lock_release(&heap->mem.gate);
+        return false;
+    }
+    switch (heap->gate) {
+    case GATE_IDLE: break;
+    case GATE_OPEN: tri__marker_shade(&m->marker, slot.addr); break;
+    case GATE_CLOSING: /* a round is under way: what it makes grey spoils it (R5) */
+        if (tri__marker_shade(&m->marker, slot.addr)) heap->spoiled = true;
+        break;
+    case GATE_CLOSED: allowed = space_is_marked(&heap->mem.space, &slot); break;
+    }
+    tri__lock_release(&heap->mem.gate);
+    return allowed;
+}
+
+void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const tri_enc *enc) {
+    switch (kind) {
+    case SLOT_POINTER: shade_pointer(m, (uintptr_t)w); break;
+    case SLOT_VALUE: {
+        uintptr_t ref = enc_decode(enc, w);
+        if (ref) shade_pointer(m, ref);
+        break;
+    }
+    case SLOT_MAYBE: { /* validated like a conservative word, by the weak-load rule (R5) */
+        uintptr_t ref = enc_decode(enc, w);
+        if (ref && space_contains(&m->heap->mem.space, ref)) (void)tri__gate_shade(m, ref);
+        break;
+    }
+    case SLOT_NONE: break;
+    }
+}
+
+/* How the slots of an object are read: found once for each armed store. */
+struct slot_reader {
+    const struct type_desc *desc;
+    uintptr_t start;
+};
+
+static enum slot_kind kind_of(const struct slot_reader *reader, const void *slot) {
+    return reader->desc ? tri__type_slot_kind(reader->desc, (uintptr_t)slot - reader->start) : SLOT_NONE;
+}
+
+/* Finds the owner's type; false (reported in checked builds) when `obj` is no object or `slot` is not in it. */
+static bool find_owner(struct mutator *m, const char *call, void *obj, const void *slot, struct slot_reader *reader) {
+    struct space *space = &m->heap->mem.space;
+    struct slot found;
+    if (TRI_UNLIKELY(!space_find_slot(space, (uintptr_t)obj, &found))) {
+        tri__report(m->heap, call, "obj %p is not an object of this heap; pass the object that the slot lies in, and use "
+                    "tri_root_store for root ranges", obj);
+        return false;
+    }
+    uint32_t number = space_layout_of(space, &found);
+    reader->desc = tri__layouts[number].desc;
+    reader->start = found.addr;
+#if TRI_CHECKS >= 1
+    size_t offset = (uintptr_t)slot - found.addr;
+    if ((uintptr_t)slot < found.addr || offset + 8 > tri__slot_bytes(space, &found))
+        tri__report(m->heap, call, "slot %p does not lie in obj %p (%s)", slot, obj, layout_name(number));
+    else if (!space_is_allocated(space, &found))
+        tri__report(m->heap, call, "obj %p has been freed; its slot last held a %s", obj, layout_name(number));
+    else if (reader->desc && !reader->desc->type->trace && kind_of(reader, slot) == SLOT_NONE)
+        tri__report(m->heap, call, "offset %zu of %s is not a slot; name it in the descriptor", offset, layout_name(number));
+#else
+    (void)slot;
+#endif
+    return true;
+}
+
+/* The barrier for one slot: old value, and new value while this thread's stack is grey. A traced type's slots are not
+ * known: both readings are shaded, which only adds liveness. */
+static void barrier(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word value) {
+    tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
+    if (heap_fault(m->heap, FAULT_NO_BARRIER)) return;
+    if (TRI_UNLIKELY(reader->desc && reader->desc->type->trace)) {
+        uintptr_t old_ref = enc_decode(&reader->desc->enc, old), new_ref = enc_decode(&reader->desc->enc, value);
+        if (old_ref) shade_pointer(m, old_ref);
+        if (m->grey_stack && new_ref) shade_pointer(m, new_ref);
+        return;
+    }
+    enum slot_kind kind = kind_of(reader, slot);
+    const tri_enc *enc = reader->desc ? &reader->desc->enc : NULL;
+    tri__shade_word(m, old, kind, enc);
+    if (m->grey_stack) tri__shade_word(m, value, kind, enc);
+}
+
+#if TRI_CHECKS >= 1
+/* Poison and checked builds: a reference that is stored names something that is allocated. */
+static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot, tri_word value) {
+    enum slot_kind kind = kind_of(reader, slot);
+    if (kind != SLOT_POINTER && kind != SLOT_VALUE) return;
+    uintptr_t ref = enc_decode(&reader->desc->enc, value);
+    if (kind == SLOT_POINTER) ref = (uintptr_t)value;
+    struct slot target;
+    struct space *space = &m->heap->mem.space;
+    if (!space_contains(space, ref)) return;
+    if (space_find_slot(space, ref, &target) && space_is_allocated(space, &target)) return;
+    uint32_t was = 0;
+    if (space_find_slot(space, ref, &target)) was = poison_layout(((const uint64_t *)target.addr)[tri__slot_bytes(space, &target) >= 16]);
+    atomic_add_relaxed(&m->heap->stress.reports, 1);
+    tri__report(m->heap, call, "the value %p stored at offset %zu of %s names freed memory%s%s; was it in a root at every "
+                "safepoint?", (void *)ref, (size_t)((uintptr_t)slot - reader->start), reader->desc->type->name,
+                was ? ", once of type " : "", was ? layout_name(was) : "");
+}
+#else
+static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot, tri_word value) {
+    (void)m, (void)call, (void)reader, (void)slot, (void)value;
+}
+#endif
+
+void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
+    struct mutator *m = tri__mutator_check(thread, "tri_store");
+    struct slot_reader reader;
+    if (!m || !find_owner(m, "tri_store", obj, slot, &reader)) return;
+    check_stored(m, "tri_store", &reader, slot, value);
+    if (m->armed) barrier(m, &reader, slot, value);
+    tri__stress_delay(m->heap); /* H2 exists for stores that are in flight here */
+    atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
+}
+
+void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_word value) {
+    struct mutator *m = tri__mutator_check(thread, "tri_root_store");
+    if (!m) return;
+    const tri_word *p = slot;
+    if (!root || p < root->slots || p >= root->slots + root->nslots) {
+        tri__report(m->heap, "tri_root_store", "slot %p is not in the range that was registered", slot);
+        return;
+    }
+    if (m->armed) {
+        tri__shade_word(m, atomic_load_acquire(p), SLOT_VALUE, &root->enc); /* pairs with other threads' root stores */
+        if (m->grey_stack) tri__shade_word(m, value, SLOT_VALUE, &root->enc);
+    }
+    tri__stress_delay(m->heap);
+    atomic_store_release((tri_word *)slot, value); /* pairs with the root scanner's acquire */
+}
+
+tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
+    struct mutator *m = tri__mutator_check(thread, "tri_xchg");
+    struct slot_reader reader;
+    if (!m || !find_owner(m, "tri_xchg", obj, slot, &reader)) return 0;
+    check_stored(m, "tri_xchg", &reader, slot, value);
+    if (m->armed) barrier(m, &reader, slot, value);
+    tri_word old = atomic_swap_seq((tri_word *)slot, value); /* pairs with other exchanges and loads of the slot */
+    if (m->armed && reader.desc) /* what was really taken out, should the slot have changed since */
+        tri__shade_word(m, old, kind_of(&reader, slot), &reader.desc->enc);
+    return old;
+}
+
+bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_word value) {
+    struct mutator *m = tri__mutator_check(thread, "tri_cas");
+    struct slot_reader reader;
+    if (!m || !expected || !find_owner(m, "tri_cas", obj, slot, &reader)) return false;
+    check_stored(m, "tri_cas", &reader, slot, value);
+    if (m->armed && reader.desc) {
+        enum slot_kind kind = kind_of(&reader, slot);
+        tri__shade_word(m, *expected, kind, &reader.desc->enc); /* it overwrites exactly this, or nothing */
+        if (m->grey_stack) tri__shade_word(m, value, kind, &reader.desc->enc);
+    }
+    return atomic_cas_seq((tri_word *)slot, expected, value); /* pairs with other exchanges and loads of the slot */
+}
+
+/* Bulk stores: all shading first would need a second pass over racing slots; word by word is the same rule. */
+static void store_word(struct mutator *m, const struct slot_reader *reader, tri_word *slot, tri_word value) {
+    if (m->armed) barrier(m, reader, slot, value);
+    atomic_store_release(slot, value); /* pairs with the marker's acquire */
+}
+
+void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots) {
+    struct mutator *m = tri__mutator_check(thread, "tri_move");
+    struct slot_reader reader;
+    if (!m || nslots == 0 || !find_owner(m, "tri_move", obj, dst_slots, &reader)) return;
+    tri_word *dst = dst_slots;
+    const tri_word *src = src_slots;
+    if (dst <= src)
+        for (size_t i = 0; i < nslots; i++) store_word(m, &reader, dst + i, atomic_load_acquire(src + i));
+    else
+        for (size_t i = nslots; i-- > 0;) store_word(m, &reader, dst + i, atomic_load_acquire(src + i));
+}
+
+void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots) {
+    struct mutator *m = tri__mutator_check(thread, "tri_clear");
+    struct slot_reader reader;
+    if (!m || nslots == 0 || !find_owner(m, "tri_clear", obj, slots, &reader)) return;
+    for (size_t i = 0; i < nslots; i++) store_word(m, &reader, (tri_word *)slots + i, 0);
+}

@@ -1,0 +1,320 @@
+/* cycle.c - one collection from its first step to its last, as the table of docs/design.md has it. No step of it stops
+ * all threads; each thread answers a step at its own next safepoint (handshake.c).
+ *
+ *   step        each thread                                          when all have answered
+ *   H1 arm      barrier on; own stack counts as grey                 no store that begins now is without a barrier
+ *   H2 settle   nothing                                              no store is in flight that read before H1
+ *   H3 scan     shades its roots; stack black; allocates black       all stacks are black; global roots scanned
+ *   mark        assists                                              nothing grey is known
+ *   H4 flush    hands its grey work over, answers any or none        after a round of none: closed
+ *   death       weak loads are closed meanwhile                      (R7; empty so far)
+ *   H5 disarm   barrier off, buffer thrown away                      -
+ *   flip        -                                                    the sweep generation advances, with H6's post (R9)
+ *   H6 retire   gives its holes back, allocates white                the old generation has no owner left
+ *   sweep       on demand                                            every span is of the new generation
+ *
+ * The model of this (tests/model/onthefly.pml) has a step for each; its names stand beside ours as "model: M-...".
+ *
+ * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing begins
+ * after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at H5 nothing
+ * unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while waiting. */
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+/* How long the collector marks between two looks at the pace. */
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 32 };
+
+/* phase_edges[from] has bit `to` set when that change is allowed. */
+static const uint32_t phase_edges[NUM_PHASES] = {
+    [PHASE_IDLE] = 1u << PHASE_ARM,
+    [PHASE_ARM] = 1u << PHASE_SETTLE,
+    [PHASE_SETTLE] = 1u << PHASE_SCAN,
+    [PHASE_SCAN] = 1u << PHASE_MARK,
+    [PHASE_MARK] = 1u << PHASE_FLUSH,
+    [PHASE_FLUSH] = 1u << PHASE_MARK | 1u << PHASE_DEATH,
+    [PHASE_DEATH] = 1u << PHASE_DISARM,
+    [PHASE_DISARM] = 1u << PHASE_RETIRE,
+    [PHASE_RETIRE] = 1u << PHASE_SWEEP,
+    [PHASE_SWEEP] = 1u << PHASE_IDLE,
+};
+
+/* The only writer of heap->phase. */
+static void phase_set(tri_heap *heap, enum phase to) {
+    enum phase from = atomic_load_relaxed(&heap->phase); /* own */
+    check_always(phase_edges[from] >> to & 1, "I-CYC1: phases follow the table of edges");
+    atomic_store_release(&heap->phase, to); /* pairs with heap_phase */
+    tri__stress_delay(heap);
+}
+
+static void gate_set(tri_heap *heap, enum weak_gate gate) {
+    tri__lock_acquire(&heap->mem.gate);
+    heap->gate = gate;
+    heap->spoiled = false;
+    tri__lock_release(&heap->mem.gate);
+}
+
+/* ---- what a thread does for each step ------------------------------------------------------------------------ */
+
+static void set_armed(struct mutator *m, bool armed) {
+    m->armed = armed;
+    bool slow = atomic_load_relaxed(&m->heap->stress.slow) != 0; /* a test's switch */
+    m->cache.single = slow;
+    atomic_store_relaxed(&m->pub.armed, armed || slow); /* read by its own thread only, see inline.h */
+}
+
+static void collect_counts(struct mutator *m) {
+    atomic_add_relaxed(&m->heap->cycle_marked_bytes, m->marker.marked_bytes);
+    atomic_add_relaxed(&m->heap->stats.marked_objects, m->marker.marked_objects);
+    m->marker.marked_bytes = m->marker.marked_objects = m->marker.scanned_bytes = 0;
+}
+
+/* H3: the whole of it without a safepoint, so stack and colour change together. */
+static void answer_scan(struct mutator *m) {
+    uint64_t start = tri__os_now_ns();
+    if (!heap_fault(m->heap, FAULT_FORGET_ROOT)) tri__mutator_scan_roots(m);
+    m->grey_stack = false;
+    tri__cache_blacken(&m->cache);
+    tri__marker_hand_over(&m->marker);
+    tri__heap_account(m);
+    tri__stats_pause(m->heap, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
+}
+
+/* H4: "any" if since its last answer it turned an object grey, popped one or handed over a buffer (R2). */
+static void answer_flush(struct mutator *m) {
+    bool any = heap_fault(m->heap, FAULT_FLUSH_BLIND) ? false : tri__barrier_flush(m);
+    any |= tri__marker_hand_over(&m->marker);
+    any |= m->marker.worked;
+    m->marker.worked = false; /* cleared only here (R2) */
+    collect_counts(m);
+    if (any) atomic_store_release(&m->heap->found, 1); /* pairs with the look at the round's end */
+}
+
+/* H5: whatever is in the buffers is marked, or the round that closed was wrong. */
+static void answer_disarm(struct mutator *m) {
+    struct space *space = &m->heap->mem.space;
+    struct workbuf *buf = m->marker.buf;
+    for (size_t i = 0; i < m->nshade; i++) {
+        struct slot slot;
+        check_cheap(!space_find_slot(space, m->shade[i], &slot) || space_is_marked(space, &slot) ||
+                        heap_fault(m->heap, FAULT_FLUSH_BLIND), "I-CYC5: at H5 nothing in a buffer is unmarked");
+    }
+    for (size_t i = 0; buf && i < buf->n; i++) {
+        struct slot slot;
+        check_cheap(!space_find_slot(space, buf->entries[i] & ~(uintptr_t)WORK_TAG_MASK, &slot) || space_is_marked(space, &slot),
+                    "I-CYC5: at H5 nothing in a buffer is unmarked");
+    }
+    m->nshade = 0; /* I-BAR3 */
+    if (buf) {
+        buf->n = 0;
+        m->marker.buf = NULL;
+        tri__work_put_empty(&m->heap->work, buf);
+    }
+    m->marker.worked = false;
+    set_armed(m, false);
+}
+
+static void answer_retire(struct mutator *m) {
+    tri__cache_flush(&m->cache); /* unmarks what it did not use */
+    m->cache.black = false;
+    m->cache.gen = m->heap->posted_gen; /* written before the post */
+    tri__heap_account(m);
+}
+
+void tri__mutator_answer(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post; last_step was written before */
+    tri__stress_delay(heap);
+    switch (heap->last_step) {
+    case STEP_NONE: break;
+    case STEP_ARM: m->grey_stack = true; set_armed(m, true); break;
+    case STEP_SETTLE: break;
+    case STEP_SCAN: answer_scan(m); break;
+    case STEP_FLUSH: answer_flush(m); break;
+    case STEP_DISARM: answer_disarm(m); break;
+    case STEP_RETIRE: answer_retire(m); break;
+    }
+    tri__stress_delay(heap);
+    atomic_add_relaxed(&heap->stats.handshakes, 1);
+    atomic_store_release(&m->answer_seq, seq); /* pairs with look() in handshake.c: everything done above */
+    atomic_add_acqrel(&heap->answers, 1);
+    tri__os_futex_wake_all(&heap->answers);
+}
+
+/* Posts a step and waits for all answers. The flip shares the lock with H6's post (R9). */
+static void handshake(tri_heap *heap, enum step step) {
+    tri__lock_acquire(&heap->threads_lock);
+    uint64_t seq = heap->step_seq + 1;
+    heap->last_step = step;
+    if (step == STEP_RETIRE) { /* model: M-FLIP */
+        tri__memory_flip(&heap->mem);
+        heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
+    }
+    atomic_store_relaxed(&heap->step_seq, seq); /* under the lock */
+    tri__handshake_post(heap, seq);
+    tri__lock_release(&heap->threads_lock);
+    tri__stress_delay(heap);
+    tri__handshake_wait(heap, seq);
+}
+
+/* ---- marking ------------------------------------------------------------------------------------------------- */
+
+/* Makes the worker's progress known: credit for assists, the pace of the cycle. */
+static void publish_progress(tri_heap *heap) {
+    struct marker *w = &heap->worker;
+    atomic_add_relaxed(&heap->background_credit, (int64_t)(w->marked_bytes + w->scanned_bytes));
+    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
+    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
+    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), atomic_load_relaxed(&heap->heap_bytes));
+    atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
+}
+
+static void mark_until_empty(tri_heap *heap) {
+    uint64_t start = tri__os_now_ns();
+    publish_progress(heap);
+    atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
+    for (;;) {
+        tri__marker_drain(&heap->worker, tri__os_now_ns() + MARK_SLICE_NS);
+        publish_progress(heap);
+        if (!tri__marker_is_idle(&heap->worker)) continue;
+        if (tri__work_is_empty(&heap->work)) break;
+        if (atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
+    }
+    atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start);
+}
+
+/* No assist runs and none starts after this (R3). */
+static void stop_assists(tri_heap *heap) {
+    atomic_store_seq(&heap->tracing, 0); /* pairs with assist(): it counts itself before it looks */
+    while (atomic_load_seq(&heap->nassists)) tri__os_yield(); /* at most one slice */
+}
+
+/* One round of H4. True when the mark phase is closed. */
+static bool flush_round_closes(tri_heap *heap) {
+    stop_assists(heap);
+    if (!tri__work_is_empty(&heap->work)) return false; /* an assist handed something over */
+    check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
+    gate_set(heap, GATE_CLOSING);
+    atomic_store_relaxed(&heap->found, 0); /* before the post */
+    handshake(heap, STEP_FLUSH); /* model: M-FLUSH */
+    bool any = atomic_load_acquire(&heap->found) != 0; /* pairs with answer_flush */
+    if (any || !tri__work_is_empty(&heap->work)) return false;
+    /* The ephemeron pass of R6 comes here, before the close. */
+    tri__lock_acquire(&heap->mem.gate); /* model: M-CLOSE; one lock with whatever spoils (R5) */
+    bool closes = !heap->spoiled;
+    if (closes) heap->gate = GATE_CLOSED;
+    tri__lock_release(&heap->mem.gate);
+    return closes;
+}
+
+static uint32_t mark(tri_heap *heap) {
+    uint32_t rounds = 0;
+    for (;;) {
+        phase_set(heap, PHASE_MARK);
+        gate_set(heap, GATE_OPEN);
+        mark_until_empty(heap); /* model: M-MARK */
+        phase_set(heap, PHASE_FLUSH);
+        rounds++;
+        if (flush_round_closes(heap)) return rounds;
+    }
+}
+
+/* ---- the cycle ----------------------------------------------------------------------------------------------- */
+
+static void begin(tri_heap *heap) {
+    check_cheap(tri__memory_is_swept(&heap->mem), "I-CYC2: every span is swept before H1");
+    atomic_store_relaxed(&heap->cycle_number, heap->cycle_number + 1); /* own; threads see it after H1 */
+    atomic_store_relaxed(&heap->cycle_marked_bytes, 0);
+    atomic_store_relaxed(&heap->cycle_black_bytes, 0);
+    atomic_store_relaxed(&heap->background_credit, 0);
+    atomic_store_relaxed(&heap->stats.cycle_worst_pause_ns, 0);
+    atomic_store_relaxed(&heap->stats.cycle_assist_ns, 0);
+    gate_set(heap, GATE_OPEN); /* before H1: from the first armed thread on such loads shade */
+}
+
+/* The order of R7: weak references, finalizers, ephemerons, cleanups. None of them exists yet, so nothing can die here
+ * but plain objects, which the sweep frees. Checked builds let the plain algorithm check what was marked. */
+static void death(tri_heap *heap) {
+#if TRI_CHECKS >= 1
+    if (heap_fault(heap, FAULT_DROP_MARK)) tri__stress_drop_a_mark(heap);
+    if (atomic_load_relaxed(&heap->stress.checkmark)) { /* a test's switch */
+        tri__world_stop(heap);
+        tri__checkmark(heap);
+        tri__world_start(heap);
+    }
+#else
+    (void)heap;
+#endif
+}
+
+static void sweep(tri_heap *heap) {
+    uint64_t start = tri__os_now_ns();
+    while (!tri__memory_is_swept(&heap->mem)) {
+        tri__stress_delay(heap);
+        if (tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) == 0) tri__os_yield(); /* the last ones are in other hands */
+    }
+    atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
+}
+
+/* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
+static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
+    size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
+    size_t live = marked + atomic_load_relaxed(&heap->cycle_black_bytes);
+    if (live > heap_before_flip) live = heap_before_flip; /* holes that were given back count twice otherwise */
+    atomic_sub_relaxed(&heap->heap_bytes, heap_before_flip - live);
+    atomic_store_relaxed(&heap->live_bytes, live);
+    struct pacer_config pc = tri__heap_pacer_config(heap);
+    tri__lock_acquire(&heap->roots.lock);
+    size_t root_bytes = heap->roots.nslots * 8;
+    tri__lock_release(&heap->roots.lock);
+    tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes),
+                   alloc_while_marking, marked);
+    atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
+    atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
+    return live;
+}
+
+static void tell_cycle(tri_heap *heap, const tri_event *event) {
+    if (heap->trace) tri__stats_trace_cycle(heap, event);
+    if (heap->config.event) heap->config.event(event, heap->config.user);
+}
+
+void tri__cycle_run(tri_heap *heap, const char *reason) {
+    uint64_t start = tri__os_now_ns(), mark_ns = atomic_load_relaxed(&heap->stats.mark_ns);
+    size_t heap_before = atomic_load_relaxed(&heap->heap_bytes);
+    begin(heap);
+
+    phase_set(heap, PHASE_ARM);
+    handshake(heap, STEP_ARM); /* model: M-ARM */
+    phase_set(heap, PHASE_SETTLE);
+    if (!heap_fault(heap, FAULT_NO_SETTLE)) handshake(heap, STEP_SETTLE); /* model: M-SETTLE */
+    phase_set(heap, PHASE_SCAN);
+    handshake(heap, STEP_SCAN); /* model: M-SCAN */
+    tri__roots_scan(heap, &heap->worker); /* model: M-ROOTS; after the last answer (I-CYC3) */
+    tri__vmstacks_scan_suspended(heap, &heap->worker); /* R8 */
+    uint32_t rounds = mark(heap); /* model: M-MARK, M-FLUSH, M-CLOSE */
+    size_t alloc_while_marking = atomic_load_relaxed(&heap->heap_bytes) - heap_before;
+    phase_set(heap, PHASE_DEATH);
+    death(heap); /* model: M-DEATH */
+    phase_set(heap, PHASE_DISARM);
+    handshake(heap, STEP_DISARM); /* model: M-DISARM */
+    gate_set(heap, GATE_IDLE);
+    phase_set(heap, PHASE_RETIRE);
+    size_t heap_before_flip = atomic_load_relaxed(&heap->heap_bytes);
+    handshake(heap, STEP_RETIRE); /* model: M-FLIP, M-RETIRE */
+    size_t live = pace_next(heap, heap_before_flip, alloc_while_marking);
+    uint64_t end = tri__os_now_ns();
+    phase_set(heap, PHASE_SWEEP);
+    atomic_store_relaxed(&heap->triggered, 0);
+    sweep(heap); /* model: M-SWEEP */
+    phase_set(heap, PHASE_IDLE);
+
+    atomic_add_relaxed(&heap->stats.cycles, 1);
+    tri_event event = {sizeof event, TRI_EVENT_CYCLE_END, heap->cycle_number, reason, heap_before, live,
+                       heap->pacer.goal_bytes, end - start, atomic_load_relaxed(&heap->stats.mark_ns) - mark_ns,
+                       atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
+                       atomic_load_relaxed(&heap->stats.cycle_assist_ns), rounds,
+                       atomic_load_relaxed(&heap->nthreads), 0, 0};
+    tell_cycle(heap, &event);
+}

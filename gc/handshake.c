@@ -1,0 +1,125 @@
+/* handshake.c - the collector's side of a handshake: post, wait, answer for blocked threads, stop the world.
+ *
+ * A step is posted under the threads lock to every attached thread. Each thread answers at its own next safepoint; for
+ * a thread in a blocking region the collector answers under its state word. Nothing here stops a running thread.
+ *
+ * Invariants: I-HS1 a step is posted only when the step before it has all its answers. I-HS2 (R16) the post is a
+ * sequentially consistent store before the look at the state; the thread's state change is one before its look at the
+ * request: at least one of the two sees the other. Lock ranks: threads, os. */
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+void tri__handshake_post(tri_heap *heap, uint64_t seq) {
+    check_cheap(tri__lock_held(&heap->threads_lock), "R9: posting holds the threads lock");
+    for (struct mutator *m = heap->threads; m; m = m->next) {
+        atomic_store_release(&m->request_seq, seq); /* pairs with answer_all's acquire */
+        tri__lock_acquire(&m->os->lock);
+        for (struct mutator *a = m->os->attachments; a; a = a->next_attachment)
+            atomic_store_seq(&a->pub.request, 1); /* I-HS2; a poll on any heap answers every heap */
+        tri__lock_release(&m->os->lock);
+        if (TRI_CHECKS) tri__stress_delay(heap);
+    }
+}
+
+/* Takes the state word of a blocked thread. */
+static bool hold(struct osthread *os) {
+    uint32_t expected = OS_BLOCKED;
+    return atomic_cas_seq(&os->state, &expected, OS_HELD); /* I-HS2; pairs with enter_blocked and leave_blocked */
+}
+
+static void release_hold(struct osthread *os) {
+    atomic_store_seq(&os->state, OS_BLOCKED); /* pairs with leave_blocked's CAS: what was done for it is visible */
+    tri__os_futex_wake_all(&os->state);
+}
+
+/* The state of the threads that still owe an answer. */
+struct owing {
+    struct mutator *held;        /* one that is now held: answer for it */
+    bool any;
+    uint64_t silent_since_ns, silent_id;
+};
+
+static struct owing look(tri_heap *heap, uint64_t seq) {
+    struct owing o = {0};
+    tri__lock_acquire(&heap->threads_lock);
+    for (struct mutator *m = heap->threads; m && !o.held; m = m->next) {
+        if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
+        o.any = true;
+        if (hold(m->os)) {
+            if (atomic_load_acquire(&m->answer_seq) >= seq) /* it answered between the two looks */
+                release_hold(m->os);
+            else
+                o.held = m;
+        } else {
+            uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for the message */
+            if (!o.silent_id || since < o.silent_since_ns) o.silent_since_ns = since, o.silent_id = m->os->id;
+        }
+    }
+    tri__lock_release(&heap->threads_lock);
+    return o;
+}
+
+static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns) {
+    uint64_t now = tri__os_now_ns();
+    if (!heap->config.event || !o->silent_id) return;
+    tri_event event = {.struct_size = sizeof event, .kind = TRI_EVENT_SILENT_THREAD,
+                       .cycle = atomic_load_relaxed(&heap->cycle_number), .reason = "silent thread",
+                       .silent_ns = now - start_ns, .silent_thread_id = o->silent_id};
+    heap->config.event(&event, heap->config.user);
+}
+
+void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
+    uint64_t start = tri__os_now_ns(), silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, told = 0;
+    for (;;) {
+        uint32_t answers = atomic_load_acquire(&heap->answers); /* before the look; pairs with mutator_answer */
+        struct owing o = look(heap, seq);
+        if (!o.any) return;
+        if (o.held) {
+            tri__mutator_answer(o.held);
+            release_hold(o.held->os);
+            continue;
+        }
+        uint64_t waited = tri__os_now_ns() - start;
+        if (silent_ns && waited / silent_ns > told) {
+            told = waited / silent_ns;
+            tell_silent(heap, &o, start);
+        }
+        /* A timeout because a word held by another heap's collector is given back without an answer to us. */
+        tri__os_futex_wait(&heap->answers, answers, silent_ns && silent_ns < 20000000 ? silent_ns : 20000000);
+    }
+}
+
+/* ---- stopping the world: checkmark, verify, walk; never part of a cycle --------------------------------------- */
+
+void tri__world_stop(tri_heap *heap) {
+    tri__lock_acquire(&heap->threads_lock);
+    atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */
+    for (struct mutator *m = heap->threads; m; m = m->next) {
+        tri__lock_acquire(&m->os->lock);
+        for (struct mutator *a = m->os->attachments; a; a = a->next_attachment) atomic_store_seq(&a->pub.request, 1);
+        tri__lock_release(&m->os->lock);
+    }
+    tri__lock_release(&heap->threads_lock);
+    for (;;) { /* the list cannot change now but for threads that are on their way out of it under the lock */
+        bool all = true;
+        tri__lock_acquire(&heap->threads_lock);
+        for (struct mutator *m = heap->threads; m; m = m->next)
+            if (!m->stopped) {
+                m->stopped = hold(m->os);
+                all = all && m->stopped;
+            }
+        tri__lock_release(&heap->threads_lock);
+        if (all) return;
+        tri__os_sleep_ns(20000);
+    }
+}
+
+void tri__world_start(tri_heap *heap) {
+    tri__lock_acquire(&heap->threads_lock);
+    for (struct mutator *m = heap->threads; m; m = m->next) m->stopped = false;
+    atomic_store_seq(&heap->stopping, 0); /* pairs with park_while_stopped */
+    for (struct mutator *m = heap->threads; m; m = m->next) release_hold(m->os);
+    tri__lock_release(&heap->threads_lock);
+    tri__os_futex_wake_all(&heap->stopping);
+}

@@ -1,0 +1,213 @@
+/* heap.c - creating, configuring and destroying a heap: the assembly of heap.h's parts.
+ *
+ * Several heaps live in one process and share nothing but the table of types (type.h), which has no lock.
+ *
+ * Invariants: I-HEAP1 (R20) a heap is destroyed only when no thread is attached. */
+#include "gc/heap.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "alloc/base/check.h"
+#include "gc/error.h"
+
+enum { MIN_HEAP_BYTES = 4 << 20, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
+static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
+
+void tri_config_init(tri_config *config) {
+    if (!config) return;
+    *config = (tri_config){.struct_size = sizeof *config, .min_heap_bytes = MIN_HEAP_BYTES, .growth_percent = 100,
+                           .silent_after_ms = 1000, .wait_limit_ms = 10000};
+}
+
+/* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
+static size_t default_reserve(void) {
+    size_t memory = tri__os_memory_bytes(), limit = tri__os_address_limit_bytes();
+    size_t reserve = memory > MAX_RESERVE_BYTES / 16 ? MAX_RESERVE_BYTES : memory * 16;
+    reserve = min_size(reserve, limit / 4);
+    reserve = reserve < ARENA_BYTES ? align_down(reserve, RESERVE_UNIT) : align_down(reserve, ARENA_BYTES);
+    return max_size(reserve, RESERVE_UNIT);
+}
+
+static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
+    (void)context, (void)done_bytes;
+    safepoint_poll(mutator);
+}
+
+#if TRI_CHECKS >= 1
+static void hook_delay(void *context) {
+    tri__stress_delay(context);
+}
+#define HOOK_DELAY hook_delay
+#else
+#define HOOK_DELAY NULL
+#endif
+
+static int check_config(const tri_config *c) {
+    if (c->struct_size != sizeof *c) return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
+    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES)) return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
+    if (c->growth_percent < 5 || c->growth_percent > 100000) return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
+    if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT) return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes, RESERVE_UNIT);
+    if (c->hard_limit_bytes && c->hard_limit_bytes < 64 * PAGE_BYTES) return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes, 64 * PAGE_BYTES);
+    return TRI_OK;
+}
+
+/* Reserves what was asked for; half of it, and again half, while the system refuses a default. */
+static bool init_memory(tri_heap *heap) {
+    size_t asked = heap->config.reserve_bytes, reserve = asked ? align_up(asked, RESERVE_UNIT) : default_reserve();
+    struct alloc_hooks hooks = {.zeroing = hook_zeroing, .delay = HOOK_DELAY, .context = heap};
+    while (!tri__memory_init(&heap->mem, reserve, &hooks)) {
+        if (asked || reserve <= RESERVE_UNIT) return false;
+        reserve = align_down(reserve / 2, RESERVE_UNIT);
+    }
+    size_t limit = heap->config.hard_limit_bytes >> PAGE_SHIFT;
+    if (limit && limit < heap->mem.limit_pages) heap->mem.limit_pages = limit;
+    return true;
+}
+
+static void init_parts(tri_heap *heap) {
+    tri__lock_init(&heap->threads_lock, RANK_THREADS, "threads");
+    tri__lock_init(&heap->cycle_lock, RANK_CYCLE, "cycle");
+    tri__cond_init(&heap->cycle_wanted);
+    tri__cond_init(&heap->cycle_done);
+    tri__roots_init(heap);
+    tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
+    tri__marker_init(&heap->worker, heap);
+    struct pacer_config pc = tri__heap_pacer_config(heap);
+    tri__pacer_init(&heap->pacer, &pc);
+    heap->trigger_bytes = heap->pacer.trigger_bytes;
+    heap->goal_bytes = heap->pacer.goal_bytes;
+    heap->created_ns = tri__os_now_ns();
+}
+
+static void fini_parts(tri_heap *heap) {
+    tri__fixalloc_fini(&heap->fix_mutator);
+    tri__fixalloc_fini(&heap->fix_small);
+    tri__fixalloc_fini(&heap->fix_block);
+    tri__roots_fini(heap);
+    tri__work_fini(&heap->work);
+    tri__cond_fini(&heap->cycle_wanted);
+    tri__cond_fini(&heap->cycle_done);
+    tri__lock_fini(&heap->cycle_lock);
+    tri__lock_fini(&heap->threads_lock);
+    if (heap->cold_bytes) tri__os_release(heap->cold_bytes, MAX_LAYOUTS * sizeof(uint32_t));
+    tri__memory_fini(&heap->mem);
+    free(heap);
+}
+
+/* TRI_OPTIONS="key=value,...": what is refused is reported, and the heap is made all the same. */
+static void apply_environment(tri_heap *heap) {
+    const char *trace = getenv("TRI_TRACE");
+    heap->trace = trace && strcmp(trace, "1") == 0;
+    const char *options = getenv("TRI_OPTIONS");
+    while (options && *options) {
+        char item[128];
+        size_t n = strcspn(options, ",");
+        if (n < sizeof item) {
+            memcpy(item, options, n);
+            item[n] = '\0';
+            if (n && tri_heap_set(heap, item) != TRI_OK) tri__report(heap, "TRI_OPTIONS", "%s is refused", item);
+        }
+        options += n + (options[n] == ',');
+    }
+}
+
+int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) {
+    if (!out) return tri__error(TRI_EINVAL, "tri_heap_create", "out is NULL");
+    *out = NULL;
+    if (abi != TRI_ABI) return tri__error(TRI_EABI, "tri_heap_create", "the program was compiled against ABI %u of trigc.h, the library has %u; rebuild it", abi, TRI_ABI);
+    tri_config defaults;
+    tri_config_init(&defaults);
+    if (!config) config = &defaults;
+    int err = check_config(config);
+    if (err != TRI_OK) return err;
+    tri_heap *heap = calloc(1, sizeof *heap);
+    if (!heap) return tri__error(TRI_ENOMEM, "tri_heap_create", "no memory for the heap's record");
+    heap->config = *config;
+    if (!init_memory(heap)) {
+        free(heap);
+        return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses the address space; set reserve_bytes lower, or raise RLIMIT_AS");
+    }
+    heap->cold_bytes = tri__os_map(MAX_LAYOUTS * sizeof(uint32_t));
+    bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
+    init_parts(heap);
+    apply_environment(heap);
+    if (!ok || !tri__collector_start(heap)) {
+        fini_parts(heap);
+        return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
+    }
+    *out = heap;
+    return TRI_OK;
+}
+
+int tri_heap_destroy(tri_heap *heap) {
+    if (!heap) return tri__error(TRI_EINVAL, "tri_heap_destroy", "heap is NULL");
+    tri__lock_acquire(&heap->threads_lock);
+    uint32_t n = heap->nthreads;
+    tri__lock_release(&heap->threads_lock);
+    if (n) /* I-HEAP1 */
+        return tri__error(TRI_EBUSY, "tri_heap_destroy", "%u threads are still attached; each must call tri_detach or end", n);
+    tri__collector_stop(heap);
+    fini_parts(heap);
+    return TRI_OK;
+}
+
+struct pacer_config tri__heap_pacer_config(tri_heap *heap) {
+    struct pacer_config pc = {atomic_load_relaxed(&heap->config.min_heap_bytes), /* options: each on its own */
+                              atomic_load_relaxed(&heap->config.growth_percent),
+                              atomic_load_relaxed(&heap->config.soft_limit_bytes)};
+    return pc;
+}
+
+static bool parse_size(const char *text, size_t *out) {
+    char *end;
+    if (*text < '0' || *text > '9') return false;
+    unsigned long long v = strtoull(text, &end, 10);
+    unsigned shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : *end == 'g' || *end == 'G' ? 30 : 0;
+    if (shift) end++;
+    if (*end || v > SIZE_MAX >> shift) return false;
+    *out = (size_t)v << shift;
+    return true;
+}
+
+static int set_cycles(tri_heap *heap, const char *value) {
+    bool on = strcmp(value, "on") == 0;
+    if (!on && strcmp(value, "off") != 0) return tri__error(TRI_EINVAL, "tri_heap_set", "cycles is on or off, not %s", value);
+    uint32_t flags = heap->config.flags;
+    atomic_store_relaxed(&heap->config.flags, on ? flags & ~(uint32_t)TRI_HEAP_NO_CYCLES : flags | TRI_HEAP_NO_CYCLES); /* an option */
+    return TRI_OK;
+}
+
+int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
+    if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
+    char key[64];
+    const char *equals = strchr(key_equals_value, '=');
+    size_t n = equals ? (size_t)(equals - key_equals_value) : sizeof key, size;
+    if (n >= sizeof key) return tri__error(TRI_EINVAL, "tri_heap_set", "\"%.40s\" is not key=value", key_equals_value);
+    memcpy(key, key_equals_value, n);
+    key[n] = '\0';
+    const char *value = equals + 1;
+    int err = TRI_OK;
+    if (strcmp(key, "cycles") == 0) return set_cycles(heap, value);
+    if (tri__stress_set(heap, key, value, &err)) return err;
+    if (!parse_size(value, &size)) return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
+    if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
+        atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
+    else if (strcmp(key, "soft_limit_bytes") == 0)
+        atomic_store_relaxed(&heap->config.soft_limit_bytes, size);
+    else if (strcmp(key, "min_heap_bytes") == 0)
+        atomic_store_relaxed(&heap->config.min_heap_bytes, size);
+    else if (strcmp(key, "hard_limit_bytes") == 0)
+        atomic_store_relaxed(&heap->mem.limit_pages, size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
+    else
+        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build, or %zu is out of its range", key, size);
+    return TRI_OK;
+}
+
+size_t tri_trim(tri_heap *heap) {
+    if (!heap) return 0;
+    size_t total = 0, n;
+    while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    return total << PAGE_SHIFT;
+}

@@ -1,0 +1,205 @@
+/* heap.h - struct tri_heap, assembled: the only structure that sees all parts. Each part has its file:
+ *
+ *   config, options, create, destroy          heap.c
+ *   mem       spans, pages, tables            alloc/memory.h
+ *   threads   attached mutators, handshakes   mutator.c, handshake.c
+ *   roots     ranges, handles, stacks         roots.c, vmstack.c
+ *   work      grey buffers                    work.c, mark.c
+ *   cycle     phases, collector thread        cycle.c, collector.c
+ *   pacer     goal and trigger                pacer.c
+ *   stats     counters, histograms            stats.c
+ *   stress    switches of checked builds      stress.c
+ *
+ * Lock ranks: alloc/base/lock.h. */
+#ifndef TRI_GC_HEAP_H
+#define TRI_GC_HEAP_H
+
+#include <trigc.h>
+#include "alloc/base/os.h"
+#include "alloc/memory.h"
+#include "gc/mutator.h"
+#include "gc/pacer.h"
+#include "gc/work.h"
+
+/* The steps of a cycle (DESIGN's table); STEP_STOP is the stop of checkmark, verify and walk. */
+enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
+
+/* The phases between them. Edges: see phase_edges in cycle.c. */
+enum phase { PHASE_IDLE = 0, PHASE_ARM, PHASE_SETTLE, PHASE_SCAN, PHASE_MARK, PHASE_FLUSH, PHASE_DEATH, PHASE_DISARM,
+             PHASE_RETIRE, PHASE_SWEEP, NUM_PHASES };
+
+/* R5: whether making a reference out of something that is not a strong slot is allowed. [gate lock] */
+enum weak_gate { GATE_IDLE = 0, GATE_OPEN, GATE_CLOSING, GATE_CLOSED };
+
+enum { HANDLE_BLOCK_SLOTS = 510, PAUSE_BUCKETS = 48 };
+
+struct handle_block {
+    struct handle_block *next;          /* [roots lock] */
+    size_t nused;                       /* slots ever used [roots lock] */
+    struct tri_ref slots[HANDLE_BLOCK_SLOTS];
+};
+
+struct tri_root {
+    struct tri_root *next, *prev;       /* [roots lock] */
+    tri_heap *heap;
+    const tri_word *slots;
+    size_t nslots;
+    tri_enc enc;
+};
+
+struct roots {
+    struct lock lock;                   /* RANK_ROOTS; a scanner holds it over one range (R17) */
+    struct tri_root *ranges;            /* [lock] */
+    struct handle_block *handles;       /* [lock] */
+    struct tri_ref *free_handles;       /* list through the slots' words, tagged odd (R17) [lock] */
+    struct tri_vmstack *suspended;      /* [lock] */
+    size_t nslots;                      /* of all ranges, for the pacer [lock] */
+};
+
+/* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
+struct job {
+    struct job *next;
+    void (*fn)(tri_heap *heap, void *arg);
+    void *arg;
+    bool done;                          /* [cycle lock] */
+};
+
+struct stress {
+    uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
+    uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
+    uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t checkmark, poison, verify; /* [atomic] */
+    uint32_t fault;                     /* planted fault for tests (checked builds only), enum fault [atomic] */
+    uint64_t reports;                   /* what the checking modes have found [atomic] */
+};
+
+/* Faults that tests plant to see that the machinery reports them ("fault=NAME"). */
+enum fault { FAULT_NONE = 0, FAULT_NO_BARRIER, FAULT_NO_SETTLE, FAULT_DROP_MARK, FAULT_FORGET_ROOT, FAULT_DOUBLE_HOLE, FAULT_FLUSH_BLIND };
+
+struct stats {
+    uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
+    uint64_t allocated_bytes, cycle_assist_ns;
+    uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
+}; /* all [atomic] */
+
+struct tri_heap {
+    struct tri_config config;           /* [const] but for what tri_heap_set changes [cycle lock] */
+    struct memory mem;
+
+    struct lock threads_lock;           /* RANK_THREADS */
+    struct mutator *threads;            /* [threads lock] */
+    uint32_t nthreads;                  /* [threads lock to write, atomic] */
+    uint64_t step_seq;                  /* number of the last posted step [threads lock to write, atomic] */
+    enum step last_step;                /* last posted step (R9) [threads lock] */
+    uint32_t posted_gen;                /* generation of the last posted H6 (R9) [threads lock] */
+    uint32_t answers;                   /* futex: counts answers [atomic] */
+    uint32_t stopping;                  /* futex: world is stopped or being stopped [atomic] */
+    struct fixalloc fix_mutator;        /* mutators; never unmapped while the heap lives */
+
+    struct roots roots;
+    struct work work;
+    struct fixalloc fix_small;          /* stacks, ranges, scanners: 128-byte blocks */
+    struct fixalloc fix_block;          /* handle and scope blocks: 4 KiB */
+
+    enum phase phase;                   /* written by the collector alone [atomic] */
+    enum weak_gate gate;                /* [mem.gate lock] */
+    bool spoiled;                       /* a flush round was spoiled (R5) [mem.gate lock] */
+    uint64_t cycle_number;              /* of the running or last cycle [atomic] */
+    uint32_t tracing;                   /* assists may start (R3) [atomic] */
+    uint32_t nassists;                  /* assists that are running [atomic] */
+    uint32_t found;                     /* an answer in this flush round was "any" [atomic] */
+    struct marker worker;               /* the collector's own */
+
+    struct lock cycle_lock;             /* RANK_CYCLE */
+    struct cond cycle_wanted, cycle_done;
+    bool quit, running;                 /* [cycle lock] */
+    const char *wanted;                 /* reason, NULL: none [cycle lock] */
+    uint64_t started, finished;         /* cycles begun, and ended with their sweep [cycle lock] */
+    struct job *jobs;                   /* [cycle lock] */
+    struct os_thread collector;
+    uint32_t triggered;                 /* a trigger has been sent and not been served yet [atomic] */
+
+    struct pacer pacer;                 /* written by the collector; its figures below are what mutators read */
+    size_t trigger_bytes;               /* [atomic] */
+    size_t goal_bytes;                  /* [atomic] */
+    uint32_t assist_ratio_x256;         /* [atomic] */
+    int64_t background_credit;          /* bytes marked by the collector and not yet borrowed [atomic] */
+    size_t heap_bytes;                  /* live with all taken since [atomic] */
+    size_t live_bytes;                  /* [atomic] */
+    size_t external_bytes;              /* [atomic] */
+    uint64_t cycle_marked_bytes;        /* by everyone in this cycle [atomic] */
+    uint64_t cycle_black_bytes;         /* taken black in this cycle [atomic] */
+    uint32_t *cold_bytes;               /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct stats stats;
+    struct stress stress;
+    bool trace;                         /* TRI_TRACE=1 [const] */
+    uint64_t created_ns;                /* [const] */
+};
+
+static inline enum phase heap_phase(tri_heap *heap) {
+    return (enum phase)atomic_load_acquire(&heap->phase); /* pairs with phase_set's release */
+}
+
+/* heap.c */
+struct pacer_config tri__heap_pacer_config(tri_heap *heap);
+
+/* collector.c */
+bool tri__collector_start(tri_heap *heap);
+void tri__collector_stop(tri_heap *heap);
+/* Asks for a cycle without waiting. Any thread. */
+void tri__cycle_request(tri_heap *heap, const char *reason);
+/* Waits for a cycle that starts after the call (R14); false when timeout_ns passed. */
+bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns);
+/* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. */
+void tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
+
+/* cycle.c */
+void tri__cycle_run(tri_heap *heap, const char *reason);
+
+/* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
+void tri__roots_init(tri_heap *heap);
+void tri__roots_fini(tri_heap *heap);
+void tri__roots_scan(tri_heap *heap, struct marker *marker);
+/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8). */
+void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
+void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
+void tri__vmstacks_release_all(struct mutator *m);
+
+/* barrier.c */
+/* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */
+void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const tri_enc *enc);
+/* R5: shades an object reached from something that is not a strong slot. False: it must be refused. */
+bool tri__gate_shade(struct mutator *m, uintptr_t addr);
+
+/* alloc.c */
+void tri__heap_account(struct mutator *m);
+
+/* stats.c */
+void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns);
+void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);
+
+/* stress.c */
+#if TRI_CHECKS >= 1
+void tri__stress_delay(tri_heap *heap);
+void tri__stress_drop_a_mark(tri_heap *heap);
+static inline bool heap_fault(tri_heap *heap, enum fault fault) {
+    return TRI_UNLIKELY(atomic_load_relaxed(&heap->stress.fault) == (uint32_t)fault); /* a test's switch */
+}
+#else
+static inline void tri__stress_delay(tri_heap *heap) {
+    (void)heap;
+}
+static inline bool heap_fault(tri_heap *heap, enum fault fault) {
+    (void)heap;
+    (void)fault;
+    return false;
+}
+#endif
+/* True if key was one of the stress switches; *err is then the result. */
+bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *err);
+
+/* checkmark.c, verify.c; collector only, world stopped. The number of contradictions. */
+int tri__checkmark(tri_heap *heap);
+int tri__verify(tri_heap *heap);
+
+#endif

@@ -1,0 +1,65 @@
+/* mark.h - tracing: from entries to marked, scanned objects.
+ *
+ * Owns: struct marker, the private half of one that traces: the collector's worker, or a mutator (assists, its barrier's
+ * grey objects, its root scan). Depth comes from buffers, never from recursion; long arrays go in pieces of 128 KiB; a
+ * ring of entries on their way hides the cache misses of marks and objects.
+ *
+ * Invariants: I-MARK1 an object is scanned by whoever set its mark, or by whoever pops its WORK_MARKED entry. I-MARK2 a
+ * marker that is idle holds no buffer with entries and an empty ring. I-MARK3 a precise slot names allocated slots only
+ * (checked builds report one that does not: the object was freed under it). */
+#ifndef TRI_GC_MARK_H
+#define TRI_GC_MARK_H
+
+#include <trigc.h>
+#include "alloc/arena.h"
+#include "gc/type.h"
+#include "gc/work.h"
+
+enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
+
+struct marker {
+    tri_heap *heap;                 /* [const] */
+    struct space *space;            /* [const] */
+    struct workbuf *buf;            /* LIFO in hand; may be NULL [owner] */
+    unsigned head, tail;            /* of the ring [owner] */
+    uintptr_t ring[MARK_RING_MASK + 1];
+    uint64_t marked_bytes;          /* since last collected by the cycle [owner] */
+    uint64_t marked_objects;
+    uint64_t scanned_bytes;         /* [owner] */
+    bool worked;                    /* R2: turned grey, popped or handed over since the last answer [owner] */
+};
+
+/* The visitor of trace and root callbacks. */
+struct tri_visitor {
+    struct marker *marker;
+    const struct type_desc *desc;   /* of the traced object, NULL for roots */
+    size_t nvisited;
+    bool conservative;
+};
+
+void tri__marker_init(struct marker *marker, tri_heap *heap);
+
+/* Adds a word of a precise slot as a candidate if it points into the heap. */
+void tri__marker_candidate(struct marker *marker, uintptr_t addr);
+/* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation bits. */
+void tri__marker_conservative(struct marker *marker, uintptr_t word);
+/* Shades at once: marks and queues. True if the object was unmarked. */
+bool tri__marker_shade(struct marker *marker, uintptr_t addr);
+
+/* Traces until there is nothing left in hand or in the list, or until deadline_ns (0: none) has passed. True: nothing
+ * is left. */
+bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
+/* Hands all grey work over to the heap's list. True if there was any. */
+bool tri__marker_hand_over(struct marker *marker);
+/* True if it holds nothing (I-MARK2). */
+bool tri__marker_is_idle(const struct marker *marker);
+/* After running out of memory: scans every marked object of the spans with a rescan flag (R19). */
+void tri__marker_rescan(struct marker *marker);
+
+/* Calls visit(context, slot address, decoded reference, kind) for every slot of an object. For checkmark and verify. */
+typedef void (*slot_visit_fn)(void *context, const tri_word *slot, uintptr_t ref, enum slot_kind kind);
+void tri__mark_each_slot(struct space *space, const struct slot *slot, slot_visit_fn visit, void *context);
+/* Bytes of a slot: large objects from their span. */
+size_t tri__slot_bytes(const struct space *space, const struct slot *slot);
+
+#endif

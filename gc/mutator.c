@@ -1,0 +1,429 @@
+/* mutator.c - attaching, detaching, blocking, safepoints; see mutator.h.
+ *
+ * Lock order here: threads (20), then os (25). A thread enters its list last and leaves it first, under the threads
+ * lock, which is also the lock of posting a step and of the flip (R9). */
+#include "gc/mutator.h"
+#include <stdlib.h>
+#include <string.h>
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+#define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
+
+static _Thread_local struct osthread *self;
+static pthread_key_t exit_key;
+static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
+
+/* The attachment of threads that are not attached: no hole, barrier armed, always a request, so that every inline path
+ * reaches a slow path, which reports it. One for each thread, since frames may be pushed on it. */
+enum { SENTINEL_MARK = 0x5e47 };
+static _Thread_local struct tri_thread sentinel = {.armed = 1, .request = 1, .reserved = SENTINEL_MARK};
+
+struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
+    if (TRI_LIKELY(thread != NULL && thread->reserved != SENTINEL_MARK)) return mutator_of(thread);
+    tri__report(NULL, call, "the calling thread is not attached to the heap; call tri_attach first, and pass the "
+                "tri_thread it returned");
+    return NULL;
+}
+
+tri_thread *tri_self(tri_heap *heap) {
+    if (self)
+        for (struct mutator *m = self->attachments; m; m = m->next_attachment)
+            if (m->heap == heap) return &m->pub;
+    return &sentinel;
+}
+
+tri_heap *tri_thread_heap(tri_thread *thread) {
+    struct mutator *m = tri__mutator_check(thread, "tri_thread_heap");
+    return m ? m->heap : NULL;
+}
+
+/* ---- the state word ------------------------------------------------------------------------------------------ */
+
+/* Becomes running again; waits while a collector holds the word (R16). */
+static void leave_blocked(struct osthread *os) {
+    for (;;) {
+        uint32_t expected = OS_BLOCKED;
+        if (atomic_cas_seq(&os->state, &expected, OS_RUNNING)) return; /* pairs with hold's CAS and release_hold */
+        tri__os_futex_wait(&os->state, OS_HELD, 0);
+    }
+}
+
+static bool any_request(struct osthread *os) {
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment)
+        if (atomic_load_seq(&m->pub.request)) return true; /* after the state change, both seq_cst (R16) */
+    return false;
+}
+
+static void answer_all(struct osthread *os);
+
+/* Becomes blocked, and tests for requests after that (R16): a collector that posted before sees the state, or this
+ * thread sees the request. */
+static void enter_blocked(struct osthread *os, uintptr_t sp) {
+    check_cheap(tri__lock_none_held(), "R14: no lock is held in a blocking region");
+    atomic_store_release(&os->sp, sp); /* pairs with the holder's acquire */
+    for (;;) {
+        atomic_store_seq(&os->state, OS_BLOCKED); /* pairs with the collector's look at the state after its post */
+        if (!any_request(os)) return;
+        leave_blocked(os);
+        answer_all(os);
+    }
+}
+
+/* Answers every pending step of every attachment of this OS thread. os->sp is set. */
+static void answer_all(struct osthread *os) {
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment) {
+        atomic_swap_acqrel(&m->pub.request, 0); /* before the sequence is read; pairs with handshake_post */
+        uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */
+        if (seq == m->answer_seq) continue;
+        uint64_t start = tri__os_now_ns();
+        tri__mutator_answer(m);
+        tri__stats_pause(m->heap, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
+    }
+    atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
+}
+
+/* Runs fn with every callee-saved register of its callers in memory at or above os->sp. */
+typedef void (*spilled_fn)(struct osthread *os, void *arg);
+static NO_SANITIZE_STACK void with_sp(spilled_fn fn, struct osthread *os, void *arg) {
+    atomic_store_release(&os->sp, (uintptr_t)__builtin_frame_address(0)); /* below the spilled frame */
+    fn(os, arg);
+    __asm__ volatile("" ::: "memory"); /* no tail call: this frame stays under fn */
+}
+static __attribute__((noinline)) void with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg) {
+    __builtin_unwind_init(); /* saves all callee-saved registers in this frame */
+    with_sp(fn, os, arg);
+    __asm__ volatile("" ::: "memory");
+}
+
+static void answer_spilled(struct osthread *os, void *arg) {
+    (void)arg;
+    answer_all(os);
+}
+
+/* A world stop: park as a blocked thread until it is over. */
+static void park_while_stopped(struct mutator *m) {
+    while (atomic_load_acquire(&m->heap->stopping)) { /* pairs with world_start */
+        uint64_t start = tri__os_now_ns();
+        enter_blocked(m->os, atomic_load_relaxed(&m->os->sp));
+        tri__os_futex_wait(&m->heap->stopping, 1, 0);
+        leave_blocked(m->os);
+        tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    }
+}
+
+static void safepoint_spilled(struct osthread *os, void *arg) {
+    (void)arg;
+    answer_all(os);
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment) park_while_stopped(m);
+    while (any_request(os)) answer_all(os);
+}
+
+void tri__safepoint(struct mutator *m) {
+    with_registers_spilled(safepoint_spilled, m->os, NULL);
+}
+
+void tri_poll_slow(tri_thread *thread) {
+    struct mutator *m = tri__mutator_check(thread, "tri_poll");
+    if (!m) return;
+    if (m->os != self) {
+        tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
+        return;
+    }
+    tri__safepoint(m);
+    tri__stress_delay(m->heap);
+}
+
+/* ---- blocking regions ---------------------------------------------------------------------------------------- */
+
+struct blocking_call {
+    void *(*fn)(void *);
+    void *arg, *result;
+};
+
+static void run_blocking(struct osthread *os, void *p) {
+    struct blocking_call *call = p;
+    answer_all(os);
+    tri_word outer = os->blocking_arg;
+    uintptr_t outer_sp = atomic_load_relaxed(&os->sp);
+    os->blocking_arg = (tri_word)(uintptr_t)call->arg;
+    os->depth++;
+    enter_blocked(os, outer_sp);
+    call->result = call->fn(call->arg);
+    leave_blocked(os);
+    os->depth--;
+    atomic_store_release(&os->sp, outer_sp);
+    os->blocking_arg = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */
+    safepoint_spilled(os, NULL);
+    os->blocking_arg = outer;
+}
+
+void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
+    struct mutator *m = tri__mutator_check(thread, "tri_blocking");
+    if (!m || !fn) return NULL;
+    if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
+        tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
+        return NULL;
+    }
+    struct blocking_call call = {fn, arg, NULL};
+    with_registers_spilled(run_blocking, m->os, &call);
+    return call.result;
+}
+
+static void run_callin(struct osthread *os, void *p) {
+    struct blocking_call *call = p;
+    safepoint_spilled(os, NULL);
+    call->result = call->fn(call->arg);
+    safepoint_spilled(os, NULL); /* the result is the host's business: it is no root here */
+}
+
+void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
+    struct mutator *m = tri__mutator_check(thread, "tri_callin");
+    if (!m || !fn) return NULL;
+    struct osthread *os = m->os;
+    if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
+        tri__error(TRI_ESTATE, "tri_callin", "the thread is not in a blocking region; call it from inside tri_blocking");
+        return NULL;
+    }
+    struct blocking_call call = {fn, arg, NULL};
+    tri_word outer = os->blocking_arg;
+    uintptr_t outer_sp = atomic_load_relaxed(&os->sp); /* the frames from the region's entry up stay roots */
+    leave_blocked(os);
+    uint32_t depth = os->depth;
+    os->depth = 0;
+    os->ncallins++;
+    with_registers_spilled(run_callin, os, &call);
+    os->ncallins--;
+    os->depth = depth;
+    os->blocking_arg = outer;
+    enter_blocked(os, outer_sp);
+    return call.result;
+}
+
+struct internal_wait {
+    void (*fn)(void *);
+    void *arg;
+};
+
+static void run_wait(struct osthread *os, void *p) {
+    struct internal_wait *wait = p;
+    answer_all(os);
+    enter_blocked(os, atomic_load_relaxed(&os->sp));
+    wait->fn(wait->arg);
+    leave_blocked(os);
+    safepoint_spilled(os, NULL);
+}
+
+void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
+    struct internal_wait wait = {fn, arg};
+    with_registers_spilled(run_wait, m->os, &wait);
+}
+
+/* ---- attach and detach --------------------------------------------------------------------------------------- */
+
+static void thread_exits(void *p) {
+    struct osthread *os = p;
+    self = os;
+    if (atomic_load_relaxed(&os->state) != OS_RUNNING) { /* it ended inside a blocking region (R20) */
+        leave_blocked(os);
+    }
+    os->depth = os->ncallins = 0;
+    while (os->attachments)
+        if (tri_detach(&os->attachments->pub) != TRI_OK) break;
+}
+
+static void make_exit_key(void) {
+    pthread_key_create(&exit_key, thread_exits);
+}
+
+static struct osthread *osthread_get(void) {
+    if (self) return self;
+    pthread_once(&exit_once, make_exit_key);
+    struct osthread *os = calloc(1, sizeof *os);
+    if (!os) return NULL;
+    uintptr_t low, high;
+    os->stack_high = tri__os_stack_bounds(&low, &high) ? high : 0;
+    os->id = tri__os_thread_id();
+    tri__lock_init(&os->lock, RANK_OSTHREAD, "attachments");
+    if (pthread_setspecific(exit_key, os) != 0) {
+        tri__lock_fini(&os->lock);
+        free(os);
+        return NULL;
+    }
+    self = os;
+    return os;
+}
+
+static void osthread_put(struct osthread *os) {
+    if (os->attachments) return;
+    pthread_setspecific(exit_key, NULL);
+    self = NULL;
+    tri__lock_fini(&os->lock);
+    free(os);
+}
+
+/* R9: a newcomer starts as if it had answered the last posted step. Requires the threads lock. */
+static void start_like_last_step(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    m->cache.gen = heap->posted_gen;
+    switch (heap->last_step) {
+    case STEP_ARM:
+    case STEP_SETTLE: m->armed = true, m->grey_stack = true, m->cache.black = false; break;
+    case STEP_SCAN:
+    case STEP_FLUSH: m->armed = true, m->grey_stack = false, m->cache.black = true; break;
+    case STEP_DISARM: m->armed = false, m->grey_stack = false, m->cache.black = true; break;
+    case STEP_RETIRE:
+    case STEP_NONE: m->armed = false, m->grey_stack = false, m->cache.black = false; break;
+    }
+    atomic_store_relaxed(&m->pub.armed, m->armed || atomic_load_relaxed(&heap->stress.slow)); /* own */
+    m->cache.single = atomic_load_relaxed(&heap->stress.slow) != 0;
+    m->answer_seq = heap->step_seq;
+    atomic_store_relaxed(&m->request_seq, heap->step_seq);
+}
+
+static void enter_list(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    for (;;) {
+        tri__lock_acquire(&heap->threads_lock);
+        if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
+        tri__lock_release(&heap->threads_lock);
+        tri__os_futex_wait(&heap->stopping, 1, 1000000);
+    }
+    start_like_last_step(m);
+    m->next = heap->threads;
+    if (m->next) m->next->prev = m;
+    heap->threads = m;
+    atomic_store_relaxed(&heap->nthreads, heap->nthreads + 1);
+    tri__lock_acquire(&m->os->lock);
+    m->next_attachment = m->os->attachments;
+    m->os->attachments = m;
+    tri__lock_release(&m->os->lock);
+    tri__lock_release(&heap->threads_lock);
+}
+
+int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
+    if (!heap || !out) return tri__error(TRI_EINVAL, "tri_attach", "heap or out is NULL");
+    if (flags & ~(uint32_t)TRI_ATTACH_PRECISE) return tri__error(TRI_EINVAL, "tri_attach", "unknown flags 0x%x", flags);
+    if (tri_self(heap) != &sentinel) return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
+    struct osthread *os = osthread_get();
+    struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
+    if (!m) {
+        if (os) osthread_put(os);
+        return tri__error(TRI_ENOMEM, "tri_attach", "no memory for the thread's attachment");
+    }
+    if (os->attachments) tri__safepoint(os->attachments);
+    memset(m, 0, sizeof *m);
+    m->heap = heap;
+    m->os = os;
+    m->flags = flags | (heap->config.flags & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
+    if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
+    m->rng = os->id * 0x9e3779b97f4a7c15ull + 1;
+    tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes);
+    tri__marker_init(&m->marker, heap);
+    tri__stress_delay(heap);
+    enter_list(m);
+    *out = &m->pub;
+    return TRI_OK;
+}
+
+/* What a detached thread leaves counts as its answer to every later step (R9). Requires the threads lock. */
+static void leave_as_answer(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    m->pub.frames = NULL;
+    m->vmstacks = NULL;
+    m->scanners = NULL;
+    m->scopes = NULL;
+    bool any = tri__barrier_flush(m);
+    any |= tri__marker_hand_over(&m->marker);
+    if (any || m->marker.worked) atomic_store_release(&heap->found, 1); /* as R2's answer; pairs with the round's end */
+    atomic_add_relaxed(&heap->cycle_marked_bytes, m->marker.marked_bytes);
+    atomic_add_relaxed(&heap->stats.marked_objects, m->marker.marked_objects);
+    tri__heap_account(m);
+    tri__cache_flush(&m->cache);
+    tri__heap_account(m);
+    tri__cache_fini(&m->cache);
+}
+
+static void drop_roots(struct mutator *m) {
+    tri__vmstacks_release_all(m);
+    while (m->scanners) {
+        struct tri_scanner *s = m->scanners;
+        m->scanners = s->next;
+        tri__fixalloc_put(&m->heap->fix_small, s);
+    }
+    while (m->scopes) {
+        struct scope_block *b = m->scopes;
+        m->scopes = b->prev;
+        tri__fixalloc_put(&m->heap->fix_block, b);
+    }
+    m->nlocals = 0;
+}
+
+int tri_detach(tri_thread *thread) {
+    struct mutator *m = tri__mutator_check(thread, "tri_detach");
+    if (!m) return TRI_EUNATTACHED;
+    if (m->os != self) return tri__error(TRI_ESTATE, "tri_detach", "this tri_thread belongs to another thread");
+    if (atomic_load_relaxed(&m->os->state) != OS_RUNNING || m->os->depth || m->os->ncallins)
+        return tri__error(TRI_ESTATE, "tri_detach", "the thread is inside tri_blocking; return from it first");
+    tri_heap *heap = m->heap;
+    struct osthread *os = m->os;
+    tri__stress_delay(heap);
+    for (;;) { /* does the pending step, so that none is left when it leaves the list */
+        tri__safepoint(m);
+        tri__lock_acquire(&heap->threads_lock);
+        if (!atomic_load_acquire(&heap->stopping) && atomic_load_acquire(&m->request_seq) == m->answer_seq) break;
+        tri__lock_release(&heap->threads_lock);
+    }
+    drop_roots(m);
+    leave_as_answer(m);
+    if (m->prev)
+        m->prev->next = m->next;
+    else
+        heap->threads = m->next;
+    if (m->next) m->next->prev = m->prev;
+    atomic_store_relaxed(&heap->nthreads, heap->nthreads - 1);
+    tri__lock_acquire(&os->lock);
+    for (struct mutator **p = &os->attachments; *p; p = &(*p)->next_attachment)
+        if (*p == m) {
+            *p = m->next_attachment;
+            break;
+        }
+    tri__lock_release(&os->lock);
+    tri__lock_release(&heap->threads_lock);
+    tri__fixalloc_put(&heap->fix_mutator, m);
+    osthread_put(os);
+    return TRI_OK;
+}
+
+/* ---- own roots ----------------------------------------------------------------------------------------------- */
+
+/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's business. */
+static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uintptr_t high) {
+    for (const volatile uintptr_t *p = (const volatile uintptr_t *)align_up(low, 8); (uintptr_t)p + 8 <= high; p++)
+        tri__marker_conservative(&m->marker, *p);
+}
+
+void tri__mutator_scan_roots(struct mutator *m) {
+    struct marker *mk = &m->marker;
+    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_native(m, atomic_load_acquire(&m->os->sp), m->os->stack_high); /* enter_blocked */
+    if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
+    for (tri_frame *f = m->pub.frames; f; f = f->prev)
+        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
+    for (struct scope_block *b = m->scopes; b; b = b->prev)
+        for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
+    for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
+    struct tri_visitor visitor = {mk, NULL, 0, false};
+    for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
+}
+
+void tri_frame_pop_slow(tri_thread *thread, tri_frame *frame) {
+    struct mutator *m = tri__mutator_check(thread, "tri_frame_pop");
+    if (!m) return;
+    for (tri_frame *f = m->pub.frames; f; f = f->prev)
+        if (f == frame) { /* frames above it were left by a longjmp */
+            m->pub.frames = frame->prev;
+            return;
+        }
+    tri__report(m->heap, "tri_frame_pop", "this frame is not pushed; pop each frame once, newest first");
+}

@@ -1,0 +1,120 @@
+/* mutator.h - one thread's attachment to one heap, and the OS thread behind its attachments.
+ *
+ * The public struct tri_thread is the head of struct mutator. An OS thread has one state word for all its attachments:
+ * a blocked thread is blocked in every heap (R14), and whoever holds the word (R16) answers for it.
+ *
+ *   OS_RUNNING  -> OS_BLOCKED   by the thread, entering a blocking region (then it tests for requests, R16)
+ *   OS_BLOCKED  -> OS_HELD      by a collector that answers for it
+ *   OS_HELD     -> OS_BLOCKED   by that collector
+ *   OS_BLOCKED  -> OS_RUNNING   by the thread, leaving; it waits while held, then tests for requests
+ *
+ * Invariants: I-MUT1 a mutator's fields marked [owner] are touched by its running thread or by the collector that holds
+ * its state word, never by both. I-MUT2 (R21) answer_seq follows request_seq; a step done twice is harmless. I-MUT3
+ * armed, grey_stack and cache.black change only in an answer, attach or detach. */
+#ifndef TRI_GC_MUTATOR_H
+#define TRI_GC_MUTATOR_H
+
+#include <trigc.h>
+#include "alloc/cache.h"
+#include "gc/mark.h"
+
+enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2 };
+enum { SHADE_BUFFER = 256 };
+
+struct osthread {
+    uint32_t state;              /* OS_* [atomic] */
+    uint32_t depth;              /* in a tri_blocking region, and no tri_callin inside it [owner] */
+    uint32_t ncallins;           /* tri_callin calls that are running [owner] */
+    uintptr_t sp;                /* lowest live stack address while not running [atomic] */
+    uintptr_t stack_high;        /* base of the native stack; 0 unknown [const] */
+    uint64_t id;                 /* the system's number [const] */
+    struct lock lock;            /* RANK_OSTHREAD: attachments, against posting collectors */
+    struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
+    tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
+    uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
+};
+
+struct tri_vmstack {
+    struct tri_vmstack *next, *prev; /* in its mutator's list, or the heap's suspended list [owner / roots lock] */
+    struct mutator *owner;           /* NULL: suspended [roots lock] */
+    tri_heap *heap;
+    uintptr_t base;                  /* [owner] */
+    uintptr_t top_address;           /* where the host keeps its top [owner] */
+    tri_enc enc;
+    uint64_t scanned_cycle;          /* cycle in which it was last scanned (R8) [roots lock] */
+};
+
+struct tri_scanner {
+    struct tri_scanner *next, *prev;
+    void (*fn)(tri_visitor *, void *);
+    void *arg;
+};
+
+/* Local handles: blocks of slots in a list, the newest last. */
+enum { SCOPE_BLOCK_SLOTS = 126 };
+struct scope_block {
+    struct scope_block *prev;
+    size_t n;
+    struct tri_ref slots[SCOPE_BLOCK_SLOTS];
+};
+
+struct mutator {
+    struct tri_thread pub;            /* first: tri_thread * is struct mutator * */
+    tri_heap *heap;                   /* [const] */
+    struct osthread *os;              /* [const] */
+    struct mutator *next, *prev;      /* heap's threads [threads lock] */
+    struct mutator *next_attachment;  /* of the OS thread [os lock] */
+    uint32_t flags;                   /* TRI_ATTACH_* [const] */
+    bool armed;                       /* barrier on (pub.armed is also set by stress.slow) [owner] */
+    bool stopped;                     /* held by world_stop [threads lock] */
+    bool grey_stack;                  /* own stack not scanned yet in this cycle [owner] */
+    uint64_t request_seq;             /* last step asked of it [atomic] */
+    uint64_t answer_seq;              /* last step answered [atomic; owner writes] */
+    struct cache cache;               /* [owner] */
+    struct marker marker;             /* [owner] */
+    size_t nshade;                    /* [owner] */
+    uintptr_t shade[SHADE_BUFFER];    /* the barrier's buffer [owner] */
+    struct tri_vmstack *vmstacks;     /* running ones [owner] */
+    struct tri_scanner *scanners;     /* [owner] */
+    struct scope_block *scopes;       /* newest block [owner] */
+    uint32_t nlocals;                 /* local handles in all blocks [owner] */
+    int64_t assist_debt;              /* bytes of marking owed [owner] */
+    uint64_t nslow;                   /* allocation slow paths, for stress [owner] */
+    uint64_t rng;                     /* for stress delays [owner] */
+};
+
+static inline struct mutator *mutator_of(tri_thread *thread) {
+    return (struct mutator *)(void *)thread;
+}
+
+/* NULL (with the error set, naming the call) for NULL or the sentinel of unattached threads. */
+struct mutator *tri__mutator_check(tri_thread *thread, const char *call);
+
+/* Does every pending step of every attachment of the calling OS thread (R1). Spills registers first. */
+void tri__safepoint(struct mutator *m);
+/* The same only when something is asked. */
+static inline void safepoint_poll(struct mutator *m) {
+    if (TRI_UNLIKELY(atomic_load_relaxed(&m->pub.request))) tri__safepoint(m); /* see tri_poll */
+}
+
+/* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. */
+void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
+
+/* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
+void tri__handshake_post(tri_heap *heap, uint64_t seq);
+/* Waits until all have answered seq, answering for blocked ones. `delay`: NULL or a stress hook. Collector only. */
+void tri__handshake_wait(tri_heap *heap, uint64_t seq);
+/* Holds every attached thread at a safepoint, from after the call on until tri__world_start. Collector only. */
+void tri__world_stop(tri_heap *heap);
+void tri__world_start(tri_heap *heap);
+/* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
+void tri__mutator_answer(struct mutator *m);
+
+/* Shades the roots that belong to m (H3): native stack, frames, handles, VM stacks, scanners. `visit` decides how:
+ * into m's marker. */
+void tri__mutator_scan_roots(struct mutator *m);
+
+/* Turns the barrier's buffer into marks and grey work. True if an entry was unmarked. */
+bool tri__barrier_flush(struct mutator *m);
+
+#endif

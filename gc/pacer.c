@@ -1,0 +1,58 @@
+/* pacer.c - goal, trigger and assist ratio; see pacer.h. */
+#include "gc/pacer.h"
+#include "alloc/base/bits.h"
+#include "alloc/base/check.h"
+
+/* The trigger's window between live and goal, in percent: early enough for a first guess, late enough to be worth it. */
+enum { TRIGGER_LOW_PERCENT = 30, TRIGGER_HIGH_PERCENT = 95 };
+static const double RUNWAY_SAFETY = 1.25; /* a cycle that ends a little before the goal needs no assists */
+static const double SMOOTHING = 0.5;      /* weight of the newest measurement */
+static const double MAX_ASSIST_RATIO = 64.0;
+
+static void set_trigger(struct pacer *p) {
+    size_t room = p->goal_bytes - p->live_bytes;
+    size_t low = p->live_bytes + room / 100 * TRIGGER_LOW_PERCENT;
+    size_t high = p->live_bytes + room / 100 * TRIGGER_HIGH_PERCENT;
+    double runway = p->alloc_per_mark * (double)p->live_bytes * RUNWAY_SAFETY;
+    size_t trigger = runway >= (double)p->goal_bytes ? low : p->goal_bytes - (size_t)runway;
+    p->trigger_bytes = trigger < low ? low : trigger > high ? high : trigger;
+    check_internal(p->live_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes, "I-PACE1: live <= trigger <= goal");
+}
+
+void tri__pacer_init(struct pacer *p, const struct pacer_config *config) {
+    *p = (struct pacer){.alloc_per_mark = 0.5};
+    tri__pacer_end(p, config, 0, 0, 0, 0, 0);
+}
+
+void tri__pacer_end(struct pacer *p, const struct pacer_config *config, size_t live_bytes, size_t root_bytes,
+                    size_t external_bytes, size_t alloc_while_marking_bytes, size_t marked_bytes) {
+    if (marked_bytes > 0) {
+        double ratio = (double)alloc_while_marking_bytes / (double)marked_bytes;
+        /* Up at once, down slowly: a trigger that is too late costs assists, one too early a little time. */
+        if (ratio > p->alloc_per_mark)
+            p->alloc_per_mark = ratio;
+        else
+            p->alloc_per_mark += SMOOTHING * (ratio - p->alloc_per_mark);
+    }
+    p->live_bytes = live_bytes;
+    size_t held = live_bytes + external_bytes;
+    size_t goal = live_bytes + (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
+    goal = max_size(goal, config->min_heap_bytes);
+    if (config->soft_limit_bytes && goal > config->soft_limit_bytes)
+        goal = max_size(config->soft_limit_bytes, live_bytes + live_bytes / 16); /* never a cycle without a gap */
+    p->goal_bytes = goal;
+    set_trigger(p);
+}
+
+void tri__pacer_update(struct pacer *p, size_t marked_bytes, size_t heap_bytes) {
+    /* What was live last time is what there is to mark; once past that, what is allocated now bounds it. */
+    size_t expected = p->live_bytes > marked_bytes ? p->live_bytes - marked_bytes : 0;
+    if (expected == 0 && heap_bytes > marked_bytes) expected = (heap_bytes - marked_bytes) / 2;
+    double ratio;
+    if (heap_bytes < p->goal_bytes)
+        ratio = (double)expected / (double)(p->goal_bytes - heap_bytes);
+    else
+        ratio = MAX_ASSIST_RATIO;
+    p->assist_ratio = ratio > MAX_ASSIST_RATIO ? MAX_ASSIST_RATIO : ratio;
+    check_internal(p->assist_ratio >= 0 && p->assist_ratio <= MAX_ASSIST_RATIO, "I-PACE2: the assist ratio is finite");
+}

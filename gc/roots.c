@@ -1,0 +1,226 @@
+/* roots.c - roots that belong to no thread: global slot ranges and persistent handles; and the local kinds' upkeep.
+ *
+ * Ranges and handles are scanned concurrently, like heap slots, after the last H3 answer; so they are written through
+ * the barrier, and adding, removing, overwriting and destroying one shades what it holds (R17). The scanner holds the
+ * roots lock while it reads, so a removal that has returned has no reader left.
+ *
+ * Invariants: I-ROOT1 (R17) a free handle's word is odd or zero: never a reference. I-ROOT2 a range's slots are read
+ * only under the roots lock. Lock rank: roots (30); the gate and work locks may be taken inside. */
+#include <string.h>
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+static const tri_enc plain = {0, 0, ~0ull, ~0ull};
+
+void tri__roots_init(tri_heap *heap) {
+    tri__lock_init(&heap->roots.lock, RANK_ROOTS, "roots");
+}
+
+void tri__roots_fini(tri_heap *heap) {
+    tri__lock_fini(&heap->roots.lock); /* blocks go with their fixalloc */
+}
+
+/* Shades a word that leaves or enters a root, while armed (R17); any stack colour. */
+static void shade_root_word(struct mutator *m, tri_word w, const tri_enc *enc) {
+    if (m->armed) tri__shade_word(m, w, SLOT_VALUE, enc);
+}
+
+/* ---- global slots -------------------------------------------------------------------------------------------- */
+
+tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri_enc *enc) {
+    struct mutator *m = tri__mutator_check(thread, "tri_root_add");
+    if (!m) return NULL;
+    if (!slots || nslots == 0 || (uintptr_t)slots % 8) {
+        tri__error(TRI_EINVAL, "tri_root_add", "slots is NULL or not 8-byte aligned, or nslots is 0");
+        return NULL;
+    }
+    tri_root *root = tri__fixalloc_get(&m->heap->fix_small);
+    if (!root) {
+        tri__error(TRI_ENOMEM, "tri_root_add", "no memory for the range");
+        return NULL;
+    }
+    *root = (tri_root){.heap = m->heap, .slots = slots, .nslots = nslots, .enc = enc ? *enc : plain};
+    for (size_t i = 0; i < nslots; i++) shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
+    tri__lock_acquire(&m->heap->roots.lock);
+    root->next = m->heap->roots.ranges;
+    if (root->next) root->next->prev = root;
+    m->heap->roots.ranges = root;
+    m->heap->roots.nslots += nslots;
+    tri__lock_release(&m->heap->roots.lock);
+    return root;
+}
+
+void tri_root_remove(tri_thread *thread, tri_root *root) {
+    struct mutator *m = tri__mutator_check(thread, "tri_root_remove");
+    if (!m || !root) return;
+    for (size_t i = 0; i < root->nslots; i++) shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
+    tri__lock_acquire(&m->heap->roots.lock); /* no scanner is in it from here on */
+    if (root->prev)
+        root->prev->next = root->next;
+    else
+        m->heap->roots.ranges = root->next;
+    if (root->next) root->next->prev = root->prev;
+    m->heap->roots.nslots -= root->nslots;
+    tri__lock_release(&m->heap->roots.lock);
+    tri__fixalloc_put(&m->heap->fix_small, root);
+}
+
+/* ---- persistent handles -------------------------------------------------------------------------------------- */
+
+tri_handle tri_global(tri_thread *thread, void *obj) {
+    struct mutator *m = tri__mutator_check(thread, "tri_global");
+    if (!m) return NULL;
+    struct roots *roots = &m->heap->roots;
+    shade_root_word(m, (tri_word)(uintptr_t)obj, &plain);
+    tri__lock_acquire(&roots->lock);
+    struct tri_ref *ref = roots->free_handles;
+    if (ref) {
+        roots->free_handles = (struct tri_ref *)(uintptr_t)(atomic_load_relaxed(&ref->word) & ~1ull); /* under the lock */
+    } else {
+        struct handle_block *block = roots->handles;
+        if (!block || block->nused == HANDLE_BLOCK_SLOTS) {
+            block = tri__fixalloc_get(&m->heap->fix_block);
+            if (!block) {
+                tri__lock_release(&roots->lock);
+                tri__error(TRI_ENOMEM, "tri_global", "no memory for another block of handles");
+                return NULL;
+            }
+            block->nused = 0;
+            block->next = roots->handles;
+            roots->handles = block;
+        }
+        ref = &block->slots[block->nused++];
+    }
+    atomic_store_release(&ref->word, (tri_word)(uintptr_t)obj); /* pairs with tri_deref and the root scanner */
+    tri__lock_release(&roots->lock);
+    return ref;
+}
+
+static bool handle_is_free(tri_handle handle) {
+    return (atomic_load_relaxed(&handle->word) & 1) != 0; /* I-ROOT1 */
+}
+
+void tri_global_set(tri_thread *thread, tri_handle handle, void *obj) {
+    struct mutator *m = tri__mutator_check(thread, "tri_global_set");
+    if (!m || !handle) return;
+    if (handle_is_free(handle)) {
+        tri__report(m->heap, "tri_global_set", "the handle has been freed");
+        return;
+    }
+    shade_root_word(m, atomic_load_acquire(&handle->word), &plain); /* pairs with other threads' sets */
+    if (m->grey_stack) shade_root_word(m, (tri_word)(uintptr_t)obj, &plain);
+    atomic_store_release(&handle->word, (tri_word)(uintptr_t)obj); /* pairs with tri_deref and the root scanner */
+}
+
+void tri_global_free(tri_thread *thread, tri_handle handle) {
+    struct mutator *m = tri__mutator_check(thread, "tri_global_free");
+    if (!m || !handle) return;
+    struct roots *roots = &m->heap->roots;
+    shade_root_word(m, handle_is_free(handle) ? 0 : atomic_load_acquire(&handle->word), &plain);
+    tri__lock_acquire(&roots->lock);
+    bool freed_before = handle_is_free(handle);
+    if (!freed_before) {
+        atomic_store_release(&handle->word, (tri_word)(uintptr_t)roots->free_handles | 1); /* I-ROOT1 */
+        roots->free_handles = handle;
+    }
+    tri__lock_release(&roots->lock);
+    if (freed_before) tri__report(m->heap, "tri_global_free", "the handle has been freed already");
+}
+
+/* ---- local handles ------------------------------------------------------------------------------------------- */
+
+uint32_t tri_scope_open(tri_thread *thread) {
+    struct mutator *m = tri__mutator_check(thread, "tri_scope_open");
+    return m ? m->nlocals : 0;
+}
+
+tri_handle tri_local(tri_thread *thread, void *obj) {
+    struct mutator *m = tri__mutator_check(thread, "tri_local");
+    if (!m) return NULL;
+    struct scope_block *block = m->scopes;
+    if (!block || block->n == SCOPE_BLOCK_SLOTS) {
+        block = tri__fixalloc_get(&m->heap->fix_block);
+        if (!block) {
+            tri__error(TRI_ENOMEM, "tri_local", "no memory for another block of handles");
+            return NULL;
+        }
+        block->prev = m->scopes;
+        block->n = 0;
+        m->scopes = block;
+    }
+    struct tri_ref *ref = &block->slots[block->n++];
+    m->nlocals++;
+    atomic_store_relaxed(&ref->word, (tri_word)(uintptr_t)obj); /* own stack: no barrier */
+    return ref;
+}
+
+void tri_scope_close(tri_thread *thread, uint32_t mark) {
+    struct mutator *m = tri__mutator_check(thread, "tri_scope_close");
+    if (!m) return;
+    if (mark > m->nlocals) {
+        tri__report(m->heap, "tri_scope_close", "the mark %u is of a scope that is closed already", mark);
+        return;
+    }
+    while (m->nlocals > mark) {
+        struct scope_block *block = m->scopes;
+        size_t n = min_size(block->n, m->nlocals - mark);
+        block->n -= n;
+        m->nlocals -= (uint32_t)n;
+        if (block->n == 0) {
+            m->scopes = block->prev;
+            tri__fixalloc_put(&m->heap->fix_block, block);
+        }
+    }
+}
+
+/* ---- scanners ------------------------------------------------------------------------------------------------ */
+
+tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void *), void *arg) {
+    struct mutator *m = tri__mutator_check(thread, "tri_scanner_add");
+    if (!m) return NULL;
+    tri_scanner *s = fn ? tri__fixalloc_get(&m->heap->fix_small) : NULL;
+    if (!s) {
+        tri__error(fn ? TRI_ENOMEM : TRI_EINVAL, "tri_scanner_add", fn ? "no memory" : "fn is NULL");
+        return NULL;
+    }
+    *s = (tri_scanner){.next = m->scanners, .fn = fn, .arg = arg};
+    if (s->next) s->next->prev = s;
+    m->scanners = s;
+    return s;
+}
+
+/* What it visits leaves the roots: shaded like a removed range (R17), by one last call. */
+void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
+    struct mutator *m = tri__mutator_check(thread, "tri_scanner_remove");
+    if (!m || !scanner) return;
+    if (m->armed) {
+        struct tri_visitor visitor = {&m->marker, NULL, 0, false};
+        scanner->fn(&visitor, scanner->arg);
+        m->marker.worked = true; /* candidates were queued */
+    }
+    if (scanner->prev)
+        scanner->prev->next = scanner->next;
+    else
+        m->scanners = scanner->next;
+    if (scanner->next) scanner->next->prev = scanner->prev;
+    tri__fixalloc_put(&m->heap->fix_small, scanner);
+}
+
+/* ---- the collector's part ------------------------------------------------------------------------------------ */
+
+void tri__roots_scan(tri_heap *heap, struct marker *mk) {
+    struct roots *roots = &heap->roots;
+    tri__lock_acquire(&roots->lock);
+    for (struct tri_root *r = roots->ranges; r; r = r->next)
+        for (size_t i = 0; i < r->nslots; i++) {
+            uintptr_t ref = enc_decode(&r->enc, atomic_load_acquire(&r->slots[i])); /* pairs with tri_root_store */
+            if (ref) tri__marker_candidate(mk, ref);
+        }
+    for (struct handle_block *b = roots->handles; b; b = b->next)
+        for (size_t i = 0; i < b->nused; i++) {
+            tri_word w = atomic_load_acquire(&b->slots[i].word); /* pairs with tri_global_set */
+            if (w && !(w & 1)) tri__marker_candidate(mk, (uintptr_t)w);
+        }
+    tri__lock_release(&roots->lock);
+}

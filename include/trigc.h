@@ -1,0 +1,469 @@
+/* trigc.h - the whole contract of trigc, a concurrent garbage-collected heap for C.
+ *
+ * In one paragraph: create a heap, attach each thread that uses it, describe your objects with `tri_type`
+ * descriptors, allocate with `tri_new`, store references with `tri_store`, keep what you need reachable from a root
+ * (the native stack by default, frames, VM stacks, global slots or handles), and call `tri_poll` in loops that do not
+ * allocate. Marking and sweeping happen beside your threads; no call stops them all.
+ *
+ * Conventions, which hold wherever a comment does not say otherwise:
+ *  - A `tri_thread *` may be used only by the thread that attached it. "Any attached thread" means: with its own one.
+ *  - Sizes are bytes, times nanoseconds, unless the name says otherwise (`npages`, `percent`).
+ *  - Calls return TRI_OK (0) or a negative `tri_err`; allocation returns NULL. `tri_last_error()` then says which call
+ *    it was, what was wrong and what to do. A call that fails changes nothing.
+ *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
+ *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
+ *  - References are kept by roots and by objects that roots reach, and by nothing else: a reference that sits only in
+ *    malloc'd memory, a C queue or another heap keeps nothing alive. Use a handle (`tri_global`) to hand one over.
+ */
+#ifndef TRIGC_H
+#define TRIGC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <trigc/version.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define TRI_API __attribute__((visibility("default")))
+#else
+#error "trigc needs the __atomic builtins of gcc or clang"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Basic types
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct tri_heap tri_heap;         /* one collected heap; heaps share nothing */
+typedef struct tri_thread tri_thread;     /* one thread's attachment to one heap */
+typedef struct tri_visitor tri_visitor;   /* handed to trace and root callbacks */
+typedef struct tri_vmstack tri_vmstack;   /* a registered value stack */
+typedef struct tri_root tri_root;         /* a registered range of global slots */
+typedef struct tri_scanner tri_scanner;   /* a registered root callback */
+typedef struct tri_ref *tri_handle;       /* a local or a persistent handle; NULL is no handle */
+
+/* A slot as it lies in memory: a plain pointer or an encoded value. May alias any type, so a `struct foo *` field can
+ * be read as one. */
+typedef uint64_t __attribute__((__may_alias__)) tri_word;
+
+/* Every status code with the sentence that tri_strerror returns for it. */
+#define TRI_ERRORS(X)                                                          \
+    X(TRI_OK, 0, "success")                                                    \
+    X(TRI_EINVAL, -1, "an argument is not valid")                              \
+    X(TRI_ENOMEM, -2, "memory could not be had from the system")               \
+    X(TRI_ELIMIT, -3, "a limit of the heap or of the library is reached")      \
+    X(TRI_ESTATE, -4, "the call is not allowed in this state")                 \
+    X(TRI_EABI, -5, "the header and the library do not belong together")       \
+    X(TRI_EUNATTACHED, -6, "the calling thread is not attached to the heap")   \
+    X(TRI_EBUSY, -7, "threads are still attached or objects still registered") \
+    X(TRI_ETYPE, -8, "the type descriptor contradicts itself")                 \
+    X(TRI_ETIMEDOUT, -9, "a thread did not reach a safepoint in time")
+
+#define TRI__ENUM(name, value, text) name = value,
+typedef enum tri_err { TRI_ERRORS(TRI__ENUM) TRI__ERR_LAST = -100 } tri_err;
+#undef TRI__ENUM
+
+/* The constant sentence for a status code; never NULL. Any thread, attached or not. */
+TRI_API const char *tri_strerror(int err);
+
+/* The calling thread's last error in words: call, cause, remedy. An empty string before the first one. The text stays
+ * valid until the thread's next failing call. Any thread. */
+TRI_API const char *tri_last_error(void);
+
+/* The version of the library that is linked, as TRI_VERSION_STRING has it for the header. Any thread. */
+TRI_API const char *tri_version(void);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Heaps
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* Kinds of event that the host's hook is told. */
+enum {
+    TRI_EVENT_CYCLE_END = 1,    /* a collection is complete but for its sweep */
+    TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ns */
+};
+
+/* One event. Valid during the hook only. */
+typedef struct tri_event {
+    uint32_t struct_size;      /* sizeof(tri_event) in the library */
+    uint32_t kind;             /* TRI_EVENT_* */
+    uint64_t cycle;            /* number of the cycle, from 1 */
+    const char *reason;        /* what started it: "trigger", "forced", "limit", "stress" */
+    size_t live_before_bytes;  /* allocated when the cycle was triggered */
+    size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
+    size_t goal_bytes;         /* the size at which the next cycle should be complete */
+    uint64_t cycle_ns;         /* arm to retire */
+    uint64_t mark_ns;          /* the part of it spent tracing */
+    uint64_t worst_pause_ns;   /* longest stretch for which one mutator was kept from running in this cycle */
+    uint64_t assist_ns;        /* time that mutators spent on assists, together */
+    uint32_t flush_rounds;     /* rounds of H4 that were needed */
+    uint32_t nthreads;         /* attached threads */
+    uint64_t silent_ns;        /* SILENT_THREAD: how long */
+    uint64_t silent_thread_id; /* SILENT_THREAD: the system's thread id */
+} tri_event;
+
+/* Flags of a heap. */
+enum {
+    TRI_HEAP_PRECISE = 1u << 0,  /* native stacks are not scanned; every reference must be in a precise root */
+    TRI_HEAP_NO_CYCLES = 1u << 1 /* collect only when tri_collect asks (the `none` of comparisons) */
+};
+
+/* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
+typedef struct tri_config {
+    uint32_t struct_size;        /* set by tri_config_init */
+    uint32_t flags;              /* TRI_HEAP_* */
+    size_t reserve_bytes;        /* address range to reserve; 0: chosen from the machine's memory and limits */
+    size_t hard_limit_bytes;     /* committed heap never exceeds it; 0: the reservation */
+    size_t soft_limit_bytes;     /* cycles work towards staying below it; 0: none */
+    size_t min_heap_bytes;       /* no cycle is triggered below this size; default 4 MiB */
+    uint32_t growth_percent;     /* goal = live + (live + roots) * growth_percent / 100; default 100 */
+    uint32_t silent_after_ms;    /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
+    uint64_t wait_limit_ms;      /* bound of each wait for a cycle (forced, or at the hard limit); default 10000 */
+    /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
+     * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
+    int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
+    /* Told of events, on a collector thread or the thread that noticed. May not call into the heap but tri_stats_get. */
+    void (*event)(const tri_event *event, void *user);
+    /* Told in words of misuse and of what the checking modes find. NULL: standard error. Any thread. */
+    void (*report)(const char *message, void *user);
+    void *user; /* handed to the hooks */
+} tri_config;
+
+/* Fills `config` with the defaults. Any thread. */
+TRI_API void tri_config_init(tri_config *config);
+
+/* Creates a heap and starts its collector thread. `config` may be NULL for the defaults. Environment: TRI_TRACE=1
+ * prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is applied as by tri_heap_set. Any thread.
+ * Fails with TRI_EINVAL, TRI_ENOMEM, TRI_EABI. */
+static inline int tri_heap_create(const tri_config *config, tri_heap **out);
+
+/* Ends the heap: joins its collector, unmaps everything. TRI_EBUSY while a thread is attached. Any thread, not
+ * concurrently with another call on the same heap. */
+TRI_API int tri_heap_destroy(tri_heap *heap);
+
+/* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=...", "soft_limit_bytes=...",
+ * "min_heap_bytes=...", "cycles=on|off", and in builds with checks the switches of docs/design.md section "Correct
+ * first": "stress.collect=N" (a cycle at every N-th allocation slow path), "stress.delay=N" (random delays of up to N
+ * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path),
+ * "checkmark=1", "poison=1", "verify=1". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Threads
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* Flags of an attachment. */
+enum {
+    TRI_ATTACH_PRECISE = 1u << 0 /* this thread's native stack is not scanned */
+};
+
+/* Attaches the calling thread to a heap. A thread that ends is detached by itself. May be called in mid-cycle.
+ * TRI_ESTATE when it is attached already, TRI_ENOMEM. SAFEPOINT for the thread's other heaps. */
+TRI_API int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out);
+
+/* Detaches the calling thread: its roots, frames, local handles and stacks are gone; references it still holds in C
+ * variables keep nothing alive. SAFEPOINT. TRI_ESTATE inside tri_blocking or with a stack still registered as running. */
+TRI_API int tri_detach(tri_thread *thread);
+
+/* The calling thread's attachment to `heap`, or, when there is none, a static sentinel: every call made with it is
+ * refused with TRI_EUNATTACHED (or NULL, or nothing stored) and a report that names the call. Never NULL. Any thread. */
+TRI_API tri_thread *tri_self(tri_heap *heap);
+
+/* The heap of an attachment. The thread itself. */
+TRI_API tri_heap *tri_thread_heap(tri_thread *thread);
+
+/* SAFEPOINT, and nothing else: one load when nothing is asked. Call it in every loop that neither allocates nor ends
+ * soon. A thread that does not delays the end of a cycle, not the other threads. */
+static inline void tri_poll(tri_thread *thread);
+
+/* Runs fn(arg) as a blocking region: the collector need not wait for this thread, in any heap that it is attached to.
+ * Use it around system calls that wait, long computations without safepoints, and waiting for other threads or locks.
+ * fn may not touch references, frames, stacks or handles, may not call trigc (but tri_callin), and must return: no
+ * longjmp across. `arg` is kept as a root if it is a reference. Returns fn's value. SAFEPOINT before and after.
+ * `arg` and the value returned are scanned conservatively for the duration. */
+TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
+
+/* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. SAFEPOINT.
+ * NULL with TRI_ESTATE when the thread is not in a blocking region. */
+TRI_API void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Types
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* How an encoded value names an object: it does if (w & mask) == tag and bit (w & 63) of `tags` is set; the address
+ * is then w & ptr_mask. NaN boxing: {0xfffc000000000000, 0xfffc000000000000, ~0, 0x0000ffffffffffff}. Low-bit tags
+ * where tag 1 and 3 of two bits are references: {0, 0, every bit k with (k & 3) in {1, 3}, ~3}. */
+typedef struct tri_enc {
+    uint64_t mask, tag, tags, ptr_mask;
+} tri_enc;
+
+/* One kind of slot in an object: as a bitmap (bit i: word i), as byte offsets, or both. All zero: none. */
+typedef struct tri_slots {
+    const uint64_t *bitmap;   /* bit i of word i/64: the word at byte 8*i is such a slot */
+    uint32_t nbits;           /* bits in `bitmap` */
+    uint32_t noffsets;        /* entries in `offsets` */
+    const uint32_t *offsets;  /* byte offsets, each a multiple of 8 */
+} tri_slots;
+
+/* Custom tracing, the last resort: visit every slot of obj from position `from` on, stop after about `budget` slots
+ * and return the position to go on with, or 0 when all are visited. Runs on any thread while mutators write the
+ * object: read slots through tri_visit only; no lock, no allocation, no trigc call but tri_visit*. Removing a slot
+ * from what it visits is a deletion: tri_clear it first (rule R11). */
+typedef size_t (*tri_trace_fn)(tri_visitor *visitor, void *obj, size_t from, size_t budget);
+
+enum {
+    TRI_TYPE_LEAF = 1u << 0 /* no slots: never scanned, and not zeroed unless TRI_TYPE_ZEROED is set too */,
+    TRI_TYPE_ZEROED = 1u << 1
+};
+
+/* A type descriptor: a static object, registered by its first use. One descriptor may serve many heaps. */
+typedef struct tri_type {
+    uint32_t struct_size;  /* sizeof(tri_type) */
+    uint32_t layout;       /* the library's: first layout number, 0 before registration */
+    const char *name;      /* for messages; not NULL */
+    size_t size;           /* bytes of the object, or of the part before its elements */
+    size_t elem_size;      /* bytes of one trailing element; 0: no elements */
+    uint32_t align;        /* 8 or 16; 0: 8 */
+    uint32_t flags;        /* TRI_TYPE_* */
+    const tri_enc *enc;    /* how `values` and `maybes` are decoded; NULL: a plain pointer */
+    tri_slots pointers;    /* words that are NULL, a pointer to or into an object, or a pointer outside the heap */
+    tri_slots values;      /* words decoded by `enc` */
+    tri_slots maybes;      /* words that may be a reference or any bits: validated like a conservative word */
+    tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
+    tri_trace_fn trace;    /* NULL, or custom tracing instead of the slots */
+} tri_type;
+
+/* What a descriptor says of its objects, in the terms of Go's _type. */
+typedef struct tri_type_data {
+    uint32_t struct_size;    /* set before the call: sizeof(tri_type_data) */
+    uint32_t layout;         /* process-wide number */
+    const char *name;
+    size_t size, ptrdata;    /* bytes; bytes up to and with the last slot of the fixed part */
+    uint32_t align, kind;    /* kind: 0 struct, 1 array, 2 leaf, 3 traced */
+    uint64_t hash;           /* of name, size and slots */
+    const uint64_t *gcdata;  /* bitmap of all slots of the fixed part, of any kind */
+    uint32_t gcdata_nbits;   /* ptrdata / 8 */
+} tri_type_data;
+
+/* Checks and registers a descriptor ahead of its first use. TRI_ETYPE (tri_last_error names the field and the reason)
+ * or TRI_ELIMIT (65,000 layout numbers; an array type takes one for each size class). Any thread. */
+TRI_API int tri_type_register(tri_type *type);
+
+/* Describes a descriptor, registering it if needed. Any thread. */
+TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
+
+/* Declares `static tri_type name` for struct T whose pointer slots are the fields listed (1 to 16 of them):
+ *     TRI_TYPE(node_type, struct node, left, right); */
+#define TRI_TYPE(name_, T, ...)                                                     \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)};         \
+    static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, 0, TRI__LIST(name_##_slots), TRI__NONE, TRI__NONE)
+
+/* The same for fields that hold values encoded as *enc says. */
+#define TRI_VALUE_TYPE(name_, T, enc_, ...)                                         \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)};         \
+    static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, enc_, TRI__NONE, TRI__LIST(name_##_slots), TRI__NONE)
+
+/* A struct without references: never scanned. Zeroed like any other. */
+#define TRI_LEAF_TYPE(name_, T)                                                     \
+    static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, TRI_TYPE_LEAF | TRI_TYPE_ZEROED, 0, TRI__NONE, TRI__NONE, TRI__NONE)
+
+/* An array of plain pointers after a header of header_bytes bytes without references (0 is allowed). */
+#define TRI_POINTER_ARRAY_TYPE(name_, header_bytes_)                                \
+    static const uint32_t name_##_slots[] = {0};                                    \
+    static tri_type name_ = TRI__TYPE_INIT(#name_, header_bytes_, 8, 0, 0, TRI__NONE, TRI__NONE, TRI__LIST(name_##_slots))
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Allocation. SAFEPOINT, all of them. Zeroed memory (but for leaf types without TRI_TYPE_ZEROED), 16-byte aligned
+ * from 16 bytes up. NULL when memory cannot be had, after the host's hook; tri_last_error says why.
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* A new object of the type (of its fixed part, when it has elements). Any attached thread. */
+static inline void *tri_new(tri_thread *thread, tri_type *type);
+
+/* A new object with n trailing elements. NULL also when the size overflows. Any attached thread. */
+TRI_API void *tri_new_n(tri_thread *thread, tri_type *type, size_t n);
+
+/* size_bytes of memory without references, not zeroed. Any attached thread. */
+TRI_API void *tri_new_bytes(tri_thread *thread, size_t size_bytes);
+
+/* Bytes that the object really has (its slot), from the pointer to its start or its interior; 0 when it names no
+ * object. The marker's idea of an array's length is (this - type.size) / type.elem_size. Any attached thread. */
+TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
+
+/* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
+ * than before. Any attached thread. */
+TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Stores and loads. Never safepoints. `obj` is the object that the slot lies in; `slot` the address of its field.
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* The first store to a slot of an object that no other thread has seen, before the thread's next safepoint: no
+ * barrier. */
+static inline void tri_init(tri_thread *thread, void *obj, void *slot, const void *ref);
+static inline void tri_init_value(tri_thread *thread, void *obj, void *slot, tri_word value);
+
+/* Every other store of a reference, NULL included. A release store with the write barrier. */
+static inline void tri_store(tri_thread *thread, void *obj, void *slot, const void *ref);
+static inline void tri_store_value(tri_thread *thread, void *obj, void *slot, tri_word value);
+
+/* Acquire load of a slot that other threads may write. Slots that only this thread writes may be read plainly. */
+static inline void *tri_load(const void *slot);
+static inline tri_word tri_load_value(const void *slot);
+
+/* Atomic exchange and compare-and-swap (sequentially consistent) with the barrier. tri_cas returns whether it stored,
+ * and writes what it found to *expected when it did not. */
+TRI_API tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value);
+TRI_API bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_word value);
+
+/* memmove of n slots into `obj`, and clearing of n slots, word by word, each with the barrier. The ranges may overlap. */
+TRI_API void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots);
+TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Roots
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* A frame of precise local slots, on the C stack of its thread; pushed and popped in order. No barrier. */
+typedef struct tri_frame {
+    struct tri_frame *prev;
+    size_t nslots;
+    void **slots;
+} tri_frame;
+
+/* Declares `void *name[n]`, all NULL, as a pushed frame; leave with TRI_POP(thread, name). */
+#define TRI_LOCALS(thread_, name_, n_)          \
+    void *name_[n_] = {0};                      \
+    tri_frame name_##_frame = {0, (n_), name_}; \
+    tri_frame_push((thread_), &name_##_frame)
+#define TRI_POP(thread_, name_) tri_frame_pop((thread_), &name_##_frame)
+
+/* Pushes and pops a frame. Popping out of order is reported in checked builds; popping to an older frame (after a
+ * longjmp) is allowed. The thread itself. */
+static inline void tri_frame_push(tri_thread *thread, tri_frame *frame);
+static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame);
+
+/* Local handles: slots that live until their scope is closed. tri_scope_open returns a mark; tri_scope_close frees
+ * every local handle made since, also those of inner scopes (so a mark can be restored after a longjmp). The thread
+ * itself. tri_local returns NULL without memory. */
+TRI_API uint32_t tri_scope_open(tri_thread *thread);
+TRI_API tri_handle tri_local(tri_thread *thread, void *obj);
+TRI_API void tri_scope_close(tri_thread *thread, uint32_t mark);
+
+/* Persistent handles: roots that any thread may make, read, change and free. tri_global returns NULL without memory.
+ * Not a safepoint. Any attached thread. */
+TRI_API tri_handle tri_global(tri_thread *thread, void *obj);
+TRI_API void tri_global_set(tri_thread *thread, tri_handle handle, void *obj);
+TRI_API void tri_global_free(tri_thread *thread, tri_handle handle);
+
+/* What a handle (local or persistent) names. */
+static inline void *tri_deref(tri_handle handle);
+
+/* Registers nslots global slots (static or malloc'd memory) as roots. Written only through tri_root_store. `enc` NULL:
+ * plain pointers. NULL without memory (TRI_ENOMEM) or for a range that is not 8-byte aligned (TRI_EINVAL). Any
+ * attached thread. */
+TRI_API tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri_enc *enc);
+
+/* Takes a range back; when it returns no collector reads the slots. Any attached thread. */
+TRI_API void tri_root_remove(tri_thread *thread, tri_root *root);
+
+/* Stores into a slot of a registered range. Any attached thread; a release store with the barrier. */
+static inline void tri_root_store(tri_thread *thread, tri_root *root, void *slot, const void *ref);
+static inline void tri_root_store_value(tri_thread *thread, tri_root *root, void *slot, tri_word value);
+
+/* Registers a value stack of the calling thread: words from `base` up to, not with, the pointer that lies at
+ * `top_address` (the host's own `Value *sp` variable), written without a barrier by their owner and scanned at its
+ * safepoints; the host writes its top back before each. NULL: TRI_ENOMEM, TRI_EINVAL. The stack starts running. */
+TRI_API tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_address, const tri_enc *enc);
+
+/* Moves a stack to a new base (after growing it), between two safepoints. Owner. */
+TRI_API void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const void *top_address);
+
+/* Forgets a stack that the thread runs, or that is suspended. */
+TRI_API void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack);
+
+/* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed, unless `owner_obj`'s type
+ * traces it. Resume: it is the calling thread's. Touch: before the calling thread reads or writes a slot of a
+ * suspended stack (an open upvalue, a resume argument). TRI_ESTATE when the stack is in another state. */
+TRI_API int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack);
+TRI_API int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack);
+TRI_API int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack);
+
+/* Registers a callback that visits roots of the calling thread, in its scan handshake, on its own thread or, while it
+ * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM. */
+TRI_API tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void *), void *arg);
+TRI_API void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner);
+
+/* For trace and root callbacks: visits n slots from `slots` on: plain pointers, or values under `enc`. */
+TRI_API void tri_visit(tri_visitor *visitor, const void *slots, size_t n);
+TRI_API void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n, const tri_enc *enc);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Control and insight
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* Waits for one whole cycle that begins after the call (as a blocking region), and for its sweep. What was garbage
+ * before is gone then. TRI_ETIMEDOUT after wait_limit_ms. SAFEPOINT. Any attached thread. */
+TRI_API int tri_collect(tri_thread *thread);
+
+/* Returns free pages to the system now. The number of bytes that went. Any attached thread; not a safepoint. */
+TRI_API size_t tri_trim(tri_heap *heap);
+
+/* Counters of a heap. All are cheap to read, and consistent within one cycle. */
+typedef struct tri_stats {
+    uint32_t struct_size;      /* set before the call: sizeof(tri_stats) */
+    uint32_t nthreads;         /* attached now */
+    uint64_t cycles;           /* completed */
+    size_t live_bytes;         /* marked by the last cycle */
+    size_t heap_bytes;         /* live_bytes with what was allocated since (whole holes) */
+    size_t goal_bytes;         /* where the next cycle should be complete */
+    size_t trigger_bytes;      /* where it will start */
+    size_t committed_bytes;    /* pages in spans */
+    size_t free_bytes;         /* pages free but still resident */
+    size_t reserved_bytes;     /* the address range */
+    size_t metadata_bytes;     /* side tables and fixed-size metadata that is in use */
+    size_t external_bytes;     /* told by tri_external */
+    uint64_t allocated_bytes;  /* ever, by whole holes and large objects */
+    uint64_t returned_bytes;   /* to the system, ever */
+    uint64_t mark_ns;          /* time spent tracing by the collector, ever */
+    uint64_t assist_ns;        /* by mutators */
+    uint64_t sweep_ns;         /* by the collector */
+    uint64_t worst_pause_ns;   /* longest that a mutator was kept from running, ever */
+    uint64_t handshakes;       /* steps answered */
+    uint64_t marked_objects;   /* ever */
+    uint64_t swept_spans;      /* ever */
+} tri_stats;
+TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
+
+/* What kept a mutator from running. */
+enum { TRI_PAUSE_HANDSHAKE = 0, TRI_PAUSE_SCAN, TRI_PAUSE_ASSIST, TRI_PAUSE_SWEEP, TRI_PAUSE_WAIT, TRI_PAUSE_KINDS };
+
+/* Histogram of one kind of pause since the heap was made: buckets[i] counts pauses of less than 2^i ns (and at least
+ * half of that). Returns the number of buckets written (at most n), or TRI_EINVAL. Any thread. */
+TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n);
+
+/* The object that an address lies in (interior too) and its type (NULL for untyped bytes), or NULL: nothing is
+ * allocated there, it is unreachable and about to be freed, or it is not in this heap. The result is a reference:
+ * root it before the next safepoint. Any attached thread. */
+TRI_API void *tri_find(tri_thread *thread, const void *address, const tri_type **type);
+
+/* Calls fn for every object that is marked or was allocated since the last mark, as of now; objects allocated meanwhile may or may not
+ * be seen. fn may not call trigc. Returns their number. SAFEPOINT before. Any attached thread; not during a cycle: it
+ * waits for the end of one. */
+TRI_API size_t tri_walk(tri_thread *thread, void (*fn)(void *obj, const tri_type *type, size_t size_bytes, void *arg),
+                        void *arg);
+
+/* Checks every span, bit, list and counter of the heap against each other, with the other threads stopped meanwhile.
+ * The number of contradictions, each of them reported. SAFEPOINT. Any attached thread. */
+TRI_API int tri_verify(tri_thread *thread);
+
+#include <trigc/inline.h>
+
+#ifdef __cplusplus
+}
+#endif
+#endif
