@@ -236,7 +236,7 @@ TEST(lock, try_fails_on_a_held_lock) {
 }
 
 TEST(lock, a_wait_times_out) {
-    static const uint64_t timeouts_ns[] = {0, 1, 999999, 30000000};
+    static const uint64_t timeouts_ns[] = {0, 1, 999999, 30000000, 1010000000};
     struct lock lock;
     struct cond cond;
     tri__lock_init(&lock, RANK_CYCLE, "cycle");
