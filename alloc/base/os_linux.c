@@ -166,12 +166,13 @@ static size_t container_limit_bytes(void) {
         }
         *group++ = '\0';
         controllers++;
+        size_t limit = SIZE_MAX;
         if (controllers[0] == '\0') {
-            lowest = min_size(lowest, limit_along("/sys/fs/cgroup", group, strlen(group), "/memory.max"));
+            limit = limit_along("/sys/fs/cgroup", group, strlen(group), "/memory.max");
         } else if (strcmp(controllers, "memory") == 0) {
-            lowest =
-                min_size(lowest, limit_along("/sys/fs/cgroup/memory", group, strlen(group), "/memory.limit_in_bytes"));
+            limit = limit_along("/sys/fs/cgroup/memory", group, strlen(group), "/memory.limit_in_bytes");
         }
+        lowest = min_size(lowest, limit);
     }
     return lowest;
 }
