@@ -25,6 +25,7 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     bool dirty;
     struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
     if (!span) return NULL;
+    atomic_add_relaxed(&mem->building_pages, npages); /* for verify, which stops every thread */
     uintptr_t addr = space_page_addr(&mem->space, first);
     if (dirty && (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)))
         zero_in_pieces(mem, mutator, addr, npages << PAGE_SHIFT); /* the tail too: arrays are scanned to their capacity */
@@ -41,6 +42,7 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     atomic_store_relaxed(&span->place, SPAN_LISTED);
     tri__span_list_push(&mem->large[*gen & 1], span);
     tri__lock_release(&mem->large_lock);
+    atomic_sub_relaxed(&mem->building_pages, npages);
     *npages_out = npages;
     return (void *)addr;
 }

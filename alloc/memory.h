@@ -62,6 +62,7 @@ struct memory {
     struct span_list large[2];         /* by gen & 1 [large_lock] */
     size_t limit_pages;                /* hard limit [atomic] */
     size_t used_pages;                 /* in spans [atomic] */
+    size_t building_pages;             /* of those, in large objects under construction (R12) [atomic] */
     size_t used_peak_pages;            /* [atomic, approximate] */
     uint64_t swept_spans;              /* [atomic] */
 };

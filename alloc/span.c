@@ -186,6 +186,8 @@ void tri__span_take_hole(struct space *space, struct span *span, uint32_t first,
     uintptr_t addr = span_slot_addr(space, span, first);
     if (span->dirty && (!(span->flags & SPAN_LEAF) || (span->flags & SPAN_ZEROED)))
         memset((void *)addr, 0, nslots * span->slot_bytes); /* I-SPAN5 */
+    else if (!span->dirty) /* fresh pages: a first touch that writes, or a read before the write faults twice */
+        for (uintptr_t p = align_up(addr, 4096); p < addr + nslots * span->slot_bytes; p += 4096) *(uint64_t *)p = 0;
     if (span->kind == PAGE_MIXED)
         for (uint32_t i = 0; i < nslots; i++) /* scan nothing until the layout is stored (R15) */
             atomic_store_relaxed(&space->layouts[(addr + i * span->slot_bytes - space->base) >> LAYOUT_SHIFT], 0);

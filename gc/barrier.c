@@ -68,10 +68,12 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
 /* How the slots of an object are read: found once for each armed store. */
 struct slot_reader {
     const struct type_desc *desc;
-    uintptr_t start;
+    uintptr_t start;          /* of the object */
+    enum slot_kind uniform;   /* of every slot of it, or SLOT_NONE */
 };
 
 static enum slot_kind kind_of(const struct slot_reader *reader, const void *slot) {
+    if (TRI_CHECKS == 0 && reader->uniform != SLOT_NONE) return reader->uniform;
     return reader->desc ? tri__type_slot_kind(reader->desc, (uintptr_t)slot - reader->start) : SLOT_NONE;
 }
 
@@ -79,14 +81,21 @@ static enum slot_kind kind_of(const struct slot_reader *reader, const void *slot
 static bool find_owner(struct mutator *m, const char *call, void *obj, const void *slot, struct slot_reader *reader) {
     struct space *space = &m->heap->mem.space;
     struct slot found;
+    if (TRI_CHECKS == 0 && space_contains(space, (uintptr_t)obj)) { /* the short way: one load of the page's entry */
+        uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
+        const struct layout *layout = &tri__layouts[shape_layout(shape)];
+        if (TRI_LIKELY(layout->uniform != SLOT_NONE && shape_kind(shape) != PAGE_MIXED)) {
+            *reader = (struct slot_reader){layout->desc, 0, (enum slot_kind)layout->uniform};
+            return true;
+        }
+    }
     if (TRI_UNLIKELY(!space_find_slot(space, (uintptr_t)obj, &found))) {
         tri__report(m->heap, call, "obj %p is not an object of this heap; pass the object that the slot lies in, and use "
                     "tri_root_store for root ranges", obj);
         return false;
     }
     uint32_t number = space_layout_of(space, &found);
-    reader->desc = tri__layouts[number].desc;
-    reader->start = found.addr;
+    *reader = (struct slot_reader){tri__layouts[number].desc, found.addr, (enum slot_kind)tri__layouts[number].uniform};
 #if TRI_CHECKS >= 1
     size_t offset = (uintptr_t)slot - found.addr;
     if ((uintptr_t)slot < found.addr || offset + 8 > tri__slot_bytes(space, &found))

@@ -257,6 +257,13 @@ static void sweep(tri_heap *heap) {
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
 
+static void verify_if_asked(tri_heap *heap) {
+    if (TRI_CHECKS == 0 || !atomic_load_relaxed(&heap->stress.verify)) return; /* a test's switch */
+    tri__world_stop(heap);
+    tri__verify(heap);
+    tri__world_start(heap);
+}
+
 /* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
 static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
     size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
@@ -309,6 +316,7 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     atomic_store_relaxed(&heap->triggered, 0);
     sweep(heap); /* model: M-SWEEP */
     phase_set(heap, PHASE_IDLE);
+    verify_if_asked(heap);
 
     atomic_add_relaxed(&heap->stats.cycles, 1);
     tri_event event = {sizeof event, TRI_EVENT_CYCLE_END, heap->cycle_number, reason, heap_before, live,

@@ -181,6 +181,8 @@ void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);
 /* stress.c */
 #if TRI_CHECKS >= 1
 void tri__stress_delay(tri_heap *heap);
+/* The end of a poll's slow path: a request for a cycle at every n-th; with stress.slow the next poll is slow again. */
+void tri__stress_poll(struct mutator *m);
 void tri__stress_drop_a_mark(tri_heap *heap);
 static inline bool heap_fault(tri_heap *heap, enum fault fault) {
     return TRI_UNLIKELY(atomic_load_relaxed(&heap->stress.fault) == (uint32_t)fault); /* a test's switch */
@@ -188,6 +190,9 @@ static inline bool heap_fault(tri_heap *heap, enum fault fault) {
 #else
 static inline void tri__stress_delay(tri_heap *heap) {
     (void)heap;
+}
+static inline void tri__stress_poll(struct mutator *m) {
+    (void)m;
 }
 static inline bool heap_fault(tri_heap *heap, enum fault fault) {
     (void)heap;

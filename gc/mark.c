@@ -7,7 +7,7 @@
 #include "gc/heap.h"
 
 /* How many entries are processed between two looks at the clock. */
-enum { ENTRIES_A_CLOCK = 32, TRACE_BUDGET = 4096 };
+enum { ENTRIES_A_CLOCK = 128, TRACE_BUDGET = 4096 };
 
 void tri__marker_init(struct marker *marker, tri_heap *heap) {
     *marker = (struct marker){.heap = heap, .space = &heap->mem.space};
@@ -181,7 +181,7 @@ static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t f
 }
 
 static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t addr, size_t from) {
-    struct tri_visitor visitor = {mk, d, 0, false};
+    struct tri_visitor visitor = {mk, d, 0};
     size_t next = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
     mk->scanned_bytes += visitor.nvisited * 8;
     if (next != 0) push_resume(mk, addr, next);

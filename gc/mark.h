@@ -34,7 +34,6 @@ struct tri_visitor {
     struct marker *marker;
     const struct type_desc *desc;   /* of the traced object, NULL for roots */
     size_t nvisited;
-    bool conservative;
 };
 
 void tri__marker_init(struct marker *marker, tri_heap *heap);

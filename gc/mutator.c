@@ -97,11 +97,6 @@ static __attribute__((noinline)) void with_registers_spilled(spilled_fn fn, stru
     __asm__ volatile("" ::: "memory");
 }
 
-static void answer_spilled(struct osthread *os, void *arg) {
-    (void)arg;
-    answer_all(os);
-}
-
 /* A world stop: park as a blocked thread until it is over. */
 static void park_while_stopped(struct mutator *m) {
     while (atomic_load_acquire(&m->heap->stopping)) { /* pairs with world_start */
@@ -132,7 +127,7 @@ void tri_poll_slow(tri_thread *thread) {
         return;
     }
     tri__safepoint(m);
-    tri__stress_delay(m->heap);
+    tri__stress_poll(m);
 }
 
 /* ---- blocking regions ---------------------------------------------------------------------------------------- */
@@ -413,7 +408,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
-    struct tri_visitor visitor = {mk, NULL, 0, false};
+    struct tri_visitor visitor = {mk, NULL, 0};
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 

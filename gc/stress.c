@@ -29,6 +29,14 @@ void tri__stress_delay(tri_heap *heap) {
         tri__os_yield();
 }
 
+void tri__stress_poll(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    tri__stress_delay(heap);
+    uint32_t every = atomic_load_relaxed(&heap->stress.collect_every); /* a test's switch */
+    if (every && ++m->nslow % every == 0) tri__cycle_request(heap, "stress");
+    if (atomic_load_relaxed(&heap->stress.slow)) atomic_store_release(&m->pub.request, 1); /* read by tri_poll */
+}
+
 /* FAULT_DROP_MARK: clears the mark of one marked object, as a bug would. */
 void tri__stress_drop_a_mark(tri_heap *heap) {
     struct space *space = &heap->mem.space;

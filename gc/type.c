@@ -154,9 +154,24 @@ static struct type_desc *compile(struct checker *c) {
     return desc;
 }
 
+static bool is_empty(const uint64_t *bits, uint32_t nwords) {
+    for (uint32_t i = 0; i < nwords; i += 64)
+        if (bits[i / 64]) return false;
+    return true;
+}
+
+/* The one kind that every slot has, for the barrier's short way; a traced type has none. */
+static enum slot_kind uniform_kind(const struct type_desc *d) {
+    bool p = is_empty(d->fixed.pointers, d->fixed.nwords) && is_empty(d->elem.pointers, d->elem.nwords);
+    bool v = is_empty(d->fixed.values, d->fixed.nwords) && is_empty(d->elem.values, d->elem.nwords);
+    bool m = is_empty(d->fixed.maybes, d->fixed.nwords) && is_empty(d->elem.maybes, d->elem.nwords);
+    if (d->type->trace || !m) return SLOT_NONE;
+    return !p && v ? SLOT_POINTER : p && !v ? SLOT_VALUE : SLOT_NONE;
+}
+
 static struct layout layout_of(const struct type_desc *desc) {
     const tri_type *t = desc->type;
-    struct layout l = {SCAN_GENERAL, 0, 0, desc};
+    struct layout l = {SCAN_GENERAL, (uint16_t)uniform_kind(desc), 0, 0, desc};
     bool no_fixed = desc->fixed.nwords == 0, no_elem = desc->elem.nwords == 0;
     bool plain = true;
     for (uint32_t i = 0; i < desc->fixed.nwords; i++)

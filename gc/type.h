@@ -51,7 +51,8 @@ struct type_desc {
 };
 
 struct layout {
-    uint32_t scan;                       /* enum scan_shape */
+    uint16_t scan;                       /* enum scan_shape */
+    uint16_t uniform;                    /* SLOT_POINTER or SLOT_VALUE when every slot is of that kind; else SLOT_NONE */
     uint32_t run_from;                   /* SCAN_RUN_*: byte where the words begin */
     uint64_t mask;                       /* SCAN_MASK */
     const struct type_desc *desc;        /* NULL for untyped bytes and for no layout */
