@@ -3,12 +3,11 @@
 
     exports.py list HEADER...                 the names, one on a line
     exports.py script OUT HEADER...           a linker version script
-    exports.py check [--allow-missing] --shared=SO --static=A HEADER...
-                                              do the built libraries agree?
+    exports.py check --shared=SO --static=A HEADER...   do the built libraries agree?
 
 What `check` holds (S1..S3):
   S1  every dynamic symbol that the shared library defines begins with tri_ and is declared with TRI_API;
-  S2  every declared one is defined (--allow-missing: say which are not, and go on);
+  S2  every declared one is defined;
   S3  every global symbol that the static library defines begins with tri_ (tri__ for the internal ones), except the
       sanitizers' and the compiler's own, which begin with two underscores or belong to their run-time objects.
 """
@@ -64,9 +63,9 @@ def defined_symbols(path, dynamic):
     return symbols
 
 
-def problems(names, shared, static, allow_missing):
-    """What is wrong, in sentences; and what is only missing yet."""
-    wrong, notes = [], []
+def problems(names, shared, static):
+    """What is wrong, in sentences."""
+    wrong = []
     exported = {name for _, name in shared if name != NODE}
     for name in sorted(exported):
         if not name.startswith("tri_"):
@@ -75,39 +74,32 @@ def problems(names, shared, static, allow_missing):
             wrong.append(f"the shared library exports {name}, which no public header declares with TRI_API")
     missing = sorted(names - exported)
     if missing:
-        text = f"declared but not exported: {', '.join(missing)}"
-        (notes if allow_missing else wrong).append(text)
+        wrong.append(f"declared with TRI_API but not exported: {', '.join(missing)}")
     for place, name in static:
         own_runtime = re.search(r"(ubsan_rt|compiler_rt|tsan)\S*\.o", place)
         if not name.startswith("tri_") and not name.startswith("__") and not own_runtime:
             wrong.append(f"{place} defines the global symbol {name}, which does not begin with tri_")
-    return wrong, notes
+    return wrong
 
 
 def check(arguments):
     shared = static = None
-    allow_missing = False
     headers = []
     for argument in arguments:
         if argument.startswith("--shared="):
             shared = argument.partition("=")[2]
         elif argument.startswith("--static="):
             static = argument.partition("=")[2]
-        elif argument == "--allow-missing":
-            allow_missing = True
         else:
             headers.append(argument)
     names = declared_in(headers)
-    wrong, notes = problems(
+    wrong = problems(
         names,
         defined_symbols(shared, True) if shared else [],
         defined_symbols(static, False) if static else [],
-        allow_missing,
     )
     for sentence in wrong:
         print(f"exports: {sentence}", file=sys.stderr)
-    for sentence in notes:
-        print(f"exports: {sentence}")
     return 1 if wrong else 0
 
 
