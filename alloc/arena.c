@@ -10,7 +10,8 @@ _Static_assert(sizeof(struct page_entry) == 16, "two loads describe a page");
 /* Side tables in one list: size by page, and where the pointer lies. */
 enum { NUM_TABLES = 5 };
 static const size_t table_bytes_per_page[NUM_TABLES] = {
-    sizeof(struct page_entry), sizeof(struct span *), PAGE_BIT_WORDS * 8, PAGE_BIT_WORDS * 8, (PAGE_BYTES >> LAYOUT_SHIFT) * 2,
+    sizeof(struct page_entry),        sizeof(struct span *), PAGE_BIT_WORDS * 8, PAGE_BIT_WORDS * 8,
+    (PAGE_BYTES >> LAYOUT_SHIFT) * 2,
 };
 
 static void *table_at(const struct space *space, int i) {
@@ -73,7 +74,8 @@ bool tri__space_commit(void *context, size_t first, size_t npages) {
         if (!tri__os_commit((char *)table_at(space, i) + from, to - from)) return false;
     }
     if (!tri__os_commit((void *)space_page_addr(space, first), npages << PAGE_SHIFT)) return false;
-    atomic_store_release(&space->committed_pages, space->committed_pages + npages); /* pairs with walks over the pages */
+    atomic_store_release(&space->committed_pages,
+                         space->committed_pages + npages); /* pairs with walks over the pages */
     return true;
 }
 
@@ -85,5 +87,5 @@ bool tri__space_decommit(void *context, size_t first, size_t npages) {
 size_t tri__space_metadata_bytes(const struct space *space) {
     size_t per_page = 0;
     for (int i = 0; i < NUM_TABLES - 1; i++) per_page += table_bytes_per_page[i]; /* layouts[]: mixed spans only */
-    return atomic_load_acquire(&space->committed_pages) * per_page; /* pairs with space_commit */
+    return atomic_load_acquire(&space->committed_pages) * per_page;               /* pairs with space_commit */
 }

@@ -33,9 +33,9 @@ enum {
     ARENA_BYTES = 64 << 20,
     ARENA_PAGES = ARENA_BYTES / PAGE_BYTES,
     GRANULE_SHIFT = 4,
-    PAGE_BIT_WORDS = PAGE_BYTES / 16 / 64,   /* words of bits a page: one cache line */
-    LAYOUT_SHIFT = 6,                        /* layouts[] has an entry for each 64 bytes */
-    TINY_BITS_BYTES = 128                    /* each of the two bit sets at the end of a span of the 8-byte class */
+    PAGE_BIT_WORDS = PAGE_BYTES / 16 / 64, /* words of bits a page: one cache line */
+    LAYOUT_SHIFT = 6,                      /* layouts[] has an entry for each 64 bytes */
+    TINY_BITS_BYTES = 128                  /* each of the two bit sets at the end of a span of the 8-byte class */
 };
 
 enum page_kind { PAGE_NONE = 0, PAGE_SMALL, PAGE_TINY, PAGE_MIXED, PAGE_LARGE };
@@ -43,8 +43,8 @@ enum page_kind { PAGE_NONE = 0, PAGE_SMALL, PAGE_TINY, PAGE_MIXED, PAGE_LARGE };
 struct span;
 
 struct page_entry {
-    uint64_t shape;   /* kind | class << 8 | layout << 16 | slot_bytes << 32 (0 for large) [atomic] */
-    uint64_t place;   /* reciprocal | distance to the span's first page << 32 [atomic] */
+    uint64_t shape; /* kind | class << 8 | layout << 16 | slot_bytes << 32 (0 for large) [atomic] */
+    uint64_t place; /* reciprocal | distance to the span's first page << 32 [atomic] */
 };
 
 struct space {
@@ -61,9 +61,9 @@ struct space {
 
 /* A slot found from an address. */
 struct slot {
-    uintptr_t addr;   /* its first byte */
-    uint64_t shape;   /* of its page */
-    uint32_t index;   /* in its span */
+    uintptr_t addr; /* its first byte */
+    uint64_t shape; /* of its page */
+    uint32_t index; /* in its span */
 };
 
 static inline enum page_kind shape_kind(uint64_t shape) {
@@ -163,12 +163,14 @@ static inline bool space_is_allocated(const struct space *space, const struct sl
 static inline bool space_set_mark(const struct space *space, const struct slot *slot) {
     uint64_t bit;
     uint64_t *word = space_mark_word(space, slot, &bit);
-    if (atomic_load_relaxed(word) & bit) return false; /* a mark is never taken back while marking: a stale 0 is caught below */
-    return (atomic_or_relaxed(word, bit) & bit) == 0;  /* objects' fields are ordered by the slot loads, not by marks */
+    if (atomic_load_relaxed(word) & bit)
+        return false; /* a mark is never taken back while marking: a stale 0 is caught below */
+    return (atomic_or_relaxed(word, bit) & bit) == 0; /* objects' fields are ordered by the slot loads, not by marks */
 }
 /* Layout number of a slot: its page's, or its own in a mixed span (0: nothing is allocated there yet). */
 static inline uint32_t space_layout_of(const struct space *space, const struct slot *slot) {
-    if (TRI_UNLIKELY(shape_kind(slot->shape) == PAGE_MIXED)) /* acquire pairs with the release in cache_alloc_mixed (R15) */
+    if (TRI_UNLIKELY(shape_kind(slot->shape) ==
+                     PAGE_MIXED)) /* acquire pairs with the release in cache_alloc_mixed (R15) */
         return atomic_load_acquire(&space->layouts[(slot->addr - space->base) >> LAYOUT_SHIFT]);
     return shape_layout(slot->shape);
 }

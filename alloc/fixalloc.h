@@ -8,15 +8,15 @@
 #include "alloc/base/lock.h"
 
 struct fixalloc {
-    struct lock lock;                                /* RANK_FIXALLOC */
-    size_t size_bytes;                               /* of a block, multiple of 8 [const] */
-    void (*first_use)(void *context, void *block);   /* may be NULL [const] */
-    void *context;                                   /* [const] */
-    void *free_list;                                 /* [lock] */
-    char *bump, *bump_limit;                         /* rest of the newest chunk [lock] */
-    void *chunks;                                    /* list through the chunks' first words [lock] */
-    size_t in_use_bytes;                             /* [atomic, written under lock] */
-    size_t mapped_bytes;                             /* [atomic, written under lock] */
+    struct lock lock;                              /* RANK_FIXALLOC */
+    size_t size_bytes;                             /* of a block, multiple of 8 [const] */
+    void (*first_use)(void *context, void *block); /* may be NULL [const] */
+    void *context;                                 /* [const] */
+    void *free_list;                               /* [lock] */
+    char *bump, *bump_limit;                       /* rest of the newest chunk [lock] */
+    void *chunks;                                  /* list through the chunks' first words [lock] */
+    size_t in_use_bytes;                           /* [atomic, written under lock] */
+    size_t mapped_bytes;                           /* [atomic, written under lock] */
 };
 
 /* size_bytes: 8 to 8 KiB, rounded up to 8 (blocks of a multiple of 64 bytes are 64-byte aligned). */

@@ -111,7 +111,8 @@ void tri__memory_free_span(struct memory *mem, struct span *span) {
 }
 
 void tri__memory_flip(struct memory *mem) {
-    atomic_store_release(&mem->gen, atomic_load_relaxed(&mem->gen) + 1); /* pairs with acquire loads of gen by sweepers */
+    atomic_store_release(&mem->gen,
+                         atomic_load_relaxed(&mem->gen) + 1); /* pairs with acquire loads of gen by sweepers */
 }
 
 bool tri__memory_is_swept(struct memory *mem) {

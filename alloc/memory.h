@@ -34,37 +34,37 @@ void tri__span_list_remove(struct span_list *list, struct span *span);
 struct span_class {
     uint32_t layout;
     uint8_t class_index;
-    uint8_t flags;   /* SPAN_* */
+    uint8_t flags; /* SPAN_* */
     bool mixed;
 };
 
 /* One layout's spans. Which of the two lists of a kind is the swept one is the parity of the heap's generation. */
 struct central {
-    struct lock lock;               /* RANK_CENTRAL */
-    struct span_class span_class;   /* [const] */
-    struct span_list partial[2];    /* with a free slot, as far as known; by gen & 1 [lock] */
-    struct span_list full[2];       /* without; by gen & 1 [lock] */
-    struct central *next;           /* all centrals of the heap [const once linked] */
+    struct lock lock;             /* RANK_CENTRAL */
+    struct span_class span_class; /* [const] */
+    struct span_list partial[2];  /* with a free slot, as far as known; by gen & 1 [lock] */
+    struct span_list full[2];     /* without; by gen & 1 [lock] */
+    struct central *next;         /* all centrals of the heap [const once linked] */
 };
 
 struct memory {
     struct space space;
     struct pageheap *pages;
     struct fixalloc fix_span, fix_central;
-    struct alloc_hooks hooks;          /* [const] */
-    uint32_t gen;                      /* sweep generation [atomic; written in memory_flip, under RANK_THREADS] */
-    uint32_t nsweeping;                /* spans taken off an unswept list and not filed yet [atomic] */
-    uint32_t poison;                   /* fill freed slots [atomic] */
-    struct central **centrals;         /* by layout number [atomic entries] */
-    struct central *all_centrals;      /* newest first [atomic] */
-    struct lock gate;                  /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
-    struct lock large_lock;            /* RANK_LARGE */
-    struct span_list large[2];         /* by gen & 1 [large_lock] */
-    size_t limit_pages;                /* hard limit [atomic] */
-    size_t used_pages;                 /* in spans [atomic] */
-    size_t building_pages;             /* of those, in large objects under construction (R12) [atomic] */
-    size_t used_peak_pages;            /* [atomic, approximate] */
-    uint64_t swept_spans;              /* [atomic] */
+    struct alloc_hooks hooks;     /* [const] */
+    uint32_t gen;                 /* sweep generation [atomic; written in memory_flip, under RANK_THREADS] */
+    uint32_t nsweeping;           /* spans taken off an unswept list and not filed yet [atomic] */
+    uint32_t poison;              /* fill freed slots [atomic] */
+    struct central **centrals;    /* by layout number [atomic entries] */
+    struct central *all_centrals; /* newest first [atomic] */
+    struct lock gate;             /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
+    struct lock large_lock;       /* RANK_LARGE */
+    struct span_list large[2];    /* by gen & 1 [large_lock] */
+    size_t limit_pages;           /* hard limit [atomic] */
+    size_t used_pages;            /* in spans [atomic] */
+    size_t building_pages;        /* of those, in large objects under construction (R12) [atomic] */
+    size_t used_peak_pages;       /* [atomic, approximate] */
+    uint64_t swept_spans;         /* [atomic] */
 };
 
 /* False without memory or address space. */

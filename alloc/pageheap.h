@@ -28,11 +28,11 @@ struct pageheap_ops {
 };
 
 struct pageheap_stats {
-    size_t committed_pages;   /* ever made usable */
-    size_t used_pages;        /* given out */
-    size_t free_pages;        /* committed - used */
-    size_t dirty_free_pages;  /* free, and perhaps resident */
-    uint64_t returned_pages;  /* decommitted, ever */
+    size_t committed_pages;  /* ever made usable */
+    size_t used_pages;       /* given out */
+    size_t free_pages;       /* committed - used */
+    size_t dirty_free_pages; /* free, and perhaps resident */
+    uint64_t returned_pages; /* decommitted, ever */
 };
 
 struct pageheap;

@@ -18,9 +18,9 @@ enum { SMALL_MAX_BYTES = 32768 };
 
 struct size_class {
     uint32_t slot_bytes;
-    uint32_t reciprocal;  /* floor(2^32 / slot_bytes) + 1, or as the generator proves */
-    uint16_t npages;      /* of a span */
-    uint16_t nslots;      /* in a span */
+    uint32_t reciprocal; /* floor(2^32 / slot_bytes) + 1, or as the generator proves */
+    uint16_t npages;     /* of a span */
+    uint16_t nslots;     /* in a span */
 };
 
 #include "alloc/sizeclass_table.h" /* enum { NUM_SIZE_CLASSES }; the maps from size to class, extern table */
@@ -29,7 +29,8 @@ extern const struct size_class tri__size_classes[NUM_SIZE_CLASSES];
 
 /* The smallest class that holds size_bytes; 1 <= size_bytes <= SMALL_MAX_BYTES. Sizes up to 8 give class 1. */
 static inline unsigned size_class_of(size_t size_bytes) {
-    return size_bytes <= 1024 ? tri__class_by_8[(size_bytes + 7) >> 3] : tri__class_by_128[(size_bytes - 1024 + 127) >> 7];
+    return size_bytes <= 1024 ? tri__class_by_8[(size_bytes + 7) >> 3]
+                              : tri__class_by_128[(size_bytes - 1024 + 127) >> 7];
 }
 
 /* The same for objects with pointers or of alignment 16: never the 8-byte class. */

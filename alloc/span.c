@@ -7,7 +7,7 @@
 struct bit_words {
     uint64_t *marks, *allocs;
     size_t nwords;
-    unsigned shift;   /* granule of the bits: 4, or 3 in tiny spans */
+    unsigned shift; /* granule of the bits: 4, or 3 in tiny spans */
 };
 
 static struct bit_words words_of(const struct space *space, const struct span *span) {
@@ -99,7 +99,8 @@ static bool slot_is_free(const struct bit_words *w, const struct span *span, uin
 }
 
 /* Dense bits (a bit a slot: 8- and 16-byte classes): whole words. */
-static uint32_t find_free_dense(const struct bit_words *w, const struct span *span, uint32_t max_slots, uint32_t *first) {
+static uint32_t find_free_dense(const struct bit_words *w, const struct span *span, uint32_t max_slots,
+                                uint32_t *first) {
     uint32_t i = span->next_slot;
     while (i < span->nslots) {
         uint64_t free_bits = ~atomic_load_relaxed(&w->allocs[i >> 6]) >> (i & 63); /* holder's own words */
@@ -152,15 +153,11 @@ static void change_word(struct bit_words *w, size_t word, uint64_t bits, enum bi
     case BITS_SET_ALLOC: /* one writer, the holder; release pairs with space_is_allocated's acquire (R15) */
         atomic_store_release(&w->allocs[word], atomic_load_relaxed(&w->allocs[word]) | bits);
         break;
-    case BITS_CLEAR_ALLOC:
-        atomic_store_release(&w->allocs[word], atomic_load_relaxed(&w->allocs[word]) & ~bits);
-        break;
+    case BITS_CLEAR_ALLOC: atomic_store_release(&w->allocs[word], atomic_load_relaxed(&w->allocs[word]) & ~bits); break;
     case BITS_SET_MARK: /* markers set other bits of the word at the same time (R15) */
         atomic_or_relaxed(&w->marks[word], bits);
         break;
-    case BITS_CLEAR_MARK:
-        atomic_and_relaxed(&w->marks[word], ~bits);
-        break;
+    case BITS_CLEAR_MARK: atomic_and_relaxed(&w->marks[word], ~bits); break;
     }
 }
 
@@ -250,7 +247,8 @@ uint32_t tri__span_sweep(struct space *space, struct span *span, uint32_t gen, b
 uint32_t tri__span_count_alloc(const struct space *space, const struct span *span) {
     struct bit_words w = words_of(space, span);
     uint32_t n = 0;
-    for (size_t i = 0; i < w.nwords; i++) n += bit_count(atomic_load_acquire(&w.allocs[i])); /* pairs with change_word */
+    for (size_t i = 0; i < w.nwords; i++)
+        n += bit_count(atomic_load_acquire(&w.allocs[i])); /* pairs with change_word */
     return n;
 }
 

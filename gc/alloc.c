@@ -22,8 +22,8 @@ enum {
 struct request {
     const char *call;
     size_t size_bytes;
-    uint32_t layout;       /* of the type: first number */
-    bool sized;            /* the number of the size class is added to it */
+    uint32_t layout; /* of the type: first number */
+    bool sized;      /* the number of the size class is added to it */
     bool leaf, zeroed, align16;
 };
 
@@ -120,14 +120,16 @@ static void *try_small(struct mutator *m, const struct request *r) {
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
     if (obj && sc.mixed) /* I-ALLOC2; pairs with space_layout_of */
-        atomic_store_release(&m->heap->mem.space.layouts[((uintptr_t)obj - m->heap->mem.space.base) >> LAYOUT_SHIFT], (uint16_t)number);
+        atomic_store_release(&m->heap->mem.space.layouts[((uintptr_t)obj - m->heap->mem.space.base) >> LAYOUT_SHIFT],
+                             (uint16_t)number);
     return obj;
 }
 
 static void *try_large(struct mutator *m, const struct request *r) {
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
     size_t npages = 0;
-    void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black, &npages);
+    void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black,
+                                 &npages);
     if (!obj) return NULL;
     m->cache.taken_bytes += (int64_t)(npages << PAGE_SHIFT);
     if (m->cache.black) m->cache.black_bytes += (int64_t)(npages << PAGE_SHIFT);
@@ -148,14 +150,16 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
             obj = try_once(m, r);
         }
     while (!obj && heap->config.oom && heap->config.oom(heap, r->size_bytes, heap->config.user)) {
-        if (!(heap->config.flags & TRI_HEAP_NO_CYCLES)) tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
+        if (!(heap->config.flags & TRI_HEAP_NO_CYCLES))
+            tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
     }
     if (!obj)
-        tri__error(TRI_ENOMEM, r->call, "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise "
-                   "hard_limit_bytes, or give the process more address space", r->size_bytes,
-                   atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
+        tri__error(TRI_ENOMEM, r->call,
+                   "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise "
+                   "hard_limit_bytes, or give the process more address space",
+                   r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
                    atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT);
     return obj;
 }
@@ -173,8 +177,13 @@ static void *allocate(struct mutator *m, const struct request *r) {
 
 static void *allocate_typed(struct mutator *m, tri_type *type, size_t size_bytes, const char *call) {
     uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
-    struct request r = {call, size_bytes, layout, type->elem_size != 0, tri__layouts[layout].scan == SCAN_LEAF,
-                        !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED), type->align == 16};
+    struct request r = {call,
+                        size_bytes,
+                        layout,
+                        type->elem_size != 0,
+                        tri__layouts[layout].scan == SCAN_LEAF,
+                        !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED),
+                        type->align == 16};
     return allocate(m, &r);
 }
 
@@ -188,15 +197,17 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_n");
     if (!m || tri__type_bind(type, "tri_new_n") != TRI_OK) return NULL;
     size_t size_bytes;
-    if (__builtin_mul_overflow(n, type->elem_size, &size_bytes) || __builtin_add_overflow(size_bytes, type->size, &size_bytes)) {
-        tri__error(TRI_ENOMEM, "tri_new_n", "%zu elements of %zu bytes are more than any address range holds", n, type->elem_size);
+    if (__builtin_mul_overflow(n, type->elem_size, &size_bytes) ||
+        __builtin_add_overflow(size_bytes, type->size, &size_bytes)) {
+        tri__error(TRI_ENOMEM, "tri_new_n", "%zu elements of %zu bytes are more than any address range holds", n,
+                   type->elem_size);
         return NULL;
     }
     if (n && type->elem_size == 0) {
         tri__error(TRI_EINVAL, "tri_new_n", "type %s has no elements; set elem_size, or use tri_new", type->name);
         return NULL;
     }
-    if (type->elem_size && size_bytes <= SMALL_MAX_BYTES && size_bytes > 8) { /* its hole, if it has one */
+    if (type->elem_size && size_bytes <= SMALL_MAX_BYTES && size_bytes > 8) {             /* its hole, if it has one */
         uint32_t layout = atomic_load_relaxed(&type->layout) + size_class_of(size_bytes); /* bound above */
         if (TRI_LIKELY(layout < m->pub.nholes)) {
             tri_hole *hole = &m->pub.holes[layout];

@@ -68,8 +68,8 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
 /* How the slots of an object are read: found once for each armed store. */
 struct slot_reader {
     const struct type_desc *desc;
-    uintptr_t start;          /* of the object */
-    enum slot_kind uniform;   /* of every slot of it, or SLOT_NONE */
+    uintptr_t start;        /* of the object */
+    enum slot_kind uniform; /* of every slot of it, or SLOT_NONE */
 };
 
 static enum slot_kind kind_of(const struct slot_reader *reader, const void *slot) {
@@ -82,7 +82,8 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
     struct space *space = &m->heap->mem.space;
     struct slot found;
     if (TRI_CHECKS == 0 && space_contains(space, (uintptr_t)obj)) { /* the short way: one load of the page's entry */
-        uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
+        uint64_t shape = atomic_load_acquire(
+            &space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
         const struct layout *layout = &tri__layouts[shape_layout(shape)];
         if (TRI_LIKELY(layout->uniform != SLOT_NONE && shape_kind(shape) != PAGE_MIXED)) {
             *reader = (struct slot_reader){layout->desc, 0, (enum slot_kind)layout->uniform};
@@ -90,8 +91,10 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
         }
     }
     if (TRI_UNLIKELY(!space_find_slot(space, (uintptr_t)obj, &found))) {
-        tri__report(m->heap, call, "obj %p is not an object of this heap; pass the object that the slot lies in, and use "
-                    "tri_root_store for root ranges", obj);
+        tri__report(m->heap, call,
+                    "obj %p is not an object of this heap; pass the object that the slot lies in, and use "
+                    "tri_root_store for root ranges",
+                    obj);
         return false;
     }
     uint32_t number = space_layout_of(space, &found);
@@ -103,7 +106,8 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
     else if (!space_is_allocated(space, &found))
         tri__report(m->heap, call, "obj %p has been freed; its slot last held a %s", obj, layout_name(number));
     else if (reader->desc && !reader->desc->type->trace && kind_of(reader, slot) == SLOT_NONE)
-        tri__report(m->heap, call, "offset %zu of %s is not a slot; name it in the descriptor", offset, layout_name(number));
+        tri__report(m->heap, call, "offset %zu of %s is not a slot; name it in the descriptor", offset,
+                    layout_name(number));
 #else
     (void)slot;
 #endif
@@ -129,7 +133,8 @@ static void barrier(struct mutator *m, const struct slot_reader *reader, const v
 
 #if TRI_CHECKS >= 1
 /* Poison and checked builds: a reference that is stored names something that is allocated. */
-static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot, tri_word value) {
+static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot,
+                         tri_word value) {
     enum slot_kind kind = kind_of(reader, slot);
     if (kind != SLOT_POINTER && kind != SLOT_VALUE) return;
     uintptr_t ref = enc_decode(&reader->desc->enc, value);
@@ -139,14 +144,18 @@ static void check_stored(struct mutator *m, const char *call, const struct slot_
     if (!space_contains(space, ref)) return;
     if (space_find_slot(space, ref, &target) && space_is_allocated(space, &target)) return;
     uint32_t was = 0;
-    if (space_find_slot(space, ref, &target)) was = poison_layout(((const uint64_t *)target.addr)[tri__slot_bytes(space, &target) >= 16]);
+    if (space_find_slot(space, ref, &target))
+        was = poison_layout(((const uint64_t *)target.addr)[tri__slot_bytes(space, &target) >= 16]);
     atomic_add_relaxed(&m->heap->stress.reports, 1);
-    tri__report(m->heap, call, "the value %p stored at offset %zu of %s names freed memory%s%s; was it in a root at every "
-                "safepoint?", (void *)ref, (size_t)((uintptr_t)slot - reader->start), reader->desc->type->name,
+    tri__report(m->heap, call,
+                "the value %p stored at offset %zu of %s names freed memory%s%s; was it in a root at every "
+                "safepoint?",
+                (void *)ref, (size_t)((uintptr_t)slot - reader->start), reader->desc->type->name,
                 was ? ", once of type " : "", was ? layout_name(was) : "");
 }
 #else
-static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot, tri_word value) {
+static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot,
+                         tri_word value) {
     (void)m, (void)call, (void)reader, (void)slot, (void)value;
 }
 #endif
@@ -157,7 +166,7 @@ void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
     if (!m || !find_owner(m, "tri_store", obj, slot, &reader)) return;
     check_stored(m, "tri_store", &reader, slot, value);
     if (m->armed) barrier(m, &reader, slot, value);
-    tri__stress_delay(m->heap); /* H2 exists for stores that are in flight here */
+    tri__stress_delay(m->heap);                    /* H2 exists for stores that are in flight here */
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
 }
 

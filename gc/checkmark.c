@@ -11,12 +11,12 @@
 
 struct checkmark {
     tri_heap *heap;
-    uint64_t *bits;            /* a bit a granule; tiny slots share one, which is fine for leaves */
+    uint64_t *bits; /* a bit a granule; tiny slots share one, which is fine for leaves */
     size_t bits_bytes;
     uintptr_t *stack;
     size_t n, capacity;
-    const char *root;          /* what is being scanned, for messages */
-    struct slot owner;         /* the object that is being scanned, if root is NULL */
+    const char *root;  /* what is being scanned, for messages */
+    struct slot owner; /* the object that is being scanned, if root is NULL */
     bool failed;
     int missed;
 };
@@ -42,12 +42,16 @@ static void report_missed(struct checkmark *c, const struct slot *slot, const tr
     c->missed++;
     atomic_add_relaxed(&c->heap->stress.reports, 1);
     if (c->root)
-        tri__report(c->heap, "checkmark", "%s %p was missed: it is reachable from %s; was the root registered and, if it "
-                    "is global, stored with tri_root_store?", type, (void *)slot->addr, c->root);
+        tri__report(c->heap, "checkmark",
+                    "%s %p was missed: it is reachable from %s; was the root registered and, if it "
+                    "is global, stored with tri_root_store?",
+                    type, (void *)slot->addr, c->root);
     else
-        tri__report(c->heap, "checkmark", "%s %p was missed: it is reachable from %s %p at offset %zu; stored without "
-                    "tri_store?", type, (void *)slot->addr, layout_name(space_layout_of(space, &c->owner)),
-                    (void *)c->owner.addr, (size_t)((uintptr_t)from - c->owner.addr));
+        tri__report(c->heap, "checkmark",
+                    "%s %p was missed: it is reachable from %s %p at offset %zu; stored without "
+                    "tri_store?",
+                    type, (void *)slot->addr, layout_name(space_layout_of(space, &c->owner)), (void *)c->owner.addr,
+                    (size_t)((uintptr_t)from - c->owner.addr));
 }
 
 static void reach(struct checkmark *c, const tri_word *from, uintptr_t ref, bool validate) {
@@ -107,7 +111,8 @@ static void heap_roots(struct checkmark *c) {
     c->root = "a persistent handle";
     for (struct handle_block *b = roots->handles; b; b = b->next)
         for (size_t i = 0; i < b->nused; i++)
-            if (!(atomic_load_relaxed(&b->slots[i].word) & 1)) reach(c, &b->slots[i].word, (uintptr_t)b->slots[i].word, false);
+            if (!(atomic_load_relaxed(&b->slots[i].word) & 1))
+                reach(c, &b->slots[i].word, (uintptr_t)b->slots[i].word, false);
     c->root = "a suspended stack";
     for (struct tri_vmstack *s = roots->suspended; s; s = s->next) vmstack(c, s);
 }
@@ -115,7 +120,8 @@ static void heap_roots(struct checkmark *c) {
 int tri__checkmark(tri_heap *heap) {
     struct space *space = &heap->mem.space;
     struct checkmark c = {.heap = heap};
-    c.bits_bytes = align_up(atomic_load_acquire(&space->committed_pages) * PAGE_BIT_WORDS * 8, 1 << 16); /* space_commit */
+    c.bits_bytes = align_up(atomic_load_acquire(&space->committed_pages) * PAGE_BIT_WORDS * 8,
+                            1 << 16); /* space_commit */
     c.bits = tri__os_map(max_size(c.bits_bytes, 1 << 16));
     if (!c.bits) {
         tri__report(heap, "checkmark", "skipped: no memory for its own mark bits");

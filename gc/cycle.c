@@ -27,16 +27,11 @@ enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 32 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
-    [PHASE_IDLE] = 1u << PHASE_ARM,
-    [PHASE_ARM] = 1u << PHASE_SETTLE,
-    [PHASE_SETTLE] = 1u << PHASE_SCAN,
-    [PHASE_SCAN] = 1u << PHASE_MARK,
-    [PHASE_MARK] = 1u << PHASE_FLUSH,
-    [PHASE_FLUSH] = 1u << PHASE_MARK | 1u << PHASE_DEATH,
-    [PHASE_DEATH] = 1u << PHASE_DISARM,
-    [PHASE_DISARM] = 1u << PHASE_RETIRE,
-    [PHASE_RETIRE] = 1u << PHASE_SWEEP,
-    [PHASE_SWEEP] = 1u << PHASE_IDLE,
+    [PHASE_IDLE] = 1u << PHASE_ARM,     [PHASE_ARM] = 1u << PHASE_SETTLE,
+    [PHASE_SETTLE] = 1u << PHASE_SCAN,  [PHASE_SCAN] = 1u << PHASE_MARK,
+    [PHASE_MARK] = 1u << PHASE_FLUSH,   [PHASE_FLUSH] = 1u << PHASE_MARK | 1u << PHASE_DEATH,
+    [PHASE_DEATH] = 1u << PHASE_DISARM, [PHASE_DISARM] = 1u << PHASE_RETIRE,
+    [PHASE_RETIRE] = 1u << PHASE_SWEEP, [PHASE_SWEEP] = 1u << PHASE_IDLE,
 };
 
 /* The only writer of heap->phase. */
@@ -97,11 +92,13 @@ static void answer_disarm(struct mutator *m) {
     for (size_t i = 0; i < m->nshade; i++) {
         struct slot slot;
         check_cheap(!space_find_slot(space, m->shade[i], &slot) || space_is_marked(space, &slot) ||
-                        heap_fault(m->heap, FAULT_FLUSH_BLIND), "I-CYC5: at H5 nothing in a buffer is unmarked");
+                        heap_fault(m->heap, FAULT_FLUSH_BLIND),
+                    "I-CYC5: at H5 nothing in a buffer is unmarked");
     }
     for (size_t i = 0; buf && i < buf->n; i++) {
         struct slot slot;
-        check_cheap(!space_find_slot(space, buf->entries[i] & ~(uintptr_t)WORK_TAG_MASK, &slot) || space_is_marked(space, &slot),
+        check_cheap(!space_find_slot(space, buf->entries[i] & ~(uintptr_t)WORK_TAG_MASK, &slot) ||
+                        space_is_marked(space, &slot),
                     "I-CYC5: at H5 nothing in a buffer is unmarked");
     }
     m->nshade = 0; /* I-BAR3 */
@@ -127,7 +124,10 @@ void tri__mutator_answer(struct mutator *m) {
     tri__stress_delay(heap);
     switch (heap->last_step) {
     case STEP_NONE: break;
-    case STEP_ARM: m->grey_stack = true; set_armed(m, true); break;
+    case STEP_ARM:
+        m->grey_stack = true;
+        set_armed(m, true);
+        break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
     case STEP_FLUSH: answer_flush(m); break;
@@ -166,7 +166,8 @@ static void publish_progress(tri_heap *heap) {
     atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
     atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
     w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
-    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), atomic_load_relaxed(&heap->heap_bytes));
+    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes),
+                      atomic_load_relaxed(&heap->heap_bytes));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
 }
 
@@ -196,8 +197,8 @@ static bool flush_round_closes(tri_heap *heap) {
     if (!tri__work_is_empty(&heap->work)) return false; /* an assist handed something over */
     check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
     gate_set(heap, GATE_CLOSING);
-    atomic_store_relaxed(&heap->found, 0); /* before the post */
-    handshake(heap, STEP_FLUSH); /* model: M-FLUSH */
+    atomic_store_relaxed(&heap->found, 0);             /* before the post */
+    handshake(heap, STEP_FLUSH);                       /* model: M-FLUSH */
     bool any = atomic_load_acquire(&heap->found) != 0; /* pairs with answer_flush */
     if (any || !tri__work_is_empty(&heap->work)) return false;
     /* The ephemeron pass of R6 comes here, before the close. */
@@ -252,7 +253,8 @@ static void sweep(tri_heap *heap) {
     uint64_t start = tri__os_now_ns();
     while (!tri__memory_is_swept(&heap->mem)) {
         tri__stress_delay(heap);
-        if (tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) == 0) tri__os_yield(); /* the last ones are in other hands */
+        if (tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) == 0)
+            tri__os_yield(); /* the last ones are in other hands */
     }
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
@@ -275,8 +277,8 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     tri__lock_acquire(&heap->roots.lock);
     size_t root_bytes = heap->roots.nslots * 8;
     tri__lock_release(&heap->roots.lock);
-    tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes),
-                   alloc_while_marking, marked);
+    tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes), alloc_while_marking,
+                   marked);
     atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
     atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
     return live;
@@ -297,10 +299,10 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     phase_set(heap, PHASE_SETTLE);
     if (!heap_fault(heap, FAULT_NO_SETTLE)) handshake(heap, STEP_SETTLE); /* model: M-SETTLE */
     phase_set(heap, PHASE_SCAN);
-    handshake(heap, STEP_SCAN); /* model: M-SCAN */
-    tri__roots_scan(heap, &heap->worker); /* model: M-ROOTS; after the last answer (I-CYC3) */
+    handshake(heap, STEP_SCAN);                        /* model: M-SCAN */
+    tri__roots_scan(heap, &heap->worker);              /* model: M-ROOTS; after the last answer (I-CYC3) */
     tri__vmstacks_scan_suspended(heap, &heap->worker); /* R8 */
-    uint32_t rounds = mark(heap); /* model: M-MARK, M-FLUSH, M-CLOSE */
+    uint32_t rounds = mark(heap);                      /* model: M-MARK, M-FLUSH, M-CLOSE */
     size_t alloc_while_marking = atomic_load_relaxed(&heap->heap_bytes) - heap_before;
     phase_set(heap, PHASE_DEATH);
     death(heap); /* model: M-DEATH */
@@ -319,10 +321,20 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     verify_if_asked(heap);
 
     atomic_add_relaxed(&heap->stats.cycles, 1);
-    tri_event event = {sizeof event, TRI_EVENT_CYCLE_END, heap->cycle_number, reason, heap_before, live,
-                       heap->pacer.goal_bytes, end - start, atomic_load_relaxed(&heap->stats.mark_ns) - mark_ns,
+    tri_event event = {sizeof event,
+                       TRI_EVENT_CYCLE_END,
+                       heap->cycle_number,
+                       reason,
+                       heap_before,
+                       live,
+                       heap->pacer.goal_bytes,
+                       end - start,
+                       atomic_load_relaxed(&heap->stats.mark_ns) - mark_ns,
                        atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
-                       atomic_load_relaxed(&heap->stats.cycle_assist_ns), rounds,
-                       atomic_load_relaxed(&heap->nthreads), 0, 0};
+                       atomic_load_relaxed(&heap->stats.cycle_assist_ns),
+                       rounds,
+                       atomic_load_relaxed(&heap->nthreads),
+                       0,
+                       0};
     tell_cycle(heap, &event);
 }

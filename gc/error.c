@@ -20,8 +20,7 @@ const char *tri_strerror(int err) {
 
 static void set_text(const char *call, const char *format, va_list args) {
     int n = snprintf(last_error, sizeof last_error, "%s: ", call);
-    if (n > 0 && (size_t)n < sizeof last_error)
-        vsnprintf(last_error + n, sizeof last_error - (size_t)n, format, args);
+    if (n > 0 && (size_t)n < sizeof last_error) vsnprintf(last_error + n, sizeof last_error - (size_t)n, format, args);
 }
 
 int tri__error(int err, const char *call, const char *format, ...) {

@@ -35,7 +35,7 @@ static void release_hold(struct osthread *os) {
 
 /* The state of the threads that still owe an answer. */
 struct owing {
-    struct mutator *held;        /* one that is now held: answer for it */
+    struct mutator *held; /* one that is now held: answer for it */
     bool any;
     uint64_t silent_since_ns, silent_id;
 };
@@ -63,9 +63,12 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
 static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns) {
     uint64_t now = tri__os_now_ns();
     if (!heap->config.event || !o->silent_id) return;
-    tri_event event = {.struct_size = sizeof event, .kind = TRI_EVENT_SILENT_THREAD,
-                       .cycle = atomic_load_relaxed(&heap->cycle_number), .reason = "silent thread",
-                       .silent_ns = now - start_ns, .silent_thread_id = o->silent_id};
+    tri_event event = {.struct_size = sizeof event,
+                       .kind = TRI_EVENT_SILENT_THREAD,
+                       .cycle = atomic_load_relaxed(&heap->cycle_number),
+                       .reason = "silent thread",
+                       .silent_ns = now - start_ns,
+                       .silent_thread_id = o->silent_id};
     heap->config.event(&event, heap->config.user);
 }
 

@@ -15,8 +15,11 @@ static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
 void tri_config_init(tri_config *config) {
     if (!config) return;
-    *config = (tri_config){.struct_size = sizeof *config, .min_heap_bytes = MIN_HEAP_BYTES, .growth_percent = 100,
-                           .silent_after_ms = 1000, .wait_limit_ms = 10000};
+    *config = (tri_config){.struct_size = sizeof *config,
+                           .min_heap_bytes = MIN_HEAP_BYTES,
+                           .growth_percent = 100,
+                           .silent_after_ms = 1000,
+                           .wait_limit_ms = 10000};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -43,11 +46,18 @@ static void hook_delay(void *context) {
 #endif
 
 static int check_config(const tri_config *c) {
-    if (c->struct_size != sizeof *c) return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
-    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES)) return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
-    if (c->growth_percent < 5 || c->growth_percent > 100000) return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
-    if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT) return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes, RESERVE_UNIT);
-    if (c->hard_limit_bytes && c->hard_limit_bytes < 64 * PAGE_BYTES) return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes, 64 * PAGE_BYTES);
+    if (c->struct_size != sizeof *c)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
+    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES))
+        return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
+    if (c->growth_percent < 5 || c->growth_percent > 100000)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
+    if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
+                          RESERVE_UNIT);
+    if (c->hard_limit_bytes && c->hard_limit_bytes < 64 * PAGE_BYTES)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
+                          64 * PAGE_BYTES);
     return TRI_OK;
 }
 
@@ -116,7 +126,10 @@ static void apply_environment(tri_heap *heap) {
 int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) {
     if (!out) return tri__error(TRI_EINVAL, "tri_heap_create", "out is NULL");
     *out = NULL;
-    if (abi != TRI_ABI) return tri__error(TRI_EABI, "tri_heap_create", "the program was compiled against ABI %u of trigc.h, the library has %u; rebuild it", abi, TRI_ABI);
+    if (abi != TRI_ABI)
+        return tri__error(TRI_EABI, "tri_heap_create",
+                          "the program was compiled against ABI %u of trigc.h, the library has %u; rebuild it", abi,
+                          TRI_ABI);
     tri_config defaults;
     tri_config_init(&defaults);
     if (!config) config = &defaults;
@@ -127,7 +140,8 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     heap->config = *config;
     if (!init_memory(heap)) {
         free(heap);
-        return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses the address space; set reserve_bytes lower, or raise RLIMIT_AS");
+        return tri__error(TRI_ENOMEM, "tri_heap_create",
+                          "the system refuses the address space; set reserve_bytes lower, or raise RLIMIT_AS");
     }
     heap->cold_bytes = tri__os_map(MAX_LAYOUTS * sizeof(uint32_t));
     bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
@@ -147,7 +161,8 @@ int tri_heap_destroy(tri_heap *heap) {
     uint32_t n = heap->nthreads;
     tri__lock_release(&heap->threads_lock);
     if (n) /* I-HEAP1 */
-        return tri__error(TRI_EBUSY, "tri_heap_destroy", "%u threads are still attached; each must call tri_detach or end", n);
+        return tri__error(TRI_EBUSY, "tri_heap_destroy",
+                          "%u threads are still attached; each must call tri_detach or end", n);
     tri__collector_stop(heap);
     fini_parts(heap);
     return TRI_OK;
@@ -164,7 +179,10 @@ static bool parse_size(const char *text, size_t *out) {
     char *end;
     if (*text < '0' || *text > '9') return false;
     unsigned long long v = strtoull(text, &end, 10);
-    unsigned shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : *end == 'g' || *end == 'G' ? 30 : 0;
+    unsigned shift = *end == 'k' || *end == 'K'   ? 10
+                     : *end == 'm' || *end == 'M' ? 20
+                     : *end == 'g' || *end == 'G' ? 30
+                                                  : 0;
     if (shift) end++;
     if (*end || v > SIZE_MAX >> shift) return false;
     *out = (size_t)v << shift;
@@ -173,9 +191,11 @@ static bool parse_size(const char *text, size_t *out) {
 
 static int set_cycles(tri_heap *heap, const char *value) {
     bool on = strcmp(value, "on") == 0;
-    if (!on && strcmp(value, "off") != 0) return tri__error(TRI_EINVAL, "tri_heap_set", "cycles is on or off, not %s", value);
+    if (!on && strcmp(value, "off") != 0)
+        return tri__error(TRI_EINVAL, "tri_heap_set", "cycles is on or off, not %s", value);
     uint32_t flags = heap->config.flags;
-    atomic_store_relaxed(&heap->config.flags, on ? flags & ~(uint32_t)TRI_HEAP_NO_CYCLES : flags | TRI_HEAP_NO_CYCLES); /* an option */
+    atomic_store_relaxed(&heap->config.flags,
+                         on ? flags & ~(uint32_t)TRI_HEAP_NO_CYCLES : flags | TRI_HEAP_NO_CYCLES); /* an option */
     return TRI_OK;
 }
 
@@ -191,7 +211,8 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     int err = TRI_OK;
     if (strcmp(key, "cycles") == 0) return set_cycles(heap, value);
     if (tri__stress_set(heap, key, value, &err)) return err;
-    if (!parse_size(value, &size)) return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
+    if (!parse_size(value, &size))
+        return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
     if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
     else if (strcmp(key, "soft_limit_bytes") == 0)
@@ -199,9 +220,11 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     else if (strcmp(key, "min_heap_bytes") == 0)
         atomic_store_relaxed(&heap->config.min_heap_bytes, size);
     else if (strcmp(key, "hard_limit_bytes") == 0)
-        atomic_store_relaxed(&heap->mem.limit_pages, size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
+        atomic_store_relaxed(&heap->mem.limit_pages,
+                             size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
     else
-        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build, or %zu is out of its range", key, size);
+        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build, or %zu is out of its range", key,
+                          size);
     return TRI_OK;
 }
 

@@ -25,8 +25,19 @@
 enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
 
 /* The phases between them. Edges: see phase_edges in cycle.c. */
-enum phase { PHASE_IDLE = 0, PHASE_ARM, PHASE_SETTLE, PHASE_SCAN, PHASE_MARK, PHASE_FLUSH, PHASE_DEATH, PHASE_DISARM,
-             PHASE_RETIRE, PHASE_SWEEP, NUM_PHASES };
+enum phase {
+    PHASE_IDLE = 0,
+    PHASE_ARM,
+    PHASE_SETTLE,
+    PHASE_SCAN,
+    PHASE_MARK,
+    PHASE_FLUSH,
+    PHASE_DEATH,
+    PHASE_DISARM,
+    PHASE_RETIRE,
+    PHASE_SWEEP,
+    NUM_PHASES
+};
 
 /* R5: whether making a reference out of something that is not a strong slot is allowed. [gate lock] */
 enum weak_gate { GATE_IDLE = 0, GATE_OPEN, GATE_CLOSING, GATE_CLOSED };
@@ -34,13 +45,13 @@ enum weak_gate { GATE_IDLE = 0, GATE_OPEN, GATE_CLOSING, GATE_CLOSED };
 enum { HANDLE_BLOCK_SLOTS = 510, PAUSE_BUCKETS = 48 };
 
 struct handle_block {
-    struct handle_block *next;          /* [roots lock] */
-    size_t nused;                       /* slots ever used [roots lock] */
+    struct handle_block *next; /* [roots lock] */
+    size_t nused;              /* slots ever used [roots lock] */
     struct tri_ref slots[HANDLE_BLOCK_SLOTS];
 };
 
 struct tri_root {
-    struct tri_root *next, *prev;       /* [roots lock] */
+    struct tri_root *next, *prev; /* [roots lock] */
     tri_heap *heap;
     const tri_word *slots;
     size_t nslots;
@@ -48,12 +59,12 @@ struct tri_root {
 };
 
 struct roots {
-    struct lock lock;                   /* RANK_ROOTS; a scanner holds it over one range (R17) */
-    struct tri_root *ranges;            /* [lock] */
-    struct handle_block *handles;       /* [lock] */
-    struct tri_ref *free_handles;       /* list through the slots' words, tagged odd (R17) [lock] */
-    struct tri_vmstack *suspended;      /* [lock] */
-    size_t nslots;                      /* of all ranges, for the pacer [lock] */
+    struct lock lock;              /* RANK_ROOTS; a scanner holds it over one range (R17) */
+    struct tri_root *ranges;       /* [lock] */
+    struct handle_block *handles;  /* [lock] */
+    struct tri_ref *free_handles;  /* list through the slots' words, tagged odd (R17) [lock] */
+    struct tri_vmstack *suspended; /* [lock] */
+    size_t nslots;                 /* of all ranges, for the pacer [lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -61,7 +72,7 @@ struct job {
     struct job *next;
     void (*fn)(tri_heap *heap, void *arg);
     void *arg;
-    bool done;                          /* [cycle lock] */
+    bool done; /* [cycle lock] */
 };
 
 struct stress {
@@ -74,7 +85,15 @@ struct stress {
 };
 
 /* Faults that tests plant to see that the machinery reports them ("fault=NAME"). */
-enum fault { FAULT_NONE = 0, FAULT_NO_BARRIER, FAULT_NO_SETTLE, FAULT_DROP_MARK, FAULT_FORGET_ROOT, FAULT_DOUBLE_HOLE, FAULT_FLUSH_BLIND };
+enum fault {
+    FAULT_NONE = 0,
+    FAULT_NO_BARRIER,
+    FAULT_NO_SETTLE,
+    FAULT_DROP_MARK,
+    FAULT_FORGET_ROOT,
+    FAULT_DOUBLE_HOLE,
+    FAULT_FLUSH_BLIND
+};
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
@@ -83,57 +102,57 @@ struct stats {
 }; /* all [atomic] */
 
 struct tri_heap {
-    struct tri_config config;           /* [const] but for what tri_heap_set changes [cycle lock] */
+    struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
     struct memory mem;
 
-    struct lock threads_lock;           /* RANK_THREADS */
-    struct mutator *threads;            /* [threads lock] */
-    uint32_t nthreads;                  /* [threads lock to write, atomic] */
-    uint64_t step_seq;                  /* number of the last posted step [threads lock to write, atomic] */
-    enum step last_step;                /* last posted step (R9) [threads lock] */
-    uint32_t posted_gen;                /* generation of the last posted H6 (R9) [threads lock] */
-    uint32_t answers;                   /* futex: counts answers [atomic] */
-    uint32_t stopping;                  /* futex: world is stopped or being stopped [atomic] */
-    struct fixalloc fix_mutator;        /* mutators; never unmapped while the heap lives */
+    struct lock threads_lock;    /* RANK_THREADS */
+    struct mutator *threads;     /* [threads lock] */
+    uint32_t nthreads;           /* [threads lock to write, atomic] */
+    uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
+    enum step last_step;         /* last posted step (R9) [threads lock] */
+    uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */
+    uint32_t answers;            /* futex: counts answers [atomic] */
+    uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
+    struct fixalloc fix_mutator; /* mutators; never unmapped while the heap lives */
 
     struct roots roots;
     struct work work;
-    struct fixalloc fix_small;          /* stacks, ranges, scanners: 128-byte blocks */
-    struct fixalloc fix_block;          /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
+    struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
 
-    enum phase phase;                   /* written by the collector alone [atomic] */
-    enum weak_gate gate;                /* [mem.gate lock] */
-    bool spoiled;                       /* a flush round was spoiled (R5) [mem.gate lock] */
-    uint64_t cycle_number;              /* of the running or last cycle [atomic] */
-    uint32_t tracing;                   /* assists may start (R3) [atomic] */
-    uint32_t nassists;                  /* assists that are running [atomic] */
-    uint32_t found;                     /* an answer in this flush round was "any" [atomic] */
-    struct marker worker;               /* the collector's own */
+    enum phase phase;      /* written by the collector alone [atomic] */
+    enum weak_gate gate;   /* [mem.gate lock] */
+    bool spoiled;          /* a flush round was spoiled (R5) [mem.gate lock] */
+    uint64_t cycle_number; /* of the running or last cycle [atomic] */
+    uint32_t tracing;      /* assists may start (R3) [atomic] */
+    uint32_t nassists;     /* assists that are running [atomic] */
+    uint32_t found;        /* an answer in this flush round was "any" [atomic] */
+    struct marker worker;  /* the collector's own */
 
-    struct lock cycle_lock;             /* RANK_CYCLE */
+    struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
-    bool quit, running;                 /* [cycle lock] */
-    const char *wanted;                 /* reason, NULL: none [cycle lock] */
-    uint64_t started, finished;         /* cycles begun, and ended with their sweep [cycle lock] */
-    struct job *jobs;                   /* [cycle lock] */
+    bool quit, running;         /* [cycle lock] */
+    const char *wanted;         /* reason, NULL: none [cycle lock] */
+    uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
+    struct job *jobs;           /* [cycle lock] */
     struct os_thread collector;
-    uint32_t triggered;                 /* a trigger has been sent and not been served yet [atomic] */
+    uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
 
-    struct pacer pacer;                 /* written by the collector; its figures below are what mutators read */
-    size_t trigger_bytes;               /* [atomic] */
-    size_t goal_bytes;                  /* [atomic] */
-    uint32_t assist_ratio_x256;         /* [atomic] */
-    int64_t background_credit;          /* bytes marked by the collector and not yet borrowed [atomic] */
-    size_t heap_bytes;                  /* live with all taken since [atomic] */
-    size_t live_bytes;                  /* [atomic] */
-    size_t external_bytes;              /* [atomic] */
-    uint64_t cycle_marked_bytes;        /* by everyone in this cycle [atomic] */
-    uint64_t cycle_black_bytes;         /* taken black in this cycle [atomic] */
-    uint32_t *cold_bytes;               /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
+    size_t trigger_bytes;        /* [atomic] */
+    size_t goal_bytes;           /* [atomic] */
+    uint32_t assist_ratio_x256;  /* [atomic] */
+    int64_t background_credit;   /* bytes marked by the collector and not yet borrowed [atomic] */
+    size_t heap_bytes;           /* live with all taken since [atomic] */
+    size_t live_bytes;           /* [atomic] */
+    size_t external_bytes;       /* [atomic] */
+    uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
+    uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
+    uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
     struct stats stats;
     struct stress stress;
-    bool trace;                         /* TRI_TRACE=1 [const] */
-    uint64_t created_ns;                /* [const] */
+    bool trace;          /* TRI_TRACE=1 [const] */
+    uint64_t created_ns; /* [const] */
 };
 
 static inline enum phase heap_phase(tri_heap *heap) {

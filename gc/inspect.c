@@ -28,7 +28,9 @@ static bool lives_in_unswept(tri_heap *heap, struct span *span, const struct slo
         uint32_t gen = atomic_load_acquire(&span->gen); /* pairs with span_sweep's release: bits before it */
         bool current = gen == atomic_load_acquire(&heap->mem.gen);
         bool lives = current ? space_is_allocated(&heap->mem.space, slot) : space_is_marked(&heap->mem.space, slot);
-        if (place != SPAN_CLAIMED && atomic_load_acquire(&span->place) == place && atomic_load_acquire(&span->gen) == gen) return lives;
+        if (place != SPAN_CLAIMED && atomic_load_acquire(&span->place) == place &&
+            atomic_load_acquire(&span->gen) == gen)
+            return lives;
         tri__os_yield();
     }
 }
@@ -69,7 +71,8 @@ static void walk_stopped(tri_heap *heap, void *p) {
     struct space *space = &heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
-        if (shape_kind(atomic_load_acquire(&space->pages[page].shape)) == PAGE_NONE) continue; /* pairs with span_publish */
+        if (shape_kind(atomic_load_acquire(&space->pages[page].shape)) == PAGE_NONE)
+            continue;                                                 /* pairs with span_publish */
         struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
         if (span->first_page != page) continue;
         for (uint32_t i = 0; i < span->nslots; i++) {

@@ -22,8 +22,8 @@ static TRI_COLD void push_without_memory(struct marker *mk, uintptr_t entry) {
     if (!space_find_slot(mk->space, addr, &slot)) return;
     space_set_mark(mk->space, &slot);
     struct span *span = space_span_of(mk->space, slot.addr);
-    atomic_store_release(&span->rescan, 1);           /* pairs with the acquire in marker_rescan */
-    atomic_store_release(&mk->heap->work.rescan, 1);  /* pairs with work_is_empty */
+    atomic_store_release(&span->rescan, 1);          /* pairs with the acquire in marker_rescan */
+    atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
 }
 
 static TRI_COLD bool push_new_buffer(struct marker *mk) {
@@ -150,7 +150,8 @@ static void scan_map(struct marker *mk, uintptr_t addr, const struct slot_map *m
     for (uint32_t base = 0; base < map->nwords; base += 64) {
         const tri_word *words = (const tri_word *)addr + base;
         scan_mask(mk, (uintptr_t)words, map->pointers[base / 64]);
-        for (uint64_t m = map->values[base / 64]; m; m &= m - 1) scan_run(mk, words + bit_lowest(m), words + bit_lowest(m) + 1, enc);
+        for (uint64_t m = map->values[base / 64]; m; m &= m - 1)
+            scan_run(mk, words + bit_lowest(m), words + bit_lowest(m) + 1, enc);
         for (uint64_t m = map->maybes[base / 64]; m; m &= m - 1) scan_maybe(mk, words + bit_lowest(m), enc);
     }
 }
@@ -215,7 +216,8 @@ static void scan_piece(struct marker *mk, uintptr_t from) {
     bool found = space_find_slot(mk->space, from, &slot);
     check_internal(found, "I-MARK1: a piece lies in its object");
     if (found)
-        scan_elements(mk, &tri__layouts[space_layout_of(mk->space, &slot)], from, slot.addr + tri__slot_bytes(mk->space, &slot));
+        scan_elements(mk, &tri__layouts[space_layout_of(mk->space, &slot)], from,
+                      slot.addr + tri__slot_bytes(mk->space, &slot));
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------ */
@@ -332,17 +334,20 @@ static void check_child(struct marker *mk, const tri_word *from, uintptr_t ref) 
         offset = (uintptr_t)from - owner.addr;
     }
     uint32_t was = 0;
-    if (space_find_slot(space, ref, &child)) was = poison_layout(((const uint64_t *)child.addr)[tri__slot_bytes(space, &child) >= 16]);
+    if (space_find_slot(space, ref, &child))
+        was = poison_layout(((const uint64_t *)child.addr)[tri__slot_bytes(space, &child) >= 16]);
     atomic_add_relaxed(&mk->heap->stress.reports, 1);
-    tri__report(mk->heap, "mark", "%s at offset %zu names freed memory%s%s: an object was freed while it was reachable; "
-                "stored without tri_store, or not rooted at a safepoint?", where, offset,
-                was ? ", once of type " : "", was ? layout_name(was) : "");
+    tri__report(mk->heap, "mark",
+                "%s at offset %zu names freed memory%s%s: an object was freed while it was reachable; "
+                "stored without tri_store, or not rooted at a safepoint?",
+                where, offset, was ? ", once of type " : "", was ? layout_name(was) : "");
 }
 #endif
 
 /* ---- plain enumeration, for checkmark and verify --------------------------------------------------------------- */
 
-static void each_in_map(uintptr_t addr, const struct slot_map *map, const tri_enc *enc, slot_visit_fn visit, void *context) {
+static void each_in_map(uintptr_t addr, const struct slot_map *map, const tri_enc *enc, slot_visit_fn visit,
+                        void *context) {
     for (uint32_t i = 0; i < map->nwords; i++) {
         uint64_t bit = 1ull << (i % 64);
         const tri_word *p = (const tri_word *)addr + i;
@@ -358,7 +363,8 @@ static void each_in_map(uintptr_t addr, const struct slot_map *map, const tri_en
 void tri__mark_each_slot(struct space *space, const struct slot *slot, slot_visit_fn visit, void *context) {
     const struct type_desc *d = tri__layouts[space_layout_of(space, slot)].desc;
     if (!d) return;
-    each_in_map(slot->addr, &d->fixed, &d->enc, visit, context); /* a traced type has no map: its callback is not run here */
+    each_in_map(slot->addr, &d->fixed, &d->enc, visit,
+                context); /* a traced type has no map: its callback is not run here */
     if (d->elem_size == 0 || d->elem.nwords == 0) return;
     uintptr_t end = slot->addr + tri__slot_bytes(space, slot);
     for (uintptr_t e = slot->addr + d->size; e + d->elem_size <= end; e += d->elem_size)

@@ -18,21 +18,21 @@
 enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
 
 struct marker {
-    tri_heap *heap;                 /* [const] */
-    struct space *space;            /* [const] */
-    struct workbuf *buf;            /* LIFO in hand; may be NULL [owner] */
-    unsigned head, tail;            /* of the ring [owner] */
+    tri_heap *heap;      /* [const] */
+    struct space *space; /* [const] */
+    struct workbuf *buf; /* LIFO in hand; may be NULL [owner] */
+    unsigned head, tail; /* of the ring [owner] */
     uintptr_t ring[MARK_RING_MASK + 1];
-    uint64_t marked_bytes;          /* since last collected by the cycle [owner] */
+    uint64_t marked_bytes; /* since last collected by the cycle [owner] */
     uint64_t marked_objects;
-    uint64_t scanned_bytes;         /* [owner] */
-    bool worked;                    /* R2: turned grey, popped or handed over since the last answer [owner] */
+    uint64_t scanned_bytes; /* [owner] */
+    bool worked;            /* R2: turned grey, popped or handed over since the last answer [owner] */
 };
 
 /* The visitor of trace and root callbacks. */
 struct tri_visitor {
     struct marker *marker;
-    const struct type_desc *desc;   /* of the traced object, NULL for roots */
+    const struct type_desc *desc; /* of the traced object, NULL for roots */
     size_t nvisited;
 };
 

@@ -22,7 +22,8 @@ static _Thread_local struct tri_thread sentinel = {.armed = 1, .request = 1, .re
 
 struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
     if (TRI_LIKELY(thread != NULL && thread->reserved != SENTINEL_MARK)) return mutator_of(thread);
-    tri__report(NULL, call, "the calling thread is not attached to the heap; call tri_attach first, and pass the "
+    tri__report(NULL, call,
+                "the calling thread is not attached to the heap; call tri_attach first, and pass the "
                 "tri_thread it returned");
     return NULL;
 }
@@ -178,7 +179,8 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     if (!m || !fn) return NULL;
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
-        tri__error(TRI_ESTATE, "tri_callin", "the thread is not in a blocking region; call it from inside tri_blocking");
+        tri__error(TRI_ESTATE, "tri_callin",
+                   "the thread is not in a blocking region; call it from inside tri_blocking");
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
@@ -300,7 +302,8 @@ static void enter_list(struct mutator *m) {
 int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (!heap || !out) return tri__error(TRI_EINVAL, "tri_attach", "heap or out is NULL");
     if (flags & ~(uint32_t)TRI_ATTACH_PRECISE) return tri__error(TRI_EINVAL, "tri_attach", "unknown flags 0x%x", flags);
-    if (tri_self(heap) != &sentinel) return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
+    if (tri_self(heap) != &sentinel)
+        return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
     struct osthread *os = osthread_get();
     struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
     if (!m) {
@@ -401,7 +404,8 @@ static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uint
 
 void tri__mutator_scan_roots(struct mutator *m) {
     struct marker *mk = &m->marker;
-    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_native(m, atomic_load_acquire(&m->os->sp), m->os->stack_high); /* enter_blocked */
+    if (!(m->flags & TRI_ATTACH_PRECISE))
+        scan_native(m, atomic_load_acquire(&m->os->sp), m->os->stack_high); /* enter_blocked */
     if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
     for (tri_frame *f = m->pub.frames; f; f = f->prev)
         for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);

@@ -38,10 +38,10 @@ struct tri_vmstack {
     struct tri_vmstack *next, *prev; /* in its mutator's list, or the heap's suspended list [owner / roots lock] */
     struct mutator *owner;           /* NULL: suspended [roots lock] */
     tri_heap *heap;
-    uintptr_t base;                  /* [owner] */
-    uintptr_t top_address;           /* where the host keeps its top [owner] */
+    uintptr_t base;        /* [owner] */
+    uintptr_t top_address; /* where the host keeps its top [owner] */
     tri_enc enc;
-    uint64_t scanned_cycle;          /* cycle in which it was last scanned (R8) [roots lock] */
+    uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
 };
 
 struct tri_scanner {
@@ -59,28 +59,28 @@ struct scope_block {
 };
 
 struct mutator {
-    struct tri_thread pub;            /* first: tri_thread * is struct mutator * */
-    tri_heap *heap;                   /* [const] */
-    struct osthread *os;              /* [const] */
-    struct mutator *next, *prev;      /* heap's threads [threads lock] */
-    struct mutator *next_attachment;  /* of the OS thread [os lock] */
-    uint32_t flags;                   /* TRI_ATTACH_* [const] */
-    bool armed;                       /* barrier on (pub.armed is also set by stress.slow) [owner] */
-    bool stopped;                     /* held by world_stop [threads lock] */
-    bool grey_stack;                  /* own stack not scanned yet in this cycle [owner] */
-    uint64_t request_seq;             /* last step asked of it [atomic] */
-    uint64_t answer_seq;              /* last step answered [atomic; owner writes] */
-    struct cache cache;               /* [owner] */
-    struct marker marker;             /* [owner] */
-    size_t nshade;                    /* [owner] */
-    uintptr_t shade[SHADE_BUFFER];    /* the barrier's buffer [owner] */
-    struct tri_vmstack *vmstacks;     /* running ones [owner] */
-    struct tri_scanner *scanners;     /* [owner] */
-    struct scope_block *scopes;       /* newest block [owner] */
-    uint32_t nlocals;                 /* local handles in all blocks [owner] */
-    int64_t assist_debt;              /* bytes of marking owed [owner] */
-    uint64_t nslow;                   /* allocation slow paths, for stress [owner] */
-    uint64_t rng;                     /* for stress delays [owner] */
+    struct tri_thread pub;           /* first: tri_thread * is struct mutator * */
+    tri_heap *heap;                  /* [const] */
+    struct osthread *os;             /* [const] */
+    struct mutator *next, *prev;     /* heap's threads [threads lock] */
+    struct mutator *next_attachment; /* of the OS thread [os lock] */
+    uint32_t flags;                  /* TRI_ATTACH_* [const] */
+    bool armed;                      /* barrier on (pub.armed is also set by stress.slow) [owner] */
+    bool stopped;                    /* held by world_stop [threads lock] */
+    bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
+    uint64_t request_seq;            /* last step asked of it [atomic] */
+    uint64_t answer_seq;             /* last step answered [atomic; owner writes] */
+    struct cache cache;              /* [owner] */
+    struct marker marker;            /* [owner] */
+    size_t nshade;                   /* [owner] */
+    uintptr_t shade[SHADE_BUFFER];   /* the barrier's buffer [owner] */
+    struct tri_vmstack *vmstacks;    /* running ones [owner] */
+    struct tri_scanner *scanners;    /* [owner] */
+    struct scope_block *scopes;      /* newest block [owner] */
+    uint32_t nlocals;                /* local handles in all blocks [owner] */
+    int64_t assist_debt;             /* bytes of marking owed [owner] */
+    uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    uint64_t rng;                    /* for stress delays [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {

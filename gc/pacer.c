@@ -16,7 +16,8 @@ static void set_trigger(struct pacer *p) {
     double runway = p->alloc_per_mark * (double)p->live_bytes * RUNWAY_SAFETY;
     size_t trigger = runway >= (double)p->goal_bytes ? low : p->goal_bytes - (size_t)runway;
     p->trigger_bytes = trigger < low ? low : trigger > high ? high : trigger;
-    check_internal(p->live_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes, "I-PACE1: live <= trigger <= goal");
+    check_internal(p->live_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes,
+                   "I-PACE1: live <= trigger <= goal");
 }
 
 void tri__pacer_init(struct pacer *p, const struct pacer_config *config) {

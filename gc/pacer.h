@@ -13,16 +13,16 @@
 #include <stdint.h>
 
 struct pacer_config {
-    size_t min_heap_bytes;      /* goal is never below it */
+    size_t min_heap_bytes; /* goal is never below it */
     uint32_t growth_percent;
-    size_t soft_limit_bytes;    /* 0: none */
+    size_t soft_limit_bytes; /* 0: none */
 };
 
 struct pacer {
-    size_t live_bytes;          /* marked by the last cycle */
+    size_t live_bytes; /* marked by the last cycle */
     size_t goal_bytes, trigger_bytes;
-    double alloc_per_mark;      /* bytes allocated per byte marked while marking, smoothed */
-    double assist_ratio;        /* of the running cycle: bytes to mark per byte allocated */
+    double alloc_per_mark; /* bytes allocated per byte marked while marking, smoothed */
+    double assist_ratio;   /* of the running cycle: bytes to mark per byte allocated */
 };
 
 void tri__pacer_init(struct pacer *pacer, const struct pacer_config *config);

@@ -76,7 +76,8 @@ tri_handle tri_global(tri_thread *thread, void *obj) {
     tri__lock_acquire(&roots->lock);
     struct tri_ref *ref = roots->free_handles;
     if (ref) {
-        roots->free_handles = (struct tri_ref *)(uintptr_t)(atomic_load_relaxed(&ref->word) & ~1ull); /* under the lock */
+        roots->free_handles = (struct tri_ref *)(uintptr_t)(atomic_load_relaxed(&ref->word) &
+                                                            ~1ull); /* under the lock */
     } else {
         struct handle_block *block = roots->handles;
         if (!block || block->nused == HANDLE_BLOCK_SLOTS) {

@@ -8,7 +8,8 @@
 
 #if TRI_CHECKS >= 1
 
-static const char *const fault_names[] = {"none", "no_barrier", "no_settle", "drop_mark", "forget_root", "double_hole", "flush_blind"};
+static const char *const fault_names[] = {"none",        "no_barrier",  "no_settle",  "drop_mark",
+                                          "forget_root", "double_hole", "flush_blind"};
 
 static uint64_t next_random(void) {
     static _Thread_local uint64_t state;
@@ -68,9 +69,12 @@ static bool set_number(tri_heap *heap, const char *key, uint32_t n) {
     struct {
         const char *key;
         uint32_t *where;
-    } switches[] = {{"stress.collect", &heap->stress.collect_every}, {"stress.delay", &heap->stress.delay_us},
-                    {"stress.slow", &heap->stress.slow}, {"checkmark", &heap->stress.checkmark},
-                    {"poison", &heap->mem.poison}, {"verify", &heap->stress.verify}};
+    } switches[] = {{"stress.collect", &heap->stress.collect_every},
+                    {"stress.delay", &heap->stress.delay_us},
+                    {"stress.slow", &heap->stress.slow},
+                    {"checkmark", &heap->stress.checkmark},
+                    {"poison", &heap->mem.poison},
+                    {"verify", &heap->stress.verify}};
     for (size_t i = 0; i < TRI_COUNT(switches); i++)
         if (strcmp(key, switches[i].key) == 0) {
             atomic_store_relaxed(switches[i].where, n); /* a test's switch */
@@ -93,7 +97,8 @@ bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *er
 #else
 
 bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *err) {
-    static const char *const names[] = {"fault", "stress.collect", "stress.delay", "stress.slow", "checkmark", "poison", "verify"};
+    static const char *const names[] = {"fault",     "stress.collect", "stress.delay", "stress.slow",
+                                        "checkmark", "poison",         "verify"};
     (void)heap, (void)value;
     for (size_t i = 0; i < TRI_COUNT(names); i++)
         if (strcmp(key, names[i]) == 0) {

@@ -31,11 +31,13 @@ static bool refuse(struct checker *c, const char *field, size_t number, const ch
 
 static bool check_slots(struct checker *c, const char *field, const tri_slots *slots, size_t size_bytes) {
     if (slots->nbits && !slots->bitmap) return refuse(c, field, slots->nbits, "nbits is set but bitmap is NULL");
-    if (slots->noffsets && !slots->offsets) return refuse(c, field, slots->noffsets, "noffsets is set but offsets is NULL");
+    if (slots->noffsets && !slots->offsets)
+        return refuse(c, field, slots->noffsets, "noffsets is set but offsets is NULL");
     if (slots->nbits > size_bytes / 8)
         return refuse(c, field, slots->nbits, "the bitmap is longer than the object; give size / 8 bits at most");
     for (uint32_t i = 0; i < slots->noffsets; i++) {
-        if (slots->offsets[i] % 8) return refuse(c, field, slots->offsets[i], "the offset is not a multiple of 8: a slot must be aligned");
+        if (slots->offsets[i] % 8)
+            return refuse(c, field, slots->offsets[i], "the offset is not a multiple of 8: a slot must be aligned");
         if (slots->offsets[i] + 8 > size_bytes || size_bytes < 8)
             return refuse(c, field, slots->offsets[i], "the offset is past the size");
     }
@@ -44,10 +46,14 @@ static bool check_slots(struct checker *c, const char *field, const tri_slots *s
 
 static bool check_enc(struct checker *c, const tri_enc *enc) {
     if (enc->tag & ~enc->mask) return refuse(c, "enc.tag", enc->tag, "tag has bits outside mask, so no word can match");
-    if (enc->tags == 0) return refuse(c, "enc.tags", 0, "no tag names a reference; set the bits of the low-bit tags that do, or all ones");
-    if (enc->ptr_mask == 0) return refuse(c, "enc.ptr_mask", 0, "ptr_mask is 0, so every reference would decode to NULL");
+    if (enc->tags == 0)
+        return refuse(c, "enc.tags", 0,
+                      "no tag names a reference; set the bits of the low-bit tags that do, or all ones");
+    if (enc->ptr_mask == 0)
+        return refuse(c, "enc.ptr_mask", 0, "ptr_mask is 0, so every reference would decode to NULL");
     if (enc->mask & enc->tag & enc->ptr_mask)
-        return refuse(c, "enc.ptr_mask", enc->ptr_mask, "ptr_mask keeps bits of the tag, so the address would be wrong");
+        return refuse(c, "enc.ptr_mask", enc->ptr_mask,
+                      "ptr_mask keeps bits of the tag, so the address would be wrong");
     return true;
 }
 
@@ -60,8 +66,10 @@ static bool check_shape(struct checker *c) {
     if (t->struct_size != sizeof(tri_type))
         return refuse(c, "struct_size", t->struct_size, "is not sizeof(tri_type); use the TRI_TYPE macros or set it");
     if (!t->name) return refuse(c, "name", 0, "is NULL; messages need it");
-    if (t->size == 0 && t->elem_size == 0) return refuse(c, "size", 0, "neither size nor elem_size: there is nothing to allocate");
-    if (t->size > (size_t)1 << 40 || t->elem_size > (size_t)1 << 30) return refuse(c, "size", t->size, "is larger than any object can be");
+    if (t->size == 0 && t->elem_size == 0)
+        return refuse(c, "size", 0, "neither size nor elem_size: there is nothing to allocate");
+    if (t->size > (size_t)1 << 40 || t->elem_size > (size_t)1 << 30)
+        return refuse(c, "size", t->size, "is larger than any object can be");
     if (t->align != 0 && t->align != 8 && t->align != 16) return refuse(c, "align", t->align, "must be 0, 8 or 16");
     bool any = has_slots(&t->pointers) || has_slots(&t->values) || has_slots(&t->maybes);
     bool any_elem = has_slots(&t->elem_pointers) || has_slots(&t->elem_values) || has_slots(&t->elem_maybes);
@@ -70,7 +78,8 @@ static bool check_shape(struct checker *c) {
         return refuse(c, "elem_size", t->elem_size, "elements with slots need size and elem_size to be multiples of 8");
     if ((t->flags & TRI_TYPE_LEAF) && (any || any_elem || t->trace))
         return refuse(c, "flags", t->flags, "TRI_TYPE_LEAF contradicts slots or a trace callback");
-    if (t->trace && (any || any_elem)) return refuse(c, "trace", 0, "a traced type visits all its slots itself; give no slots beside");
+    if (t->trace && (any || any_elem))
+        return refuse(c, "trace", 0, "a traced type visits all its slots itself; give no slots beside");
     if ((has_slots(&t->values) || has_slots(&t->elem_values)) && !t->enc)
         return refuse(c, "enc", 0, "value slots need an encoding");
     return true;
@@ -93,7 +102,8 @@ static void *permanent(size_t size_bytes) {
 static void set_bits(uint64_t *bits, const tri_slots *slots) {
     for (uint32_t i = 0; i < slots->nbits; i++)
         if (slots->bitmap[i / 64] >> (i % 64) & 1) bits[i / 64] |= 1ull << (i % 64);
-    for (uint32_t i = 0; i < slots->noffsets; i++) bits[slots->offsets[i] / 512] |= 1ull << (slots->offsets[i] / 8 % 64);
+    for (uint32_t i = 0; i < slots->noffsets; i++)
+        bits[slots->offsets[i] / 512] |= 1ull << (slots->offsets[i] / 8 % 64);
 }
 
 /* Fills map from the three kinds; `storage` has 4 x nwords64 words, the last for all kinds together. */
@@ -142,7 +152,8 @@ static struct type_desc *compile(struct checker *c) {
     desc->elem_size = t->elem_size;
     desc->enc = t->enc ? *t->enc : identity;
     if (!compile_map(c, &desc->fixed, storage, fixed64, &t->pointers, &t->values, &t->maybes) ||
-        !compile_map(c, &desc->elem, storage + fixed64 * 4, elem64, &t->elem_pointers, &t->elem_values, &t->elem_maybes)) {
+        !compile_map(c, &desc->elem, storage + fixed64 * 4, elem64, &t->elem_pointers, &t->elem_values,
+                     &t->elem_maybes)) {
         tri__os_release(desc, align_up(sizeof *desc + (fixed64 + elem64) * 32, tri__os_page_size()));
         return NULL;
     }
@@ -211,8 +222,10 @@ static int build(tri_type *type, const char *call, uint32_t *first) {
     uint32_t n = type->elem_size ? NUM_SIZE_CLASSES : 1;
     *first = take_numbers(n);
     if (*first == 0)
-        return tri__error(TRI_ELIMIT, call, "too many types: %u layout numbers are taken, type %s needs %u more; "
-                          "use fewer array types", (unsigned)(LAYOUT_LAST - LAYOUT_FIRST), type->name, n);
+        return tri__error(TRI_ELIMIT, call,
+                          "too many types: %u layout numbers are taken, type %s needs %u more; "
+                          "use fewer array types",
+                          (unsigned)(LAYOUT_LAST - LAYOUT_FIRST), type->name, n);
     struct layout layout = layout_of(desc);
     for (uint32_t i = 0; i < n; i++) tri__layouts[*first + i] = layout;
     return TRI_OK;
@@ -243,7 +256,8 @@ int tri_type_describe(tri_type *type, tri_type_data *out) {
     int err = tri__type_bind(type, "tri_type_describe");
     if (err != TRI_OK) return err;
     if (!out || out->struct_size != sizeof *out)
-        return tri__error(TRI_EINVAL, "tri_type_describe", "out is NULL or its struct_size is not set to sizeof(tri_type_data)");
+        return tri__error(TRI_EINVAL, "tri_type_describe",
+                          "out is NULL or its struct_size is not set to sizeof(tri_type_data)");
     uint32_t number = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
     const struct type_desc *desc = tri__layouts[number].desc;
     out->layout = number;

@@ -26,17 +26,17 @@ enum slot_kind { SLOT_NONE = 0, SLOT_POINTER, SLOT_VALUE, SLOT_MAYBE };
 
 /* How the marker scans an object of a layout, from the cheapest to the dearest. */
 enum scan_shape {
-    SCAN_LEAF = 0,      /* nothing */
-    SCAN_MASK,          /* plain pointers in the first 64 words, no elements: one mask */
-    SCAN_RUN_POINTERS,  /* from run_from to the end of the slot every word is a plain pointer, nothing before */
-    SCAN_RUN_VALUES,    /* the same with values */
-    SCAN_GENERAL,       /* bitmaps by kind, elements */
-    SCAN_TRACE          /* the type's callback */
+    SCAN_LEAF = 0,     /* nothing */
+    SCAN_MASK,         /* plain pointers in the first 64 words, no elements: one mask */
+    SCAN_RUN_POINTERS, /* from run_from to the end of the slot every word is a plain pointer, nothing before */
+    SCAN_RUN_VALUES,   /* the same with values */
+    SCAN_GENERAL,      /* bitmaps by kind, elements */
+    SCAN_TRACE         /* the type's callback */
 };
 
 /* Slot bitmaps of a fixed part or an element. */
 struct slot_map {
-    uint32_t nwords;                     /* words that the bitmaps cover: up to the last slot */
+    uint32_t nwords; /* words that the bitmaps cover: up to the last slot */
     const uint64_t *pointers, *values, *maybes;
 };
 
@@ -45,17 +45,17 @@ struct type_desc {
     const tri_type *type;
     struct slot_map fixed, elem;
     size_t size, elem_size;
-    tri_enc enc;                         /* identity when the type names none */
-    const uint64_t *gcdata;              /* all kinds together, fixed part */
+    tri_enc enc;            /* identity when the type names none */
+    const uint64_t *gcdata; /* all kinds together, fixed part */
     uint64_t hash;
 };
 
 struct layout {
-    uint16_t scan;                       /* enum scan_shape */
-    uint16_t uniform;                    /* SLOT_POINTER or SLOT_VALUE when every slot is of that kind; else SLOT_NONE */
-    uint32_t run_from;                   /* SCAN_RUN_*: byte where the words begin */
-    uint64_t mask;                       /* SCAN_MASK */
-    const struct type_desc *desc;        /* NULL for untyped bytes and for no layout */
+    uint16_t scan;                /* enum scan_shape */
+    uint16_t uniform;             /* SLOT_POINTER or SLOT_VALUE when every slot is of that kind; else SLOT_NONE */
+    uint32_t run_from;            /* SCAN_RUN_*: byte where the words begin */
+    uint64_t mask;                /* SCAN_MASK */
+    const struct type_desc *desc; /* NULL for untyped bytes and for no layout */
 };
 
 extern struct layout tri__layouts[65536];

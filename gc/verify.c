@@ -9,13 +9,13 @@ struct verify {
     size_t pages_in_spans, spans_seen, spans_listed;
 };
 
-#define EXPECT(v, cond, ...)                                       \
-    do {                                                           \
-        if (!(cond)) {                                             \
-            (v)->wrong++;                                          \
-            atomic_add_relaxed(&(v)->heap->stress.reports, 1);     \
-            tri__report((v)->heap, "verify", __VA_ARGS__);         \
-        }                                                          \
+#define EXPECT(v, cond, ...)                                   \
+    do {                                                       \
+        if (!(cond)) {                                         \
+            (v)->wrong++;                                      \
+            atomic_add_relaxed(&(v)->heap->stress.reports, 1); \
+            tri__report((v)->heap, "verify", __VA_ARGS__);     \
+        }                                                      \
     } while (0)
 
 static void check_pages(struct verify *v, const struct span *span) {
@@ -26,16 +26,19 @@ static void check_pages(struct verify *v, const struct span *span) {
         EXPECT(v, shape_kind(shape) == (enum page_kind)span->kind && shape_layout(shape) == span->layout,
                "I-SPAN2: page %zu says kind %d layout %u, its span kind %d layout %u", page, (int)shape_kind(shape),
                shape_layout(shape), span->kind, span->layout);
-        EXPECT(v, atomic_load_relaxed(&space->pages[page].place) >> 32 == i, "I-SPAN2: page %zu leads to a wrong first page", page);
+        EXPECT(v, atomic_load_relaxed(&space->pages[page].place) >> 32 == i,
+               "I-SPAN2: page %zu leads to a wrong first page", page);
         EXPECT(v, atomic_load_relaxed(&space->spans[page]) == span, "I-SPAN2: page %zu names another span", page);
-        EXPECT(v, tri__pageheap_in_use(v->heap->mem.pages, page), "I-PAGE1: page %zu of a span is free in the page heap", page);
+        EXPECT(v, tri__pageheap_in_use(v->heap->mem.pages, page),
+               "I-PAGE1: page %zu of a span is free in the page heap", page);
     }
 }
 
 static void check_bits(struct verify *v, struct span *span) {
     struct space *space = &v->heap->mem.space;
     uint32_t marks = tri__span_count_marks(space, span), allocs = tri__span_count_alloc(space, span), at_slots = 0;
-    EXPECT(v, allocs == span->nalloc, "I-SPAN4: span at page %zu has %u allocation bits and counts %u", span->first_page, allocs, span->nalloc);
+    EXPECT(v, allocs == span->nalloc, "I-SPAN4: span at page %zu has %u allocation bits and counts %u",
+           span->first_page, allocs, span->nalloc);
     EXPECT(v, marks == 0 || atomic_load_relaxed(&span->gen) != atomic_load_relaxed(&v->heap->mem.gen),
            "R10: span at page %zu is swept and has %u marks between cycles", span->first_page, marks);
     for (uint32_t i = 0; i < span->nslots; i++) {
@@ -46,8 +49,8 @@ static void check_bits(struct verify *v, struct span *span) {
             size_t damage = tri__span_poison_damage(space, span, i);
             uint64_t word = ((const uint64_t *)slot.addr)[damage == 0 ? 1 % (span->slot_bytes / 8) : 0];
             EXPECT(v, damage == SIZE_MAX || poison_layout(word) == 0,
-                   "poison: a freed %s at %p was written at offset %zu after it was freed", layout_name(poison_layout(word)),
-                   (void *)slot.addr, damage);
+                   "poison: a freed %s at %p was written at offset %zu after it was freed",
+                   layout_name(poison_layout(word)), (void *)slot.addr, damage);
         }
     }
     EXPECT(v, at_slots == allocs, "I-ARENA3: span at page %zu has allocation bits off its slots", span->first_page);
@@ -62,7 +65,8 @@ static void check_spans(struct verify *v) {
             continue;
         }
         struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
-        EXPECT(v, span && span->first_page == page, "I-SPAN2: page %zu is inside a span that does not begin before it", page);
+        EXPECT(v, span && span->first_page == page, "I-SPAN2: page %zu is inside a span that does not begin before it",
+               page);
         if (!span || span->first_page != page) return;
         check_pages(v, span);
         check_bits(v, span);
@@ -76,9 +80,13 @@ static void check_list(struct verify *v, const struct span_list *list, unsigned 
     size_t n = 0;
     for (const struct span *s = list->head, *prev = NULL; s; prev = s, s = s->next, n++) {
         EXPECT(v, s->prev == prev, "I-SPAN1: list %s is broken at page %zu", name, s->first_page);
-        EXPECT(v, atomic_load_relaxed(&s->place) == SPAN_LISTED, "I-SPAN1: span at page %zu is in list %s and elsewhere", s->first_page, name);
-        EXPECT(v, (atomic_load_relaxed(&s->gen) & 1) == parity, "R10: span at page %zu is filed under a wrong generation", s->first_page);
-        if (full >= 0) EXPECT(v, (s->nalloc == s->nslots) == (full == 1), "I-SPAN4: span at page %zu is in the wrong list %s", s->first_page, name);
+        EXPECT(v, atomic_load_relaxed(&s->place) == SPAN_LISTED,
+               "I-SPAN1: span at page %zu is in list %s and elsewhere", s->first_page, name);
+        EXPECT(v, (atomic_load_relaxed(&s->gen) & 1) == parity,
+               "R10: span at page %zu is filed under a wrong generation", s->first_page);
+        if (full >= 0)
+            EXPECT(v, (s->nalloc == s->nslots) == (full == 1), "I-SPAN4: span at page %zu is in the wrong list %s",
+                   s->first_page, name);
         if (prev == s) break;
     }
     EXPECT(v, n == list->nspans, "I-SPAN1: list %s holds %zu spans and counts %zu", name, n, list->nspans);
@@ -103,7 +111,8 @@ static void check_caches(struct verify *v) {
             const struct span *span = h->span;
             v->spans_listed++;
             EXPECT(v, atomic_load_relaxed(&span->place) == SPAN_CACHED, "I-SPAN1: a cached span is elsewhere too");
-            EXPECT(v, (size_t)(h->limit - h->cursor) % span->slot_bytes == 0, "I-CACHE1: a hole is no whole number of slots");
+            EXPECT(v, (size_t)(h->limit - h->cursor) % span->slot_bytes == 0,
+                   "I-CACHE1: a hole is no whole number of slots");
         }
 }
 
@@ -117,11 +126,12 @@ int tri__verify(tri_heap *heap) {
     check_spans(&v);
     check_lists(&v);
     check_caches(&v);
-    EXPECT(&v, v.spans_seen == v.spans_listed, "I-SPAN1: %zu spans are published, %zu are in lists and caches", v.spans_seen, v.spans_listed);
+    EXPECT(&v, v.spans_seen == v.spans_listed, "I-SPAN1: %zu spans are published, %zu are in lists and caches",
+           v.spans_seen, v.spans_listed);
     size_t used = atomic_load_relaxed(&heap->mem.used_pages);
     size_t building = atomic_load_relaxed(&heap->mem.building_pages); /* nobody runs */
-    EXPECT(&v, v.pages_in_spans + building == used, "I-MEM1: spans have %zu pages and %zu are being built, %zu are counted",
-           v.pages_in_spans, building, used);
+    EXPECT(&v, v.pages_in_spans + building == used,
+           "I-MEM1: spans have %zu pages and %zu are being built, %zu are counted", v.pages_in_spans, building, used);
     tri__pageheap_verify(heap->mem.pages, say, &v);
     return v.wrong;
 }

@@ -67,7 +67,10 @@ tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_add
         tri__error(TRI_ENOMEM, "tri_vmstack_add", "no memory for the stack's record");
         return NULL;
     }
-    *s = (tri_vmstack){.owner = m, .heap = m->heap, .base = (uintptr_t)base, .top_address = (uintptr_t)top_address,
+    *s = (tri_vmstack){.owner = m,
+                       .heap = m->heap,
+                       .base = (uintptr_t)base,
+                       .top_address = (uintptr_t)top_address,
                        .enc = enc ? *enc : plain};
     link_into(&m->vmstacks, s);
     if (stack_is_black(m)) { /* what it holds already came from nowhere that was scanned as this thread's */

@@ -54,7 +54,8 @@ void tri__work_put_full(struct work *work, struct workbuf *buf) {
 }
 
 struct workbuf *tri__work_get_full(struct work *work) {
-    if (atomic_load_acquire(&work->nfull) == 0) return NULL; /* pairs with put_full; a miss is found by the next round */
+    if (atomic_load_acquire(&work->nfull) == 0)
+        return NULL; /* pairs with put_full; a miss is found by the next round */
     tri__lock_acquire(&work->lock);
     struct workbuf *buf = work->full;
     if (buf) {

@@ -30,10 +30,10 @@ struct workbuf {
 
 struct work {
     struct lock lock;
-    struct workbuf *full;       /* [lock] */
-    struct workbuf *reserve;    /* a few from creation on (R19) [lock] */
-    size_t nfull;               /* [atomic, written under lock] */
-    uint32_t rescan;            /* some span has its rescan flag set [atomic] */
+    struct workbuf *full;    /* [lock] */
+    struct workbuf *reserve; /* a few from creation on (R19) [lock] */
+    size_t nfull;            /* [atomic, written under lock] */
+    uint32_t rescan;         /* some span has its rescan flag set [atomic] */
     struct fixalloc fix;
 };
 

@@ -37,13 +37,13 @@ extern "C" {
  * Basic types
  * ------------------------------------------------------------------------------------------------------------- */
 
-typedef struct tri_heap tri_heap;         /* one collected heap; heaps share nothing */
-typedef struct tri_thread tri_thread;     /* one thread's attachment to one heap */
-typedef struct tri_visitor tri_visitor;   /* handed to trace and root callbacks */
-typedef struct tri_vmstack tri_vmstack;   /* a registered value stack */
-typedef struct tri_root tri_root;         /* a registered range of global slots */
-typedef struct tri_scanner tri_scanner;   /* a registered root callback */
-typedef struct tri_ref *tri_handle;       /* a local or a persistent handle; NULL is no handle */
+typedef struct tri_heap tri_heap;       /* one collected heap; heaps share nothing */
+typedef struct tri_thread tri_thread;   /* one thread's attachment to one heap */
+typedef struct tri_visitor tri_visitor; /* handed to trace and root callbacks */
+typedef struct tri_vmstack tri_vmstack; /* a registered value stack */
+typedef struct tri_root tri_root;       /* a registered range of global slots */
+typedef struct tri_scanner tri_scanner; /* a registered root callback */
+typedef struct tri_ref *tri_handle;     /* a local or a persistent handle; NULL is no handle */
 
 /* A slot as it lies in memory: a plain pointer or an encoded value. May alias any type, so a `struct foo *` field can
  * be read as one. */
@@ -113,15 +113,15 @@ enum {
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
 typedef struct tri_config {
-    uint32_t struct_size;        /* set by tri_config_init */
-    uint32_t flags;              /* TRI_HEAP_* */
-    size_t reserve_bytes;        /* address range to reserve; 0: chosen from the machine's memory and limits */
-    size_t hard_limit_bytes;     /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;     /* cycles work towards staying below it; 0: none */
-    size_t min_heap_bytes;       /* no cycle is triggered below this size; default 4 MiB */
-    uint32_t growth_percent;     /* goal = live + (live + roots) * growth_percent / 100; default 100 */
-    uint32_t silent_after_ms;    /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
-    uint64_t wait_limit_ms;      /* bound of each wait for a cycle (forced, or at the hard limit); default 10000 */
+    uint32_t struct_size;     /* set by tri_config_init */
+    uint32_t flags;           /* TRI_HEAP_* */
+    size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
+    size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
+    size_t soft_limit_bytes;  /* cycles work towards staying below it; 0: none */
+    size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
+    uint32_t growth_percent;  /* goal = live + (live + roots) * growth_percent / 100; default 100 */
+    uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
+    uint64_t wait_limit_ms;   /* bound of each wait for a cycle (forced, or at the hard limit); default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
     int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
@@ -203,10 +203,10 @@ typedef struct tri_enc {
 
 /* One kind of slot in an object: as a bitmap (bit i: word i), as byte offsets, or both. All zero: none. */
 typedef struct tri_slots {
-    const uint64_t *bitmap;   /* bit i of word i/64: the word at byte 8*i is such a slot */
-    uint32_t nbits;           /* bits in `bitmap` */
-    uint32_t noffsets;        /* entries in `offsets` */
-    const uint32_t *offsets;  /* byte offsets, each a multiple of 8 */
+    const uint64_t *bitmap;  /* bit i of word i/64: the word at byte 8*i is such a slot */
+    uint32_t nbits;          /* bits in `bitmap` */
+    uint32_t noffsets;       /* entries in `offsets` */
+    const uint32_t *offsets; /* byte offsets, each a multiple of 8 */
 } tri_slots;
 
 /* Custom tracing, the last resort: visit every slot of obj from position `from` on, stop after about `budget` slots
@@ -222,31 +222,31 @@ enum {
 
 /* A type descriptor: a static object, registered by its first use. One descriptor may serve many heaps. */
 typedef struct tri_type {
-    uint32_t struct_size;  /* sizeof(tri_type) */
-    uint32_t layout;       /* the library's: first layout number, 0 before registration */
-    const char *name;      /* for messages; not NULL */
-    size_t size;           /* bytes of the object, or of the part before its elements */
-    size_t elem_size;      /* bytes of one trailing element; 0: no elements */
-    uint32_t align;        /* 8 or 16; 0: 8 */
-    uint32_t flags;        /* TRI_TYPE_* */
-    const tri_enc *enc;    /* how `values` and `maybes` are decoded; NULL: a plain pointer */
-    tri_slots pointers;    /* words that are NULL, a pointer to or into an object, or a pointer outside the heap */
-    tri_slots values;      /* words decoded by `enc` */
-    tri_slots maybes;      /* words that may be a reference or any bits: validated like a conservative word */
+    uint32_t struct_size; /* sizeof(tri_type) */
+    uint32_t layout;      /* the library's: first layout number, 0 before registration */
+    const char *name;     /* for messages; not NULL */
+    size_t size;          /* bytes of the object, or of the part before its elements */
+    size_t elem_size;     /* bytes of one trailing element; 0: no elements */
+    uint32_t align;       /* 8 or 16; 0: 8 */
+    uint32_t flags;       /* TRI_TYPE_* */
+    const tri_enc *enc;   /* how `values` and `maybes` are decoded; NULL: a plain pointer */
+    tri_slots pointers;   /* words that are NULL, a pointer to or into an object, or a pointer outside the heap */
+    tri_slots values;     /* words decoded by `enc` */
+    tri_slots maybes;     /* words that may be a reference or any bits: validated like a conservative word */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
-    tri_trace_fn trace;    /* NULL, or custom tracing instead of the slots */
+    tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
 } tri_type;
 
 /* What a descriptor says of its objects, in the terms of Go's _type. */
 typedef struct tri_type_data {
-    uint32_t struct_size;    /* set before the call: sizeof(tri_type_data) */
-    uint32_t layout;         /* process-wide number */
+    uint32_t struct_size; /* set before the call: sizeof(tri_type_data) */
+    uint32_t layout;      /* process-wide number */
     const char *name;
-    size_t size, ptrdata;    /* bytes; bytes up to and with the last slot of the fixed part */
-    uint32_t align, kind;    /* kind: 0 struct, 1 array, 2 leaf, 3 traced */
-    uint64_t hash;           /* of name, size and slots */
-    const uint64_t *gcdata;  /* bitmap of all slots of the fixed part, of any kind */
-    uint32_t gcdata_nbits;   /* ptrdata / 8 */
+    size_t size, ptrdata;   /* bytes; bytes up to and with the last slot of the fixed part */
+    uint32_t align, kind;   /* kind: 0 struct, 1 array, 2 leaf, 3 traced */
+    uint64_t hash;          /* of name, size and slots */
+    const uint64_t *gcdata; /* bitmap of all slots of the fixed part, of any kind */
+    uint32_t gcdata_nbits;  /* ptrdata / 8 */
 } tri_type_data;
 
 /* Checks and registers a descriptor ahead of its first use. TRI_ETYPE (tri_last_error names the field and the reason)
@@ -258,23 +258,25 @@ TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 
 /* Declares `static tri_type name` for struct T whose pointer slots are the fields listed (1 to 16 of them):
  *     TRI_TYPE(node_type, struct node, left, right); */
-#define TRI_TYPE(name_, T, ...)                                                     \
-    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)};         \
+#define TRI_TYPE(name_, T, ...)                                             \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
     static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, 0, TRI__LIST(name_##_slots), TRI__NONE, TRI__NONE)
 
 /* The same for fields that hold values encoded as *enc says. */
-#define TRI_VALUE_TYPE(name_, T, enc_, ...)                                         \
-    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)};         \
+#define TRI_VALUE_TYPE(name_, T, enc_, ...)                                 \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
     static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, enc_, TRI__NONE, TRI__LIST(name_##_slots), TRI__NONE)
 
 /* A struct without references: never scanned. Zeroed like any other. */
-#define TRI_LEAF_TYPE(name_, T)                                                     \
-    static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, TRI_TYPE_LEAF | TRI_TYPE_ZEROED, 0, TRI__NONE, TRI__NONE, TRI__NONE)
+#define TRI_LEAF_TYPE(name_, T)                                                                                        \
+    static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, TRI_TYPE_LEAF | TRI_TYPE_ZEROED, 0, TRI__NONE, TRI__NONE, \
+                                           TRI__NONE)
 
 /* An array of plain pointers after a header of header_bytes bytes without references (0 is allowed). */
-#define TRI_POINTER_ARRAY_TYPE(name_, header_bytes_)                                \
-    static const uint32_t name_##_slots[] = {0};                                    \
-    static tri_type name_ = TRI__TYPE_INIT(#name_, header_bytes_, 8, 0, 0, TRI__NONE, TRI__NONE, TRI__LIST(name_##_slots))
+#define TRI_POINTER_ARRAY_TYPE(name_, header_bytes_)                                             \
+    static const uint32_t name_##_slots[] = {0};                                                 \
+    static tri_type name_ = TRI__TYPE_INIT(#name_, header_bytes_, 8, 0, 0, TRI__NONE, TRI__NONE, \
+                                           TRI__LIST(name_##_slots))
 
 /* ---------------------------------------------------------------------------------------------------------------
  * Allocation. SAFEPOINT, all of them. Zeroed memory (but for leaf types without TRI_TYPE_ZEROED), 16-byte aligned
@@ -415,27 +417,27 @@ TRI_API size_t tri_trim(tri_heap *heap);
 
 /* Counters of a heap. All are cheap to read, and consistent within one cycle. */
 typedef struct tri_stats {
-    uint32_t struct_size;      /* set before the call: sizeof(tri_stats) */
-    uint32_t nthreads;         /* attached now */
-    uint64_t cycles;           /* completed */
-    size_t live_bytes;         /* marked by the last cycle */
-    size_t heap_bytes;         /* live_bytes with what was allocated since (whole holes) */
-    size_t goal_bytes;         /* where the next cycle should be complete */
-    size_t trigger_bytes;      /* where it will start */
-    size_t committed_bytes;    /* pages in spans */
-    size_t free_bytes;         /* pages free but still resident */
-    size_t reserved_bytes;     /* the address range */
-    size_t metadata_bytes;     /* side tables and fixed-size metadata that is in use */
-    size_t external_bytes;     /* told by tri_external */
-    uint64_t allocated_bytes;  /* ever, by whole holes and large objects */
-    uint64_t returned_bytes;   /* to the system, ever */
-    uint64_t mark_ns;          /* time spent tracing by the collector, ever */
-    uint64_t assist_ns;        /* by mutators */
-    uint64_t sweep_ns;         /* by the collector */
-    uint64_t worst_pause_ns;   /* longest that a mutator was kept from running, ever */
-    uint64_t handshakes;       /* steps answered */
-    uint64_t marked_objects;   /* ever */
-    uint64_t swept_spans;      /* ever */
+    uint32_t struct_size;     /* set before the call: sizeof(tri_stats) */
+    uint32_t nthreads;        /* attached now */
+    uint64_t cycles;          /* completed */
+    size_t live_bytes;        /* marked by the last cycle */
+    size_t heap_bytes;        /* live_bytes with what was allocated since (whole holes) */
+    size_t goal_bytes;        /* where the next cycle should be complete */
+    size_t trigger_bytes;     /* where it will start */
+    size_t committed_bytes;   /* pages in spans */
+    size_t free_bytes;        /* pages free but still resident */
+    size_t reserved_bytes;    /* the address range */
+    size_t metadata_bytes;    /* side tables and fixed-size metadata that is in use */
+    size_t external_bytes;    /* told by tri_external */
+    uint64_t allocated_bytes; /* ever, by whole holes and large objects */
+    uint64_t returned_bytes;  /* to the system, ever */
+    uint64_t mark_ns;         /* time spent tracing by the collector, ever */
+    uint64_t assist_ns;       /* by mutators */
+    uint64_t sweep_ns;        /* by the collector */
+    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever */
+    uint64_t handshakes;      /* steps answered */
+    uint64_t marked_objects;  /* ever */
+    uint64_t swept_spans;     /* ever */
 } tri_stats;
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 

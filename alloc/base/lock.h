@@ -10,24 +10,24 @@
 #include <stdint.h>
 
 enum lock_rank {
-    RANK_REGISTRY = 5,   /* process-wide list of heaps: create, destroy, fork only */
-    RANK_CYCLE = 10,     /* requests for a cycle, and who waits for one */
-    RANK_THREADS = 20,   /* a heap's threads, the last posted step, the flip (R9) */
-    RANK_OSTHREAD = 25,  /* one OS thread's attachments */
-    RANK_ROOTS = 30,     /* ranges, persistent handles, suspended stacks */
-    RANK_GATE = 40,      /* the weak-load gate and the decision to close (R5) */
-    RANK_CENTRAL = 50,   /* one layout's spans; never two */
-    RANK_LARGE = 55,     /* a heap's large spans */
-    RANK_WORK = 60,      /* full and empty work buffers */
-    RANK_PAGEHEAP = 70,  /* page runs, arenas */
-    RANK_FIXALLOC = 80,  /* one kind of metadata */
-    RANK_LOG = 90        /* output; leaf */
+    RANK_REGISTRY = 5,  /* process-wide list of heaps: create, destroy, fork only */
+    RANK_CYCLE = 10,    /* requests for a cycle, and who waits for one */
+    RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
+    RANK_OSTHREAD = 25, /* one OS thread's attachments */
+    RANK_ROOTS = 30,    /* ranges, persistent handles, suspended stacks */
+    RANK_GATE = 40,     /* the weak-load gate and the decision to close (R5) */
+    RANK_CENTRAL = 50,  /* one layout's spans; never two */
+    RANK_LARGE = 55,    /* a heap's large spans */
+    RANK_WORK = 60,     /* full and empty work buffers */
+    RANK_PAGEHEAP = 70, /* page runs, arenas */
+    RANK_FIXALLOC = 80, /* one kind of metadata */
+    RANK_LOG = 90       /* output; leaf */
 };
 
 struct lock {
     pthread_mutex_t mutex;
-    const char *name;  /* [const] */
-    int rank;          /* [const] */
+    const char *name; /* [const] */
+    int rank;         /* [const] */
 };
 
 void tri__lock_init(struct lock *lock, enum lock_rank rank, const char *name);

@@ -23,14 +23,14 @@ void tri__os_release(void *addr, size_t size_bytes);
 void *tri__os_map(size_t size_bytes);
 
 size_t tri__os_page_size(void);
-size_t tri__os_memory_bytes(void);         /* of the machine (or the container's limit, if lower) */
-size_t tri__os_address_limit_bytes(void);  /* RLIMIT_AS, SIZE_MAX for none */
-unsigned tri__os_ncpus(void);              /* that this process may use */
+size_t tri__os_memory_bytes(void);        /* of the machine (or the container's limit, if lower) */
+size_t tri__os_address_limit_bytes(void); /* RLIMIT_AS, SIZE_MAX for none */
+unsigned tri__os_ncpus(void);             /* that this process may use */
 
-uint64_t tri__os_now_ns(void);             /* monotonic */
-uint64_t tri__os_thread_id(void);          /* as the system prints it */
+uint64_t tri__os_now_ns(void);    /* monotonic */
+uint64_t tri__os_thread_id(void); /* as the system prints it */
 void tri__os_yield(void);
-void tri__os_sleep_ns(uint64_t ns);        /* for planted delays only */
+void tri__os_sleep_ns(uint64_t ns); /* for planted delays only */
 
 /* Bounds of the calling thread's native stack: [low, high), it grows down from high. False when unknown. */
 bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high);

@@ -29,12 +29,12 @@ typedef struct tri_hole {
 
 /* The head of an attachment; the rest is the library's. */
 struct tri_thread {
-    tri_hole *holes;    /* by layout number; owner writes (or the collector, while the owner is blocked) */
-    uint32_t nholes;    /* entries in holes */
-    uint32_t armed;     /* barrier on; written only in this thread's safepoints or under its state word */
-    uint32_t request;   /* nonzero: a safepoint has something to do; set by collectors with release */
+    tri_hole *holes;  /* by layout number; owner writes (or the collector, while the owner is blocked) */
+    uint32_t nholes;  /* entries in holes */
+    uint32_t armed;   /* barrier on; written only in this thread's safepoints or under its state word */
+    uint32_t request; /* nonzero: a safepoint has something to do; set by collectors with release */
     uint32_t reserved;
-    tri_frame *frames;  /* newest frame of precise locals; owner */
+    tri_frame *frames; /* newest frame of precise locals; owner */
 };
 
 /* Slow paths. Called by the code below only. */
@@ -71,7 +71,8 @@ static inline void *tri_new(tri_thread *thread, tri_type *type) {
 static inline void tri_init_value(tri_thread *thread, void *obj, void *slot, tri_word value) {
     (void)thread;
     (void)obj;
-    __atomic_store_n((tri_word *)slot, value, __ATOMIC_RELAXED); /* published by a later release: tri_store, a handshake */
+    __atomic_store_n((tri_word *)slot, value,
+                     __ATOMIC_RELAXED); /* published by a later release: tri_store, a handshake */
 }
 
 static inline void tri_init(tri_thread *thread, void *obj, void *slot, const void *ref) {
@@ -134,16 +135,20 @@ static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame) {
 }
 
 /* Pieces of the TRI_TYPE macros. */
-#define TRI__NONE {0, 0, 0, 0}
-#define TRI__LIST(array_) {0, 0, (uint32_t)(sizeof(array_) / sizeof((array_)[0])), array_}
-#define TRI__TYPE_INIT(text_, size_, elem_, flags_, enc_, ptrs_, vals_, elem_ptrs_)                                   \
-    {                                                                                                                 \
-        (uint32_t)sizeof(tri_type), 0, text_, size_, elem_, 0, flags_, enc_, ptrs_, vals_, TRI__NONE, elem_ptrs_,     \
-            TRI__NONE, TRI__NONE, 0                                                                                   \
+#define TRI__NONE \
+    { 0, 0, 0, 0 }
+#define TRI__LIST(array_) \
+    { 0, 0, (uint32_t)(sizeof(array_) / sizeof((array_)[0])), array_ }
+#define TRI__TYPE_INIT(text_, size_, elem_, flags_, enc_, ptrs_, vals_, elem_ptrs_)                               \
+    {                                                                                                             \
+        (uint32_t)sizeof(tri_type), 0, text_, size_, elem_, 0, flags_, enc_, ptrs_, vals_, TRI__NONE, elem_ptrs_, \
+            TRI__NONE, TRI__NONE, 0                                                                               \
     }
 #define TRI__OFF(T, f) (uint32_t) offsetof(T, f)
-#define TRI__OFFSETS(T, ...) TRI__PICK(__VA_ARGS__, TRI__O16, TRI__O15, TRI__O14, TRI__O13, TRI__O12, TRI__O11, TRI__O10, TRI__O9, \
-    TRI__O8, TRI__O7, TRI__O6, TRI__O5, TRI__O4, TRI__O3, TRI__O2, TRI__O1, TRI__O0)(T, __VA_ARGS__)
+#define TRI__OFFSETS(T, ...)                                                                                       \
+    TRI__PICK(__VA_ARGS__, TRI__O16, TRI__O15, TRI__O14, TRI__O13, TRI__O12, TRI__O11, TRI__O10, TRI__O9, TRI__O8, \
+              TRI__O7, TRI__O6, TRI__O5, TRI__O4, TRI__O3, TRI__O2, TRI__O1, TRI__O0)                              \
+    (T, __VA_ARGS__)
 #define TRI__PICK(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15, a16, pick, ...) pick
 #define TRI__O1(T, a) TRI__OFF(T, a)
 #define TRI__O2(T, a, ...) TRI__OFF(T, a), TRI__O1(T, __VA_ARGS__)
