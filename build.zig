@@ -74,6 +74,7 @@ const tests = [_]Program{
     .{ .name = "test_fixalloc", .tsan = true },
     .{ .name = "test_pageheap", .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
+    .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
 
 /// Examples: examples/<name>.c, installed into bin/.

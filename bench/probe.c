@@ -25,6 +25,9 @@ void probe_long_gap(struct probe *p, uint64_t gap_ns) {
     uint64_t delay_ns = run_delay_read(p), waited_ns = delay_ns - p->run_delay_ns;
     uint64_t on_core_ns = waited_ns < gap_ns ? gap_ns - waited_ns : 0;
     p->run_delay_ns = delay_ns;
-    if (on_core_ns > p->worst_on_core_ns) p->worst_on_core_ns = on_core_ns;
+    if (on_core_ns > p->worst_on_core_ns) {
+        p->worst_on_core_ns = on_core_ns;
+        p->worst_on_core_at = p->ops;
+    }
     p->last_ticks = clock_ticks();
 }

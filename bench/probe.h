@@ -36,6 +36,7 @@ struct probe {
     int schedstat_fd; /* this thread's; -1: the kernel has none */
     uint64_t run_delay_ns;
     uint64_t worst_on_core_ns;
+    uint64_t worst_on_core_at; /* operations done by then: says which phase of a workload it was */
 };
 
 enum { PROBE_LONG_NS = 50000 };

@@ -110,7 +110,8 @@ static void print_results(const struct options *o, const struct work *work, cons
     ad_report(&report);
     printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work),
            seconds, checksum);
-    printf("worst_on_core_ns %" PRIu64 "\n", worst_on_core(work));
+    printf("worst_on_core_ns %" PRIu64 "\nworst_on_core_at %" PRIu64 "\n", worst_on_core(work),
+           work->probes[0].worst_on_core_at);
     printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);
     for (unsigned i = 0; i < report.nkinds; i++) {
         const struct ad_own *own = &report.kinds[i];

@@ -26,7 +26,7 @@
 
 #include <trigc.h>
 
-enum { NREFS = 4, NROOTS = 64, MAX_THREADS = 2, MAX_OBJECTS = 60000, MAX_CHECKPOINTS = 8 };
+enum { NREFS = 4, NROOTS = 64, MAX_THREADS = 2, MAX_OBJECTS = 80000, MAX_CHECKPOINTS = 8 };
 
 struct object {
     uint64_t id;    /* index into the shadow graph */
@@ -45,6 +45,7 @@ struct side {
     struct object *(*create)(void *self, uint64_t id);
     void (*store)(void *self, struct object *owner, struct object **slot, struct object *ref);
     void (*set_root)(void *self, struct object **slot, struct object *ref);
+    void (*poll)(void *self);
     void (*collect)(void *self);
     void (*survivors)(void *self, uint8_t *alive); /* alive[id] = 1 */
     void (*run_threads)(void *self, unsigned n, void *(*fn)(void *), void *args, size_t arg_bytes);
@@ -73,10 +74,26 @@ static void object_fill(struct object *obj, uint64_t id) {
 static tri_heap *heap;
 static tri_root *root_range;
 
+/* The checked library has found a contradiction. */
+static void trigc_reported(const char *message, void *user) {
+    (void)user;
+    fail("trigc", message, 0);
+}
+
+/* A thread that does nothing but collect, beside the edits, to the end of the process. */
+static void *trigc_collect_always(void *arg) {
+    tri_thread *thread = NULL;
+    if (tri_attach(heap, 0, &thread) != TRI_OK) fail("trigc", tri_last_error(), 0);
+    while (tri_collect(thread) == TRI_OK) {}
+    fail("trigc", tri_last_error(), 0);
+    return arg;
+}
+
 static void trigc_start(void) {
     tri_config config;
     tri_config_init(&config);
     config.flags |= TRI_HEAP_PRECISE;
+    config.report = trigc_reported;
     config.min_heap_bytes = 256 * 1024; /* so that cycles run beside the edits */
     if (tri_heap_create(&config, &heap) != TRI_OK) fail("trigc", tri_last_error(), 0);
 }
@@ -106,6 +123,10 @@ static void trigc_store(void *self, struct object *owner, struct object **slot, 
 
 static void trigc_set_root(void *self, struct object **slot, struct object *ref) {
     tri_root_store(self, root_range, slot, ref);
+}
+
+static void trigc_poll(void *self) {
+    tri_poll(self);
 }
 
 static void trigc_collect(void *self) {
@@ -146,8 +167,9 @@ static void trigc_run_threads(void *self, unsigned n, void *(*fn)(void *), void 
     tri_blocking(self, trigc_start_and_join, &job);
 }
 
-static const struct side trigc_side = {"trigc",     trigc_start,    trigc_attach,  trigc_detach,    trigc_create,
-                                       trigc_store, trigc_set_root, trigc_collect, trigc_survivors, trigc_run_threads};
+static const struct side trigc_side = {"trigc",       trigc_start,     trigc_attach,     trigc_detach,
+                                       trigc_create,  trigc_store,     trigc_set_root,   trigc_poll,
+                                       trigc_collect, trigc_survivors, trigc_run_threads};
 
 /* ---- Boehm ---- */
 
@@ -190,6 +212,10 @@ static void boehm_set_root(void *self, struct object **slot, struct object *ref)
     *slot = ref;
 }
 
+static void boehm_poll(void *self) {
+    (void)self;
+}
+
 static void boehm_collect(void *self) {
     (void)self;
     for (int i = 0; i < 2; i++) GC_gcollect();
@@ -213,8 +239,9 @@ static void boehm_run_threads(void *self, unsigned n, void *(*fn)(void *), void 
     for (unsigned i = 0; i < n; i++) GC_pthread_join(ids[i], NULL);
 }
 
-static const struct side boehm_side = {"boehm",     boehm_start,    boehm_attach,  boehm_detach,    boehm_create,
-                                       boehm_store, boehm_set_root, boehm_collect, boehm_survivors, boehm_run_threads};
+static const struct side boehm_side = {"boehm",       boehm_start,     boehm_attach,     boehm_detach,
+                                       boehm_create,  boehm_store,     boehm_set_root,   boehm_poll,
+                                       boehm_collect, boehm_survivors, boehm_run_threads};
 
 /* ---- the program ---- */
 
@@ -245,14 +272,15 @@ static void digest_add(struct run *r, uint64_t word) {
     r->digest = (r->digest ^ word) * UINT64_C(0x100000001b3);
 }
 
-static void op_create(struct run *r, unsigned root, unsigned ref, bool keep_old) {
+/* A new object becomes the root, in front of what was there: chains grow by their first reference. */
+static void op_create(struct run *r, unsigned root) {
     if (r->next_id == r->limit_id) return;
     uint64_t id = r->next_id++;
     struct object *obj = r->side->create(r->self, id);
     for (int i = 0; i < NREFS; i++) shadow_refs[id][i] = NONE;
-    if (keep_old && r->roots[root]) {
-        r->side->store(r->self, obj, &obj->refs[ref], r->roots[root]);
-        shadow_refs[id][ref] = r->shadow_roots[root];
+    if (r->roots[root]) {
+        r->side->store(r->self, obj, &obj->refs[0], r->roots[root]);
+        shadow_refs[id][0] = r->shadow_roots[root];
     }
     r->side->set_root(r->self, &r->roots[root], obj);
     r->shadow_roots[root] = (uint32_t)id;
@@ -265,10 +293,11 @@ static void op_link(struct run *r, unsigned from, unsigned ref, unsigned to) {
     shadow_refs[r->shadow_roots[from]][ref] = r->roots[to] ? r->shadow_roots[to] : NONE;
 }
 
-/* The root moves on to what its object refers to. */
+/* The root moves on to what its object refers to, the first reference where the chosen one is empty. */
 static void op_follow(struct run *r, unsigned root, unsigned ref) {
     struct object *obj = r->roots[root];
     if (!obj) return;
+    if (!obj->refs[ref]) ref = 0;
     struct object *next = obj->refs[ref];
     uint32_t shadow = shadow_refs[r->shadow_roots[root]][ref];
     if ((next == NULL) != (shadow == NONE) || (next && next->id != shadow))
@@ -287,18 +316,18 @@ static void run_ops(struct run *r) {
     for (uint64_t i = 0; i < r->nops; i++) {
         uint64_t v = run_random(r);
         unsigned root = v % NROOTS, other = (unsigned)(v >> 8) % NROOTS, ref = (unsigned)(v >> 16) % NREFS;
-        switch ((v >> 24) % 16) {
+        switch ((v >> 24) % 32) {
         case 0:
         case 1:
-        case 2:
+        case 2: op_create(r, root); break;
         case 3:
-        case 4: op_create(r, root, ref, true); break;
-        case 5: op_create(r, root, ref, false); break;
-        case 6: op_drop(r, root); break;
-        case 7:
-        case 8: op_follow(r, root, ref); break;
-        default: op_link(r, root, ref, other); break;
+            if ((v >> 32) % 2 == 0) op_drop(r, root);
+            break;
+        case 4:
+        case 5: op_follow(r, root, ref); break;
+        default: op_link(r, root, 1 + ref % (NREFS - 1), other); break;
         }
+        r->side->poll(r->self);
     }
 }
 
@@ -384,7 +413,7 @@ static _Noreturn void side_main(const struct side *side, unsigned nthreads, uint
     static struct run runs[MAX_THREADS];
     side->start();
     void *self = side->attach();
-    runs_init(runs, nthreads, side, seed, (uint64_t)MAX_OBJECTS * 5 / 2 / ncheckpoints / nthreads);
+    runs_init(runs, nthreads, side, seed, (uint64_t)MAX_OBJECTS * 10 / ncheckpoints / nthreads);
     for (unsigned i = 0; i < ncheckpoints; i++) {
         if (nthreads == 1) {
             runs[0].self = self;
