@@ -81,7 +81,15 @@ const tests = [_]Program{
 const examples = [_]Program{
     .{ .name = "hello" },
     .{ .name = "list" },
-    .{ .name = "lox", .sources = &lox_sources, .libs = &.{ "libedit", "bdw-gc", "m" } },
+    lox_program,
+};
+
+/// The Lox interpreter; the tests build it a second time, over the checked library.
+const lox_program: Program = .{
+    .name = "lox",
+    .sources = &lox_sources,
+    .macros = &.{ "LOX_WITH_BOEHM", "LOX_WITH_EDIT" },
+    .libs = &.{ "libedit", "bdw-gc", "m" },
 };
 
 const lox_sources = [_][]const u8{
@@ -179,6 +187,7 @@ pub fn build(b: *std.Build) void {
     const thread = b.option(bool, "sanitize-thread", "ThreadSanitizer in everything that is built") orelse false;
     const ub = b.option(bool, "sanitize-c", "UBSan, with its messages, in everything that is built") orelse false;
     const stress = b.option(bool, "stress", "the tests' long variants") orelse false;
+    const only = b.option([]const u8, "only", "build and run only the tests whose name contains this") orelse "";
     const full = b.option(bool, "full", "the demo's 2 GB load too") orelse false;
     const clang = b.option([]const u8, "clang", "the second clang (clang-14)") orelse "clang-14";
     const formatter = b.option([]const u8, "clang-format", "the formatter (clang-format-14)") orelse "clang-format-14";
@@ -229,15 +238,26 @@ pub fn build(b: *std.Build) void {
     const test_step = b.step("test", "Run every test (-- <part of a name>: only those)");
     const run_tests = addTestRunner(b, stress);
     for (tests) |program| {
+        if (!contains(program.name, only)) continue;
         const exe = addProgram(b, "tests", program, checked_library, checked, &.{});
         run_tests.addArtifactArg2(exe, .{ .prefix = b.fmt("criterion:{s}=", .{program.name}) });
     }
     for (script_tests) |name| {
+        if (!contains(name, only)) continue;
         const script = b.path(b.fmt("tests/tools/{s}.py", .{name}));
         run_tests.addFileArg2(script, .{ .prefix = b.fmt("script:{s}=", .{name}) });
     }
-    run_tests.addArtifactArg2(writer, .{ .prefix = "command:size_class_table=", .suffix = "|alloc/sizeclass_table.h" });
-    run_tests.addArg("optional:model=tests/model/run.sh|quick");
+    if (contains("lox", only)) {
+        const checked_lox = addProgram(b, "examples", lox_program, checked_library, checked, &.{});
+        run_tests.addArtifactArg2(checked_lox, .{ .prefix = "script:lox=tests/lox/run.py|--stress|--jobs=1|--lox=" });
+    }
+    if (contains("size_class_table", only)) {
+        run_tests.addArtifactArg2(writer, .{
+            .prefix = "command:size_class_table=",
+            .suffix = "|alloc/sizeclass_table.h",
+        });
+    }
+    if (contains("model", only)) run_tests.addArg("optional:model=tests/model/run.sh|quick");
     run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{
         .prefix = "--define=TRI_TEST_PREFIX=",
         .make_absolute = true,
@@ -248,7 +268,7 @@ pub fn build(b: *std.Build) void {
     const tsan_step = b.step("test-tsan", "Run the tests of concurrency under ThreadSanitizer");
     const run_tsan = addTestRunner(b, stress);
     for (tests) |program| {
-        if (!program.tsan) continue;
+        if (!program.tsan or !contains(program.name, only)) continue;
         const exe = addProgram(b, "tests", program, racing_library, racing, &.{"-DTRI_PLAIN_MAIN"});
         run_tsan.addArtifactArg2(exe, .{ .prefix = b.fmt("plain:{s}=", .{program.name}) });
     }
@@ -259,7 +279,7 @@ pub fn build(b: *std.Build) void {
 
     const asan_step = b.step("test-asan", "Run the same tests under AddressSanitizer and UBSan (second clang)");
     const run_asan = addTestRunner(b, stress);
-    addAsanPrograms(b, run_asan, clang);
+    addAsanPrograms(b, run_asan, clang, only);
     run_asan.addPassthruArgs();
     asan_step.dependOn(&run_asan.step);
 
@@ -298,6 +318,10 @@ pub fn build(b: *std.Build) void {
 }
 
 // ---------------------------------------------------------------------------------------------------- artifacts
+
+fn contains(name: []const u8, part: []const u8) bool {
+    return std.mem.indexOf(u8, name, part) != null;
+}
 
 /// A module of C sources with the include paths and macros that all of them share.
 fn cModule(b: *std.Build, o: Options) *std.Build.Module {
@@ -475,7 +499,7 @@ fn addSystemObject(
 
 /// The sanitized tests with AddressSanitizer and UBSan: Zig ships no runtime for the former, so the second clang builds
 /// library and tests anew.
-fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const u8) void {
+fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const u8, only: []const u8) void {
     const sanitize = [_][]const u8{ "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined" };
     const common = sanitize ++ [_][]const u8{ "-O1", "-g", "-fno-omit-frame-pointer", "-DTRI_CHECKS=3" };
     const for_library: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-fno-strict-aliasing"}) };
@@ -483,7 +507,7 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
     var objects: [library_sources.len]std.Build.LazyPath = undefined;
     for (&objects, library_sources) |*object, source| object.* = addSystemObject(b, for_library, source, &.{});
     for (tests) |program| {
-        if (!program.asan) continue;
+        if (!program.asan or !contains(program.name, only)) continue;
         const link = b.addSystemCommand(&.{clang});
         link.setName(b.fmt("link {s} (asan)", .{program.name}));
         link.addArgs(&sanitize);

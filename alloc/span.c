@@ -161,8 +161,39 @@ static void change_word(struct bit_words *w, size_t word, uint64_t bits, enum bi
     }
 }
 
+/* Every 2^log2-th bit. */
+static uint64_t bits_every(unsigned log2) {
+    static const uint64_t patterns[7] = {~0ull,
+                                         0x5555555555555555ull,
+                                         0x1111111111111111ull,
+                                         0x0101010101010101ull,
+                                         0x0001000100010001ull,
+                                         0x0000000100000001ull,
+                                         1};
+    return patterns[log2];
+}
+
+/* Slots whose size is a power of two of granules, up to a word: whole words at a time. */
+static void change_bits_pow2(struct bit_words *w, uint32_t first, uint32_t nslots, unsigned log2,
+                             enum bit_change change) {
+    size_t granule = (size_t)first << log2, end = (size_t)(first + nslots) << log2;
+    uint64_t pattern = bits_every(log2);
+    for (size_t word = granule >> 6; word <= (end - 1) >> 6; word++) {
+        uint64_t bits = pattern;
+        if (word == granule >> 6) bits &= ~0ull << (granule & 63);
+        if (word == end >> 6) bits &= (1ull << (end & 63)) - 1;
+        change_word(w, word, bits, change);
+    }
+}
+
 static void change_bits(struct bit_words *w, const struct span *span, uint32_t first, uint32_t nslots,
                         enum bit_change change) {
+    size_t granules = span->slot_bytes >> w->shift;
+    if (nslots == 0) return;
+    if (granules <= 64 && is_power_of_two(granules)) {
+        change_bits_pow2(w, first, nslots, bit_lowest(granules), change);
+        return;
+    }
     size_t word = SIZE_MAX;
     uint64_t bits = 0;
     for (uint32_t i = first; i < first + nslots; i++) {

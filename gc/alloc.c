@@ -62,8 +62,7 @@ static void assist(struct mutator *m) {
     if (atomic_load_seq(&heap->tracing)) {
         uint64_t start = tri__os_now_ns(), before = m->marker.marked_bytes + m->marker.scanned_bytes;
         tri__marker_drain(&m->marker, start + ASSIST_SLICE_NS);
-        tri__marker_hand_over(&m->marker);
-        m->marker.worked = true; /* R2 */
+        tri__marker_hand_over(&m->marker); /* popping and handing over count for R2; finding nothing does not */
         m->assist_debt -= (int64_t)(m->marker.marked_bytes + m->marker.scanned_bytes - before);
         if (m->assist_debt < 0) m->assist_debt = 0;
         uint64_t ns = tri__os_now_ns() - start;

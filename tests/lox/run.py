@@ -112,7 +112,7 @@ def run_case(job):
 # --- the command line and the REPL ---------------------------------------------------------------------------------
 
 def nested(open_, middle, close, depth):
-    return (open_ * depth + middle + close * depth + ";\n").encode()
+    return (open_ * depth + middle + close * depth + b";\n")
 
 
 def command_line_checks(lox):

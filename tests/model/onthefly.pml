@@ -69,6 +69,8 @@
  *                                  -DFAULT_QUIET        the answer tells only what is held now
  *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
  *                                  -DFAULT_DETACH_QUIET (with ASSIST)
+ *                                  -DFAULT_ROUND_RESET (with ASSIST)  a round forgets what was told
+ *                                                       after the queue was seen empty, before the post
  *                                  -DFAULT_DETACH_DROP  the leaver's candidates are thrown away
  *   -DBLOCK    blocking regions:   -DFAULT_BLOCK_UNCHECKED  leaving does not wait while held
  *                                  -DFAULT_BLOCK_LOST       entering does not test for a request
@@ -796,11 +798,16 @@ active proctype collector() {
 #endif
      tracing = 1;
 mark_phase:
+#ifndef FAULT_ROUND_RESET
+     found = 0;                 /* before the queue is seen empty: a leaver's "any" from here on counts in this round */
+#endif
      do :: queue != 0 -> trace_one() :: ACKED && queue == 0 -> break od;       /* M-MARK */
 #ifdef WEAK
      atomic { wstate = w_closing; spoiled = 0 };
 #endif
+#ifdef FAULT_ROUND_RESET
      found = 0;
+#endif
      handshake(h_flush); ACKED;                                 /* M-FLUSH */
 #ifndef FAULT_ONE_FLUSH
      if :: found || queue != 0 -> goto mark_phase :: else fi;   /* M-CLOSE */
