@@ -8,6 +8,7 @@
  * allocates black in them, and gives them back at its H6, before they are swept.
  *
  * Lock rank: RANK_CENTRAL, one at a time, nothing else taken inside but by sweeping's hook (none). */
+#include <string.h>
 #include "alloc/base/check.h"
 #include "alloc/memory.h"
 
@@ -80,6 +81,10 @@ static struct span *take_fresh(struct memory *mem, struct central *central, uint
     size_t npages = tri__size_classes[sc->class_index].npages;
     struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
     if (!span) return NULL;
+    if (dirty && atomic_load_relaxed(&mem->poison)) { /* no pattern of the pages' life before in this span's free slots */
+        memset((void *)space_page_addr(&mem->space, first), 0, npages << PAGE_SHIFT);
+        dirty = false;
+    }
     tri__span_format_small(span, first, sc->class_index, sc->layout, sc->flags, sc->mixed, dirty);
     atomic_store_relaxed(&span->gen, gen); /* fresh spans have zero marks and their taker's generation (R10) */
     atomic_store_relaxed(&span->place, SPAN_CACHED);
