@@ -96,6 +96,9 @@ static void trigc_start(void) {
     config.report = trigc_reported;
     config.min_heap_bytes = 256 * 1024; /* so that cycles run beside the edits */
     if (tri_heap_create(&config, &heap) != TRI_OK) fail("trigc", tri_last_error(), 0);
+    (void)tri_heap_set(heap, "stress.delay=20"); /* in builds with checks: the edits meet every step of a cycle */
+    pthread_t id;
+    if (pthread_create(&id, NULL, trigc_collect_always, NULL) != 0) fail("trigc", "no thread", 0);
 }
 
 static void *trigc_attach(void) {
