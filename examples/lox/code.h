@@ -13,6 +13,7 @@
 
 #include "object.h"
 
+/* clang-format off */
 #define OPCODES(X)                                                                             \
     X(CONSTANT)      /* k: push it                                                          */ \
     X(NIL)           /* push nil                                                            */ \
@@ -48,9 +49,10 @@
     X(CLOSURE)       /* k: function; then (is local, index) for each upvalue                */ \
     X(CLOSE_UPVALUE) /* pops, closing what is open on it                                    */ \
     X(RETURN)                                                                                  \
-    X(CLASS)         /* k: name, or the index of the global variable that it is named like   */ \
+    X(CLASS)         /* k: name, or the index of the global variable named like it           */ \
     X(INHERIT)       /* superclass class -> superclass                                      */ \
     X(METHOD)        /* k: name; class closure -> class                                     */
+/* clang-format on */
 
 enum opcode {
 #define OPCODE(name) OP_##name,

@@ -19,8 +19,16 @@
 #include "parser.h"
 
 enum precedence {
-    LEVEL_NONE, LEVEL_ASSIGNMENT, LEVEL_OR, LEVEL_AND, LEVEL_EQUALITY, LEVEL_COMPARISON, LEVEL_TERM, LEVEL_FACTOR,
-    LEVEL_UNARY, LEVEL_CALL
+    LEVEL_NONE,
+    LEVEL_ASSIGNMENT,
+    LEVEL_OR,
+    LEVEL_AND,
+    LEVEL_EQUALITY,
+    LEVEL_COMPARISON,
+    LEVEL_TERM,
+    LEVEL_FACTOR,
+    LEVEL_UNARY,
+    LEVEL_CALL
 };
 
 typedef void (*parse_fn)(struct parser *p, bool can_assign);
@@ -65,8 +73,7 @@ static void advance(struct parser *p) {
         p->current.kind = TOKEN_EOF;
         return;
     }
-    while ((p->current = scanner_next(&p->scanner)).kind == TOKEN_ERROR)
-        parser_error_at_current(p, p->current.start);
+    while ((p->current = scanner_next(&p->scanner)).kind == TOKEN_ERROR) parser_error_at_current(p, p->current.start);
 }
 
 static bool check(const struct parser *p, enum token_kind kind) {
@@ -165,16 +172,16 @@ static void grouping(struct parser *p, bool can_assign) {
 
 static void unary(struct parser *p, bool can_assign) {
     (void)can_assign;
-    enum token_kind operator = p->previous.kind;
+    enum token_kind sign = p->previous.kind;
     parse_level(p, LEVEL_UNARY);
-    emit_op(p, operator == TOKEN_MINUS ? OP_NEGATE : OP_NOT);
+    emit_op(p, sign == TOKEN_MINUS ? OP_NEGATE : OP_NOT);
 }
 
 static void binary(struct parser *p, bool can_assign) {
     (void)can_assign;
-    enum token_kind operator = p->previous.kind;
-    parse_level(p, rules[operator].level + 1);
-    switch (operator) {
+    enum token_kind sign = p->previous.kind;
+    parse_level(p, rules[sign].level + 1);
+    switch (sign) {
     case TOKEN_PLUS: emit_op(p, OP_ADD); break;
     case TOKEN_MINUS: emit_op(p, OP_SUBTRACT); break;
     case TOKEN_STAR: emit_op(p, OP_MULTIPLY); break;
@@ -185,8 +192,7 @@ static void binary(struct parser *p, bool can_assign) {
     case TOKEN_LESS_EQUAL: emit_op(p, OP_GREATER); break;
     default: emit_op(p, OP_LESS); break;
     }
-    if (operator == TOKEN_BANG_EQUAL || operator == TOKEN_LESS_EQUAL || operator == TOKEN_GREATER_EQUAL)
-        emit_op(p, OP_NOT);
+    if (sign == TOKEN_BANG_EQUAL || sign == TOKEN_LESS_EQUAL || sign == TOKEN_GREATER_EQUAL) emit_op(p, OP_NOT);
 }
 
 static void and_(struct parser *p, bool can_assign) {

@@ -136,8 +136,7 @@ struct unit *unit_begin(struct parser *p, enum unit_kind kind, const struct toke
     unit->code = (struct code){0};
     p->unit = unit;
     unit->function = function_new();
-    if (kind != UNIT_SCRIPT)
-        mem_store(unit->function, &unit->function->name, string_intern(name->start, name->length));
+    if (kind != UNIT_SCRIPT) mem_store(unit->function, &unit->function->name, string_intern(name->start, name->length));
 
     /* Slot 0 is the callee, or the receiver, which methods can name. */
     bool method = kind == UNIT_METHOD || kind == UNIT_INIT;
@@ -147,7 +146,7 @@ struct unit *unit_begin(struct parser *p, enum unit_kind kind, const struct toke
     return unit;
 }
 
-/* Moves what has grown outside the heap into the function. Every allocation is a safepoint: unit->function is a root. */
+/* Moves what has grown outside the heap into the function. Allocations are safepoints: unit->function is a root. */
 static void unit_finish(struct unit *unit) {
     struct function *function = unit->function;
     struct bytes *code = bytes_new(unit->code.count);

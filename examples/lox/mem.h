@@ -32,11 +32,13 @@ struct mem_visitor;
 
 struct mem_options {
     enum mem_backend backend;
-    uint32_t stress;  /* collect at every n-th allocation; 0: never */
-    bool trace;       /* a line a cycle on standard error */
-    value *stack;     /* base of the VM stack */
-    value **top;      /* where its top is kept; written back before every safepoint */
-    void (*scan)(struct mem_visitor *visitor); /* visits the VM's other roots; allocates nothing */
+    uint32_t stress; /* collect at every n-th allocation; 0: never */
+    bool trace;      /* a line a cycle on standard error */
+    value *stack;    /* base of the VM stack */
+    value **top;     /* where its top is kept; written back before every safepoint */
+
+    /* Visits the VM's other roots; allocates nothing. */
+    void (*scan)(struct mem_visitor *visitor);
 };
 
 /* Counters, as far as the collector has them. */
@@ -45,7 +47,9 @@ struct mem_stats {
     uint64_t heap_bytes;     /* in use, or obtained, now */
     uint64_t worst_pause_ns; /* longest that the collector says it kept the program from running */
     uint64_t pauses_ns;      /* Boehm: all of them together */
-    uint64_t mark_ns, assist_ns, sweep_ns; /* trigc */
+
+    /* Of trigc. */
+    uint64_t mark_ns, assist_ns, sweep_ns;
 };
 
 struct mem {

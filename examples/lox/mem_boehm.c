@@ -34,9 +34,7 @@
 static tri_thread idle_thread;
 static int value_kind;
 static GC_push_other_roots_proc push_next;
-static struct {
-    uint64_t cycles, pauses_ns, worst_ns, stopped_at_ns, started_at_ns, pause_ns;
-} events;
+static struct { uint64_t cycles, pauses_ns, worst_ns, stopped_at_ns, started_at_ns, pause_ns; } events;
 
 static uint64_t now_ns(void) {
     struct timespec ts;

@@ -20,9 +20,12 @@
 
 /* --- descriptors ------------------------------------------------------------------------------------------------ */
 
-#define OFFSETS(array) {.offsets = (array), .noffsets = (uint32_t)(sizeof(array) / sizeof((array)[0]))}
-#define SOME_OFFSETS(array, n) {.offsets = (array), .noffsets = (n)}
-#define TYPE(name_, size_, ...) {.struct_size = sizeof(tri_type), .name = (name_), .size = (size_), __VA_ARGS__}
+#define OFFSETS(array) \
+    { .offsets = (array), .noffsets = (uint32_t)(sizeof(array) / sizeof((array)[0])) }
+#define SOME_OFFSETS(array, n) \
+    { .offsets = (array), .noffsets = (n) }
+#define TYPE(name_, size_, ...) \
+    { .struct_size = sizeof(tri_type), .name = (name_), .size = (size_), __VA_ARGS__ }
 
 static const uint32_t at_0[] = {0};
 static const uint32_t at_8[] = {8};
@@ -74,14 +77,13 @@ static tri_type type_closure[] = {CLOSURE_TYPE(0), CLOSURE_TYPE(1), CLOSURE_TYPE
 static tri_type type_wide_closure = TYPE("wide closure", 16, .elem_size = 8, .pointers = OFFSETS(at_8),
                                          .elem_pointers = OFFSETS(at_0));
 
-#define INSTANCE_TYPE(n)                                                                                   \
-    TYPE("instance", 16 + 8 * (n), .enc = &mem_value_enc, .pointers = OFFSETS(shape_slot),                 \
+#define INSTANCE_TYPE(n)                                                                   \
+    TYPE("instance", 16 + 8 * (n), .enc = &mem_value_enc, .pointers = OFFSETS(shape_slot), \
          .values = SOME_OFFSETS(words_from_16, (n)))
-static tri_type type_instance[] = {INSTANCE_TYPE(0),  INSTANCE_TYPE(1),  INSTANCE_TYPE(2),  INSTANCE_TYPE(3),
-                                   INSTANCE_TYPE(4),  INSTANCE_TYPE(5),  INSTANCE_TYPE(6),  INSTANCE_TYPE(7),
-                                   INSTANCE_TYPE(8),  INSTANCE_TYPE(9),  INSTANCE_TYPE(10), INSTANCE_TYPE(11),
-                                   INSTANCE_TYPE(12), INSTANCE_TYPE(13), INSTANCE_TYPE(14), INSTANCE_TYPE(15),
-                                   INSTANCE_TYPE(16)};
+static tri_type type_instance[] = {
+    INSTANCE_TYPE(0),  INSTANCE_TYPE(1),  INSTANCE_TYPE(2),  INSTANCE_TYPE(3),  INSTANCE_TYPE(4),  INSTANCE_TYPE(5),
+    INSTANCE_TYPE(6),  INSTANCE_TYPE(7),  INSTANCE_TYPE(8),  INSTANCE_TYPE(9),  INSTANCE_TYPE(10), INSTANCE_TYPE(11),
+    INSTANCE_TYPE(12), INSTANCE_TYPE(13), INSTANCE_TYPE(14), INSTANCE_TYPE(15), INSTANCE_TYPE(16)};
 static tri_type type_wide_instance = TYPE("wide instance", 16, .elem_size = 8, .enc = &mem_value_enc,
                                           .pointers = OFFSETS(shape_slot), .elem_values = OFFSETS(at_0));
 
@@ -142,8 +144,8 @@ struct instance *instance_new(struct class *class) {
         class->head.flags = 1;
         if (n < FIRST_FIELDS) n = FIRST_FIELDS;
     }
-    struct instance *instance =
-        n < NTYPES(type_instance) ? mem_new(&type_instance[n]) : mem_new_n(&type_wide_instance, n);
+    struct instance *instance = n < NTYPES(type_instance) ? mem_new(&type_instance[n])
+                                                          : mem_new_n(&type_wide_instance, n);
     instance->head = (struct obj){.kind = OBJ_INSTANCE, .small = (uint16_t)n};
     mem_init(instance, &instance->shape, class);
     for (uint32_t i = 0; i < n; i++) mem_init_value(instance, &instance->fields[i], VALUE_EMPTY);

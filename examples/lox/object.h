@@ -100,10 +100,10 @@ struct function {
     struct obj head;
     uint32_t arity;
     uint32_t nupvalues;
-    uint32_t max_stack; /* most stack words that a call of it uses, callee and arguments included */
-    uint32_t ncode;     /* bytes of code */
-    uint32_t nlines;    /* entries of lines */
-    struct string *name;      /* NULL: the script */
+    uint32_t max_stack;  /* most stack words that a call of it uses, callee and arguments included */
+    uint32_t ncode;      /* bytes of code */
+    uint32_t nlines;     /* entries of lines */
+    struct string *name; /* NULL: the script */
     struct bytes *code;
     struct values *constants; /* as many as caches has entries */
     struct bytes *caches;     /* NULL: no instruction uses one */
@@ -134,9 +134,9 @@ struct closure {
 struct class {
     struct obj head; /* head.n: the class's number (O5); head.flags: 1 once it has an instance */
     struct string *name;
-    struct closure *init;  /* NULL: none */
-    struct table methods;  /* to closures; complete before the first instance exists */
-    struct table fields;   /* the layout: to positions, as numbers */
+    struct closure *init; /* NULL: none */
+    struct table methods; /* to closures; complete before the first instance exists */
+    struct table fields;  /* the layout: to positions, as numbers */
 };
 
 /* Fields that did not fit: those of positions from the instance's own capacity on. */
@@ -150,9 +150,9 @@ struct extension {
 
 /* `shape` is the class, or an extension that names it: the numbers in their headers tell them apart. */
 struct instance {
-    struct obj head;   /* head.small: capacity of fields */
+    struct obj head; /* head.small: capacity of fields */
     struct obj *shape;
-    value fields[];    /* VALUE_EMPTY: not set */
+    value fields[]; /* VALUE_EMPTY: not set */
 };
 
 struct bound_method {
@@ -191,7 +191,7 @@ struct string *string_concat(struct string *a, struct string *b);
 /* The value of `key`, or NULL. Not a safepoint. */
 const value *table_find(const struct table *table, const struct string *key);
 
-/* Sets it. `owner`: the object that the table is part of, NULL for a root of the VM's. May allocate. True: a new key. */
+/* Sets it. `owner`: the object that the table is part of, NULL for a root of the VM's. May allocate. True: new key. */
 bool table_set(void *owner, struct table *table, struct string *key, value val);
 void table_copy(void *owner, struct table *to, const struct table *from);
 

@@ -6,7 +6,7 @@
  * Invariants:
  *  P1  what a function in progress references (its object, its constants) is visited as a root of the VM's; nothing
  *      else in these structs is a reference. Names are pieces of the source.
- *  P2  `depth` is the number of stack words that the function uses at this point of its code, so that `max_depth` bounds
+ *  P2  `depth` is the number of stack words that the function uses at this point of its code, so `max_depth` bounds
  *      what a call of it needs. The grammar corrects it where control flow joins.
  */
 #ifndef LOX_PARSER_H
@@ -62,8 +62,8 @@ struct parser {
     struct scanner scanner;
     struct token current, previous;
     bool had_error;
-    bool panicking; /* messages are held back until the next statement */
-    bool hopeless;  /* nested too deeply: the rest of the source is not read */
+    bool panicking;          /* messages are held back until the next statement */
+    bool hopeless;           /* nested too deeply: the rest of the source is not read */
     const char *stack_limit; /* the C stack may not grow below it */
     struct unit *unit;
     struct class_scope *class;

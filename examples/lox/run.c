@@ -223,20 +223,19 @@ static SLOW bool add(void) {
 }
 
 #define SAVE() (frame->ip = ip, vm.top = sp)
-#define LOAD_FRAME()                                                                \
-    do {                                                                            \
-        frame = &vm.frames[vm.nframes - 1];                                         \
-        const struct function *loaded = frame->closure->function;                   \
-        ip = frame->ip;                                                             \
-        sp = vm.top;                                                                \
-        slots = frame->slots;                                                       \
-        constants = loaded->constants->at;                                          \
+#define LOAD_FRAME()                                                                           \
+    do {                                                                                       \
+        frame = &vm.frames[vm.nframes - 1];                                                    \
+        const struct function *loaded = frame->closure->function;                              \
+        ip = frame->ip;                                                                        \
+        sp = vm.top;                                                                           \
+        slots = frame->slots;                                                                  \
+        constants = loaded->constants->at;                                                     \
         caches = loaded->caches != NULL ? (struct cache *)(void *)loaded->caches->data : NULL; \
     } while (0)
 #define BYTE() (*ip++)
 #define DISTANCE() (ip += 2, (size_t)ip[-2] << 8 | ip[-1])
 #define NUMBERS() (LIKELY(value_is_number(sp[-1]) && value_is_number(sp[-2])))
-#define CASE(name) do_##name
 #define NEXT() goto *labels[BYTE()]
 #define FAIL(...)              \
     do {                       \
@@ -244,35 +243,35 @@ static SLOW bool add(void) {
         vm_error(__VA_ARGS__); \
         return false;          \
     } while (0)
-#define ARITHMETIC(operator)                                                                            \
-    do {                                                                                                \
-        if (!NUMBERS()) FAIL("Operands must be numbers.");                                              \
-        sp[-2] = value_from_number(value_to_number(sp[-2]) operator value_to_number(sp[-1]));           \
-        sp--;                                                                                           \
-        NEXT();                                                                                         \
+#define ARITHMETIC(sign)                                                                  \
+    do {                                                                                  \
+        if (!NUMBERS()) FAIL("Operands must be numbers.");                                \
+        sp[-2] = value_from_number(value_to_number(sp[-2]) sign value_to_number(sp[-1])); \
+        sp--;                                                                             \
+        NEXT();                                                                           \
     } while (0)
-#define COMPARISON(operator)                                                                            \
-    do {                                                                                                \
-        if (!NUMBERS()) FAIL("Operands must be numbers.");                                              \
-        sp[-2] = value_from_bool(value_to_number(sp[-2]) operator value_to_number(sp[-1]));             \
-        sp--;                                                                                           \
-        NEXT();                                                                                         \
+#define COMPARISON(sign)                                                                \
+    do {                                                                                \
+        if (!NUMBERS()) FAIL("Operands must be numbers.");                              \
+        sp[-2] = value_from_bool(value_to_number(sp[-2]) sign value_to_number(sp[-1])); \
+        sp--;                                                                           \
+        NEXT();                                                                         \
     } while (0)
 /* A helper that works on the saved stack and may fail. */
-#define HELPER(call)             \
-    do {                         \
-        SAVE();                  \
+#define HELPER(call)               \
+    do {                           \
+        SAVE();                    \
         if (!(call)) return false; \
-        sp = vm.top;             \
-        NEXT();                  \
+        sp = vm.top;               \
+        NEXT();                    \
     } while (0)
 /* The same for one that may enter a frame. */
-#define ENTER(call)              \
-    do {                         \
-        SAVE();                  \
+#define ENTER(call)                \
+    do {                           \
+        SAVE();                    \
         if (!(call)) return false; \
-        LOAD_FRAME();            \
-        NEXT();                  \
+        LOAD_FRAME();              \
+        NEXT();                    \
     } while (0)
 
 bool vm_run(void) {
@@ -289,52 +288,52 @@ bool vm_run(void) {
     LOAD_FRAME();
     NEXT();
 
-CASE(CONSTANT):
+do_CONSTANT:
     *sp++ = constants[BYTE()];
     NEXT();
-CASE(NIL):
+do_NIL:
     *sp++ = VALUE_NIL;
     NEXT();
-CASE(TRUE):
+do_TRUE:
     *sp++ = VALUE_TRUE;
     NEXT();
-CASE(FALSE):
+do_FALSE:
     *sp++ = VALUE_FALSE;
     NEXT();
-CASE(POP):
+do_POP:
     sp--;
     NEXT();
-CASE(GET_LOCAL):
+do_GET_LOCAL:
     *sp++ = slots[BYTE()];
     NEXT();
-CASE(SET_LOCAL):
+do_SET_LOCAL:
     slots[BYTE()] = sp[-1];
     NEXT();
 
-CASE(GET_GLOBAL): {
+do_GET_GLOBAL : {
     value constant = constants[BYTE()];
     value v = vm.globals->at[value_to_index(constant)];
     if (UNLIKELY(v == VALUE_EMPTY)) HELPER(undefined_variable(constant));
     *sp++ = v;
     NEXT();
 }
-CASE(DEFINE_GLOBAL): {
+do_DEFINE_GLOBAL : {
     uint32_t index = value_to_index(constants[BYTE()]);
     mem_store_value(vm.globals, &vm.globals->at[index], sp[-1]);
     sp--;
     NEXT();
 }
-CASE(SET_GLOBAL): {
+do_SET_GLOBAL : {
     value constant = constants[BYTE()];
     value *global = &vm.globals->at[value_to_index(constant)];
     if (UNLIKELY(*global == VALUE_EMPTY)) HELPER(undefined_variable(constant));
     mem_store_value(vm.globals, global, sp[-1]);
     NEXT();
 }
-CASE(GET_UPVALUE):
+do_GET_UPVALUE:
     *sp++ = *frame->closure->upvalues[BYTE()]->location;
     NEXT();
-CASE(SET_UPVALUE): {
+do_SET_UPVALUE : {
     struct upvalue *upvalue = frame->closure->upvalues[BYTE()];
     if (upvalue->location == &upvalue->closed)
         mem_store_value(upvalue, &upvalue->closed, sp[-1]);
@@ -343,7 +342,7 @@ CASE(SET_UPVALUE): {
     NEXT();
 }
 
-CASE(GET_PROPERTY): {
+do_GET_PROPERTY : {
     uint32_t name = BYTE();
     if (LIKELY(value_is_kind(sp[-1], OBJ_INSTANCE))) {
         struct instance *instance = AS(instance, sp[-1]);
@@ -358,7 +357,7 @@ CASE(GET_PROPERTY): {
     }
     HELPER(get_property(AS(string, constants[name]), &caches[name]));
 }
-CASE(SET_PROPERTY): {
+do_SET_PROPERTY : {
     uint32_t name = BYTE();
     if (LIKELY(value_is_kind(sp[-2], OBJ_INSTANCE))) {
         struct instance *instance = AS(instance, sp[-2]);
@@ -372,54 +371,54 @@ CASE(SET_PROPERTY): {
     }
     HELPER(set_property(AS(string, constants[name]), &caches[name]));
 }
-CASE(GET_SUPER): {
+do_GET_SUPER : {
     struct string *name = AS(string, constants[BYTE()]);
     struct class *superclass = AS(class, *--sp);
     HELPER(bind_method(superclass, name));
 }
 
-CASE(EQUAL):
+do_EQUAL:
     sp[-2] = value_from_bool(value_equal(sp[-2], sp[-1]));
     sp--;
     NEXT();
-CASE(GREATER):
+do_GREATER:
     COMPARISON(>);
-CASE(LESS):
+do_LESS:
     COMPARISON(<);
-CASE(ADD):
+do_ADD:
     if (UNLIKELY(!NUMBERS())) HELPER(add());
     sp[-2] = value_from_number(value_to_number(sp[-2]) + value_to_number(sp[-1]));
     sp--;
     NEXT();
-CASE(SUBTRACT):
+do_SUBTRACT:
     ARITHMETIC(-);
-CASE(MULTIPLY):
+do_MULTIPLY:
     ARITHMETIC(*);
-CASE(DIVIDE):
+do_DIVIDE:
     ARITHMETIC(/);
-CASE(NOT):
+do_NOT:
     sp[-1] = value_from_bool(value_is_falsey(sp[-1]));
     NEXT();
-CASE(NEGATE):
+do_NEGATE:
     if (UNLIKELY(!value_is_number(sp[-1]))) FAIL("Operand must be a number.");
     sp[-1] = value_from_number(-value_to_number(sp[-1]));
     NEXT();
-CASE(PRINT):
+do_PRINT:
     value_print(*--sp);
     putchar('\n');
     NEXT();
 
-CASE(JUMP): {
+do_JUMP : {
     size_t distance = DISTANCE();
     ip += distance;
     NEXT();
 }
-CASE(JUMP_IF_FALSE): {
+do_JUMP_IF_FALSE : {
     size_t distance = DISTANCE();
     if (value_is_falsey(sp[-1])) ip += distance;
     NEXT();
 }
-CASE(LOOP): {
+do_LOOP : {
     size_t distance = DISTANCE();
     ip -= distance;
     if (mem_wanted()) {
@@ -429,13 +428,13 @@ CASE(LOOP): {
     NEXT();
 }
 
-CASE(CALL): {
+do_CALL : {
     uint32_t argc = BYTE();
     value callee = sp[-1 - (int)argc];
     if (LIKELY(value_is_kind(callee, OBJ_CLOSURE))) ENTER(call_closure(AS(closure, callee), argc));
     ENTER(vm_call(callee, argc));
 }
-CASE(INVOKE): {
+do_INVOKE : {
     uint32_t name = BYTE(), argc = BYTE();
     value receiver = sp[-1 - (int)argc];
     if (LIKELY(value_is_kind(receiver, OBJ_INSTANCE))) {
@@ -448,14 +447,14 @@ CASE(INVOKE): {
     }
     ENTER(invoke(AS(string, constants[name]), argc, &caches[name]));
 }
-CASE(SUPER_INVOKE): {
+do_SUPER_INVOKE : {
     struct string *name = AS(string, constants[BYTE()]);
     uint32_t argc = BYTE();
     struct class *superclass = AS(class, *--sp);
     ENTER(call_method(superclass, name, argc));
 }
 
-CASE(CLOSURE): {
+do_CLOSURE : {
     struct function *function = AS(function, constants[BYTE()]);
     SAVE();
     struct closure *closure = closure_new(function);
@@ -464,10 +463,10 @@ CASE(CLOSURE): {
     if (closure->head.n != 0) ip = capture_all(closure, frame, ip);
     NEXT();
 }
-CASE(CLOSE_UPVALUE):
+do_CLOSE_UPVALUE:
     vm_close_upvalues(--sp);
     NEXT();
-CASE(RETURN): {
+do_RETURN : {
     value result = sp[-1];
     if (UNLIKELY(vm.open != NULL)) vm_close_upvalues(slots);
     vm.nframes--;
@@ -481,15 +480,15 @@ CASE(RETURN): {
     NEXT();
 }
 
-CASE(CLASS): {
+do_CLASS : {
     struct string *name = class_name(constants[BYTE()]);
     SAVE();
     *sp++ = value_from_obj(class_new(name));
     NEXT();
 }
-CASE(INHERIT):
+do_INHERIT:
     HELPER(inherit());
-CASE(METHOD): {
+do_METHOD : {
     struct string *name = AS(string, constants[BYTE()]);
     SAVE();
     define_method(name);

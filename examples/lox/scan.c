@@ -8,10 +8,10 @@ static const struct {
     const char *word;
     enum token_kind kind;
 } keywords[] = {
-    {"and", TOKEN_AND},       {"class", TOKEN_CLASS}, {"else", TOKEN_ELSE},     {"false", TOKEN_FALSE},
-    {"for", TOKEN_FOR},       {"fun", TOKEN_FUN},     {"if", TOKEN_IF},         {"nil", TOKEN_NIL},
-    {"or", TOKEN_OR},         {"print", TOKEN_PRINT}, {"return", TOKEN_RETURN}, {"super", TOKEN_SUPER},
-    {"this", TOKEN_THIS},     {"true", TOKEN_TRUE},   {"var", TOKEN_VAR},       {"while", TOKEN_WHILE},
+    {"and", TOKEN_AND},   {"class", TOKEN_CLASS}, {"else", TOKEN_ELSE},     {"false", TOKEN_FALSE},
+    {"for", TOKEN_FOR},   {"fun", TOKEN_FUN},     {"if", TOKEN_IF},         {"nil", TOKEN_NIL},
+    {"or", TOKEN_OR},     {"print", TOKEN_PRINT}, {"return", TOKEN_RETURN}, {"super", TOKEN_SUPER},
+    {"this", TOKEN_THIS}, {"true", TOKEN_TRUE},   {"var", TOKEN_VAR},       {"while", TOKEN_WHILE},
 };
 
 void scanner_init(struct scanner *scanner, const char *source) {
@@ -81,7 +81,8 @@ static struct token scan_string(struct scanner *scanner, const char *start) {
 }
 
 /* An operator that may be followed by '='. */
-static struct token scan_pair(struct scanner *scanner, const char *start, enum token_kind alone, enum token_kind equal) {
+static struct token scan_pair(struct scanner *scanner, const char *start, enum token_kind alone,
+                              enum token_kind equal) {
     if (*scanner->at != '=') return token_from(scanner, alone, start);
     scanner->at++;
     return token_from(scanner, equal, start);

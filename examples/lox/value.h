@@ -32,7 +32,8 @@ typedef uint64_t value;
 #define VALUE_INDEX UINT64_C(0x7ffd000000000000)
 
 /* The encoding as a tri_enc: mask, tag, tags, ptr_mask. */
-#define VALUE_ENC {VALUE_OBJ, VALUE_OBJ, ~UINT64_C(0), VALUE_ADDRESS}
+#define VALUE_ENC \
+    { VALUE_OBJ, VALUE_OBJ, ~UINT64_C(0), VALUE_ADDRESS }
 
 static inline bool value_is_number(value v) {
     return (v & VALUE_QNAN) != VALUE_QNAN;

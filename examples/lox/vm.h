@@ -25,9 +25,9 @@ struct vm {
     value *stack, *top, *limit;
     uint32_t nframes;
     struct frame frames[FRAMES_MAX];
-    struct upvalue *open;       /* open upvalues, from the top of the stack downwards */
-    struct table global_index;  /* names of global variables to indices */
-    struct values *globals;     /* by index; VALUE_EMPTY: not defined */
+    struct upvalue *open;      /* open upvalues, from the top of the stack downwards */
+    struct table global_index; /* names of global variables to indices */
+    struct values *globals;    /* by index; VALUE_EMPTY: not defined */
     struct values *global_names;
     struct string *init_name;
     value held[4]; /* references that C code holds across a safepoint */
