@@ -28,15 +28,17 @@ struct workload {
 
 extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc;
 
-/* Operations too short to be timed one by one: `step` counts them and reports each 64th. Also the safepoint poll of
+/* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll of
  * loops that do not allocate. */
 enum { STEP_OPS = 64 };
 
+__attribute__((noinline, unused)) static void work_step_report(ad_thread *thread, struct probe *probe) {
+    probe_op(probe, STEP_OPS);
+    ad_poll(thread);
+}
+
 static inline void work_step(ad_thread *thread, struct probe *probe, uint64_t *steps) {
-    if ((++*steps & (STEP_OPS - 1)) == 0) {
-        probe_op(probe, STEP_OPS);
-        ad_poll(thread);
-    }
+    if (__builtin_expect((++*steps & (STEP_OPS - 1)) == 0, 0)) work_step_report(thread, probe);
 }
 
 /* xorshift64: the same numbers everywhere. */
