@@ -4,7 +4,7 @@
  * too) the slot, its layout number and its bits are found by arithmetic and one load of the page's entry, without
  * touching a span object (docs/design.md, "From an address to an object").
  *
- *   pages[]    entry of a page: kind, size class, layout, slot size | reciprocal, distance to the span's first page
+ *   pages[]    entry of a page: kind, size class, layout, slot size; reciprocal, slots, distance to the first page
  *   spans[]    the span that a page belongs to (slow paths only)
  *   marks[]    a bit for each 16-byte granule: the object that starts here is marked in the running cycle
  *   allocs[]   a bit for each granule: an object (or a slot of somebody's hole) starts here
@@ -44,7 +44,8 @@ struct span;
 
 struct page_entry {
     uint64_t shape; /* kind | class << 8 | layout << 16 | slot_bytes << 32 (0 for large) [atomic] */
-    uint64_t place; /* reciprocal | distance to the span's first page << 32 [atomic] */
+    /* small: reciprocal | distance to the span's first page << 32 | nslots << 48; large: distance << 32 [atomic] */
+    uint64_t place;
 };
 
 struct space {
@@ -114,15 +115,15 @@ static inline bool space_find_slot(const struct space *space, uintptr_t addr, st
     uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_format's release (I-ARENA2) */
     if (TRI_UNLIKELY(shape_kind(shape) == PAGE_NONE)) return false;
     uint64_t place = atomic_load_relaxed(&space->pages[page].place); /* ordered by the acquire above */
-    uintptr_t start = (page - (size_t)(place >> 32)) << PAGE_SHIFT;
     slot->shape = shape;
     if (TRI_UNLIKELY(shape_kind(shape) == PAGE_LARGE)) {
-        slot->addr = space->base + start;
+        slot->addr = space->base + ((page - (size_t)(place >> 32)) << PAGE_SHIFT);
         slot->index = 0;
         return true;
     }
+    uintptr_t start = (page - (size_t)(place >> 32 & 0xffff)) << PAGE_SHIFT;
     uint32_t index = (uint32_t)(((offset - start) * (uint32_t)place) >> 32); /* I-CLASS2 */
-    if (TRI_UNLIKELY(index >= tri__size_classes[shape_class(shape)].nslots)) return false;
+    if (TRI_UNLIKELY(index >= place >> 48)) return false;
     slot->index = index;
     slot->addr = space->base + start + (uintptr_t)index * shape_slot_bytes(shape);
     return true;

@@ -67,14 +67,16 @@ void tri__span_format_large(struct span *span, size_t first_page, size_t npages,
 void tri__span_publish(struct space *space, struct span *span) {
     uint64_t shape = shape_make((enum page_kind)span->kind, span->class_index, span->layout,
                                 span->kind == PAGE_LARGE ? 0 : (uint32_t)span->slot_bytes);
-    uint32_t reciprocal = span->kind == PAGE_LARGE ? 0 : tri__size_classes[span->class_index].reciprocal;
+    uint64_t place = 0;
+    if (span->kind != PAGE_LARGE)
+        place = (uint64_t)tri__size_classes[span->class_index].reciprocal | (uint64_t)span->nslots << 48;
     if (span->kind == PAGE_TINY && span->dirty) /* its bits lie in the span: clear before anyone can read them */
         memset((void *)(span_base(space, span) + PAGE_BYTES - 2 * TINY_BITS_BYTES), 0, 2 * TINY_BITS_BYTES);
     for (size_t i = span->npages; i-- > 0;) {
         size_t page = span->first_page + i;
         check_internal(atomic_load_relaxed(&space->pages[page].shape) == 0, "I-SPAN2: a page has one span");
         atomic_store_relaxed(&space->spans[page], span); /* before the shape's release */
-        atomic_store_relaxed(&space->pages[page].place, (uint64_t)reciprocal | (uint64_t)i << 32);
+        atomic_store_relaxed(&space->pages[page].place, place | (uint64_t)i << 32);
         atomic_store_release(&space->pages[page].shape, shape); /* I-ARENA2; pairs with space_find_slot */
     }
 }

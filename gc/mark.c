@@ -64,12 +64,6 @@ static TRI_COLD bool pop_new_buffer(struct marker *mk) {
     return true;
 }
 
-static inline bool pop(struct marker *mk, uintptr_t *entry) {
-    if (TRI_UNLIKELY(!mk->buf || mk->buf->n == 0) && !pop_new_buffer(mk)) return false;
-    *entry = mk->buf->entries[--mk->buf->n];
-    return true;
-}
-
 void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
     if (space_contains(mk->space, addr)) push(mk, (addr & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
 }
@@ -193,16 +187,12 @@ static void scan_object(struct marker *mk, const struct slot *slot) {
     const struct layout *l = &tri__layouts[number];
     switch ((enum scan_shape)l->scan) {
     case SCAN_LEAF: return; /* also a slot of a mixed span without a layout yet (R15) */
-    case SCAN_MASK:
-        mk->scanned_bytes += l->desc->size;
-        scan_mask(mk, slot->addr, l->mask);
-        return;
+    case SCAN_MASK: scan_mask(mk, slot->addr, l->mask); return;
     case SCAN_RUN_POINTERS:
     case SCAN_RUN_VALUES:
         scan_elements(mk, l, slot->addr + l->run_from, slot->addr + tri__slot_bytes(mk->space, slot));
         return;
     case SCAN_GENERAL:
-        mk->scanned_bytes += (size_t)l->desc->fixed.nwords * 8;
         scan_map(mk, slot->addr, &l->desc->fixed, &l->desc->enc);
         if (l->desc->elem_size)
             scan_elements(mk, l, slot->addr + l->desc->size, slot->addr + tri__slot_bytes(mk->space, slot));
@@ -222,7 +212,8 @@ static void scan_piece(struct marker *mk, uintptr_t from) {
 
 /* ---- the loop ------------------------------------------------------------------------------------------------ */
 
-static inline void process(struct marker *mk, uintptr_t entry) {
+/* Every kind of entry, the long way. */
+static void process(struct marker *mk, uintptr_t entry) {
     struct slot slot;
     uintptr_t addr = entry & ~(uintptr_t)WORK_TAG_MASK;
     switch (entry & WORK_TAG_MASK) {
@@ -239,39 +230,136 @@ static inline void process(struct marker *mk, uintptr_t entry) {
     scan_object(mk, &slot);
 }
 
-static void prefetch_entry(const struct marker *mk, uintptr_t entry) {
+/* The rest of a traced object: its position lies below its entry, in the same buffer (push_resume). */
+static void resume_traced(struct marker *mk, uintptr_t entry) {
+    size_t from = mk->buf->entries[--mk->buf->n];
+    struct slot slot;
     uintptr_t addr = entry & ~(uintptr_t)WORK_TAG_MASK;
-    __builtin_prefetch(&mk->space->marks[(addr - mk->space->base) >> (GRANULE_SHIFT + 6)], 1);
-    __builtin_prefetch((const void *)addr);
+    if (space_find_slot(mk->space, addr, &slot))
+        scan_traced(mk, tri__layouts[space_layout_of(mk->space, &slot)].desc, addr, from);
+}
+
+/* What the loop keeps in registers: the buffer in hand, the ring's ends, the counts. Between hot_leave and hot_enter the
+ * marker itself is up to date. */
+struct hot {
+    uintptr_t *top, *base, *end;
+    unsigned head, tail;
+    uint64_t objects, bytes;
+};
+
+#define HOT static inline __attribute__((always_inline))
+
+HOT void hot_enter(struct hot *h, const struct marker *mk) {
+    h->base = mk->buf ? mk->buf->entries : NULL;
+    h->top = mk->buf ? h->base + mk->buf->n : NULL;
+    h->end = mk->buf ? h->base + WORKBUF_ENTRIES : NULL;
+    h->head = mk->head;
+    h->tail = mk->tail;
+    h->objects = h->bytes = 0;
+}
+
+HOT void hot_leave(const struct hot *h, struct marker *mk) {
+    if (mk->buf) mk->buf->n = (size_t)(h->top - h->base);
+    mk->head = h->head;
+    mk->tail = h->tail;
+    mk->marked_objects += h->objects;
+    mk->marked_bytes += h->bytes;
+}
+
+HOT void hot_push(struct hot *h, struct marker *mk, uintptr_t entry) {
+    if (TRI_UNLIKELY(h->top == h->end)) {
+        hot_leave(h, mk);
+        push(mk, entry);
+        hot_enter(h, mk);
+        return;
+    }
+    *h->top++ = entry;
+}
+
+HOT bool hot_pop(struct hot *h, struct marker *mk, uintptr_t *entry) {
+    if (TRI_UNLIKELY(h->top == h->base)) {
+        hot_leave(h, mk);
+        bool more = pop_new_buffer(mk);
+        hot_enter(h, mk);
+        if (!more) return false;
+    }
+    *entry = *--h->top;
+    return true;
+}
+
+/* A candidate in a small span whose type has one mask of pointers is done here; all others go the long way. */
+HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space, uintptr_t entry) {
+    uintptr_t offset = entry - space->base;
+    size_t page = offset >> PAGE_SHIFT;
+    uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_publish */
+    if (TRI_LIKELY((entry & WORK_TAG_MASK) == WORK_CANDIDATE && shape_kind(shape) == PAGE_SMALL)) {
+        uint64_t place = atomic_load_relaxed(&space->pages[page].place); /* ordered by the acquire above */
+        uintptr_t start = (page - (size_t)(place >> 32 & 0xffff)) << PAGE_SHIFT;
+        uint64_t index = ((offset - start) * (uint32_t)place) >> 32; /* I-CLASS2 */
+        if (TRI_UNLIKELY(index >= place >> 48)) return;
+        struct slot slot = {space->base + start + index * shape_slot_bytes(shape), shape, (uint32_t)index};
+        size_t granule = (slot.addr - space->base) >> GRANULE_SHIFT;
+        uint64_t bit = 1ull << (granule & 63), *word = &space->marks[granule >> 6];
+        if (atomic_load_relaxed(word) & bit) return; /* as space_set_mark */
+        if (atomic_or_relaxed(word, bit) & bit) return;
+        h->objects++;
+        h->bytes += shape_slot_bytes(shape);
+        const struct layout *layout = &tri__layouts[shape_layout(shape)];
+        if (layout->scan == SCAN_LEAF) return;
+        if (TRI_LIKELY(layout->scan == SCAN_MASK)) {
+            for (uint64_t mask = layout->mask; mask; mask &= mask - 1) {
+                const tri_word *p = (const tri_word *)slot.addr + bit_lowest(mask);
+                uintptr_t ref = (uintptr_t)slot_load(p);
+                if (!space_contains(space, ref)) continue;
+                CHECK_CHILD(mk, p, ref);
+                hot_push(h, mk, (ref & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+            }
+            return;
+        }
+        hot_leave(h, mk);
+        scan_object(mk, &slot);
+        hot_enter(h, mk);
+        return;
+    }
+    hot_leave(h, mk);
+    process(mk, entry);
+    hot_enter(h, mk);
+}
+
+/* Fills the ring (false: nothing is left): each entry's mark word and object are on their way while the ones before it are worked on. */
+HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
+    uintptr_t entry;
+    while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
+        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_RESUME)) {
+            hot_leave(h, mk);
+            resume_traced(mk, entry);
+            hot_enter(h, mk);
+            return true; /* a slice of tracing is much: look at the clock */
+        }
+        __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
+        __builtin_prefetch((const void *)entry);
+        mk->ring[h->head++ & MARK_RING_MASK] = entry;
+    }
+    return h->head != h->tail;
 }
 
 bool tri__marker_drain(struct marker *mk, uint64_t deadline_ns) {
-    unsigned since_clock = 0;
-    for (;;) {
-        uintptr_t entry;
-        while (mk->head - mk->tail < MARK_RING && pop(mk, &entry)) {
-            if ((entry & WORK_TAG_MASK) == WORK_RESUME) {
-                size_t from = mk->buf->entries[--mk->buf->n];
-                struct slot slot;
-                uintptr_t addr = entry & ~(uintptr_t)WORK_TAG_MASK;
-                if (space_find_slot(mk->space, addr, &slot))
-                    scan_traced(mk, tri__layouts[space_layout_of(mk->space, &slot)].desc, addr, from);
-            } else {
-                prefetch_entry(mk, entry);
-                mk->ring[mk->head++ & MARK_RING_MASK] = entry;
-            }
-            if (deadline_ns && ++since_clock >= ENTRIES_A_CLOCK * 4) break;
+    const struct space space = {.base = mk->space->base, /* the constant ones, in registers */
+                                .size_bytes = mk->space->size_bytes,
+                                .pages = mk->space->pages,
+                                .marks = mk->space->marks};
+    struct hot h;
+    hot_enter(&h, mk);
+    bool empty = false;
+    do {
+        for (unsigned n = 0; n < ENTRIES_A_CLOCK; n++) {
+            empty = !hot_fill(&h, mk, &space);
+            if (empty) break;
+            if (h.head != h.tail) hot_process(&h, mk, &space, mk->ring[h.tail++ & MARK_RING_MASK]);
         }
-        if (mk->head == mk->tail) {
-            if (deadline_ns == 0 || since_clock < ENTRIES_A_CLOCK * 4) return true;
-        } else {
-            process(mk, mk->ring[mk->tail++ & MARK_RING_MASK]);
-        }
-        if (deadline_ns && ++since_clock >= ENTRIES_A_CLOCK) {
-            since_clock = 0;
-            if (tri__os_now_ns() >= deadline_ns) return tri__marker_is_idle(mk) && tri__work_is_empty(&mk->heap->work);
-        }
-    }
+    } while (!empty && (deadline_ns == 0 || tri__os_now_ns() < deadline_ns));
+    hot_leave(&h, mk);
+    return empty;
 }
 
 bool tri__marker_hand_over(struct marker *mk) {
