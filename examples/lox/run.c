@@ -36,13 +36,18 @@ void vm_close_upvalues(const value *last) {
     }
 }
 
-/* The closure is on the stack: capturing is a safepoint. Returns the code after the list of captures. */
-static SLOW const uint8_t *capture_all(struct closure *closure, const struct frame *frame, const uint8_t *ip) {
-    for (uint32_t i = 0; i < closure->head.n; i++, ip += 2) {
-        struct upvalue *upvalue = ip[0] != 0 ? capture(frame->slots + ip[1]) : frame->closure->upvalues[ip[1]];
-        mem_store(closure, &closure->upvalues[i], upvalue);
+/* Makes a closure with its upvalues and pushes it. What it captures from the frame is opened first: open upvalues are
+ * roots, so they survive the closure's own allocation, after which no safepoint is left and no store needs a barrier. */
+static SLOW void push_closure(struct function *function, const struct frame *frame, const uint8_t *captures) {
+    struct upvalue *upvalues[256];
+    uint32_t n = function->nupvalues;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *from = captures + 2 * i;
+        upvalues[i] = from[0] != 0 ? capture(frame->slots + from[1]) : frame->closure->upvalues[from[1]];
     }
-    return ip;
+    struct closure *closure = closure_new(function);
+    for (uint32_t i = 0; i < n; i++) mem_init(closure, &closure->upvalues[i], upvalues[i]);
+    *vm.top++ = value_from_obj(closure);
 }
 
 /* --- calls ------------------------------------------------------------------------------------------------------ */
@@ -457,10 +462,9 @@ do_SUPER_INVOKE : {
 do_CLOSURE : {
     struct function *function = AS(function, constants[BYTE()]);
     SAVE();
-    struct closure *closure = closure_new(function);
-    *sp++ = value_from_obj(closure);
-    vm.top = sp;
-    if (closure->head.n != 0) ip = capture_all(closure, frame, ip);
+    push_closure(function, frame, ip);
+    ip += 2 * function->nupvalues;
+    sp = vm.top;
     NEXT();
 }
 do_CLOSE_UPVALUE:
