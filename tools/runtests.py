@@ -18,6 +18,7 @@ output is shown; of a program that passes only one line is.
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ SYNTHESIS = re.compile(r"Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: 
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$", re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 HEARTBEAT_S = 30
+STACK_BYTES = 8 << 20
 
 
 class Program:
@@ -199,7 +201,15 @@ def parse(arguments):
     return programs, filters, missing, min(jobs, os.cpu_count() or 1), timeout_s
 
 
+def plain_limits():
+    """The stack limit that a shell gives: zig raises its own, and what it starts inherits that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft == resource.RLIM_INFINITY or soft > STACK_BYTES:
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
+
+
 def main():
+    plain_limits()
     programs, filters, missing, jobs, timeout_s = parse(sys.argv[1:])
     for name in missing:
         print(f"not there, left out: {name}")
