@@ -15,7 +15,9 @@ enum {
     MIXED_MIN_BYTES = 1 << LAYOUT_SHIFT,
     MIXED_MAX_BYTES = 2048,
     ASSIST_SLICE_NS = 50000,
-    ASSIST_THRESHOLD_BYTES = 16 << 10
+    ASSIST_THRESHOLD_BYTES = 16 << 10,
+    NAP_NS = 50000,
+    MAX_NAPS = 100
 };
 
 /* What is to be allocated. */
@@ -73,9 +75,33 @@ static void assist(struct mutator *m) {
     atomic_sub_seq(&heap->nassists, 1);
 }
 
+static void nap(void *p) {
+    tri_heap *heap = p;
+    tri__os_futex_wait(&heap->triggered, 1, NAP_NS); /* woken when the cycle's garbage is known */
+}
+
+/* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
+ * answer. A short blocking region gives it both. Bounded for each thread and cycle, because a silent thread must not
+ * hold up the others before the hard limit. */
+static void throttle(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* a budget's key */
+    if (m->nap_cycle != cycle) m->nap_cycle = cycle, m->naps = 0;
+    if (m->naps >= MAX_NAPS || !atomic_load_relaxed(&heap->triggered)) return;
+    m->naps++;
+    uint64_t start = tri__os_now_ns();
+    tri__blocking_wait(m, nap, heap);
+    tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+}
+
+static bool is_beyond_goal(tri_heap *heap) {
+    return atomic_load_relaxed(&heap->heap_bytes) > atomic_load_relaxed(&heap->goal_bytes); /* counters */
+}
+
 static void pace(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__heap_account(m);
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && tri__work_is_empty(&heap->work)) throttle(m);
     if (atomic_load_acquire(&heap->tracing)) { /* see heap_account */
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);

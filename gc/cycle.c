@@ -137,8 +137,8 @@ void tri__mutator_answer(struct mutator *m) {
     tri__stress_delay(heap);
     atomic_add_relaxed(&heap->stats.handshakes, 1);
     atomic_store_release(&m->answer_seq, seq); /* pairs with look() in handshake.c: everything done above */
-    atomic_add_acqrel(&heap->answers, 1);
-    tri__os_futex_wake_all(&heap->answers);
+    if (atomic_sub_seq(&heap->pending, 1) == 1 && atomic_load_seq(&heap->collector_sleeps)) /* sleep_until_answered */
+        tri__os_futex_wake_all(&heap->pending);
 }
 
 /* Posts a step and waits for all answers. The flip shares the lock with H6's post (R9). */
@@ -315,7 +315,8 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     size_t live = pace_next(heap, heap_before_flip, alloc_while_marking);
     uint64_t end = tri__os_now_ns();
     phase_set(heap, PHASE_SWEEP);
-    atomic_store_relaxed(&heap->triggered, 0);
+    atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
+    tri__os_futex_wake_all(&heap->triggered);
     sweep(heap); /* model: M-SWEEP */
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);

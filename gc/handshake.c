@@ -3,6 +3,9 @@
  * A step is posted under the threads lock to every attached thread. Each thread answers at its own next safepoint; for
  * a thread in a blocking region the collector answers under its state word. Nothing here stops a running thread.
  *
+ * `pending` counts the answers that are owed. The collector spins on it for a moment, since a running mutator answers
+ * within microseconds, then sleeps; whoever answers last wakes it, if it sleeps.
+ *
  * Invariants: I-HS1 a step is posted only when the step before it has all its answers. I-HS2 (R16) the post is a
  * sequentially consistent store before the look at the state; the thread's state change is one before its look at the
  * request: at least one of the two sees the other. Lock ranks: threads, os. */
@@ -10,8 +13,16 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
+enum {
+    SPIN_NS = 20000,        /* a running mutator answers within a refill or two: cheaper than two futex calls */
+    RELOOK_NS = 200000,     /* a state word held by another heap's collector comes back without an answer to us */
+    MAX_SLEEP_NS = 20000000 /* and for the silent-thread event */
+};
+
 void tri__handshake_post(tri_heap *heap, uint64_t seq) {
     check_cheap(tri__lock_held(&heap->threads_lock), "R9: posting holds the threads lock");
+    check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-HS1: the step before has all its answers");
+    atomic_store_relaxed(&heap->pending, heap->nthreads); /* before the posts' releases */
     for (struct mutator *m = heap->threads; m; m = m->next) {
         atomic_store_release(&m->request_seq, seq); /* pairs with answer_all's acquire */
         tri__lock_acquire(&m->os->lock);
@@ -29,14 +40,15 @@ static bool hold(struct osthread *os) {
 }
 
 static void release_hold(struct osthread *os) {
-    atomic_store_seq(&os->state, OS_BLOCKED); /* pairs with leave_blocked's CAS: what was done for it is visible */
-    tri__os_futex_wake_all(&os->state);
+    /* Pairs with leave_blocked's CAS: what was done for it is visible. After this the thread may be gone: only its
+     * word's address is used. */
+    if (atomic_swap_seq(&os->state, OS_BLOCKED) == OS_HELD_WAITED) tri__os_futex_wake_all(&os->state);
 }
 
 /* The state of the threads that still owe an answer. */
 struct owing {
     struct mutator *held; /* one that is now held: answer for it */
-    bool any;
+    bool elsewhere;       /* one is held by another heap's collector */
     uint64_t silent_since_ns, silent_id;
 };
 
@@ -45,13 +57,13 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
     tri__lock_acquire(&heap->threads_lock);
     for (struct mutator *m = heap->threads; m && !o.held; m = m->next) {
         if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
-        o.any = true;
         if (hold(m->os)) {
             if (atomic_load_acquire(&m->answer_seq) >= seq) /* it answered between the two looks */
                 release_hold(m->os);
             else
                 o.held = m;
         } else {
+            o.elsewhere |= atomic_load_relaxed(&m->os->state) != OS_RUNNING; /* only to choose the time to wait */
             uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for the message */
             if (!o.silent_id || since < o.silent_since_ns) o.silent_since_ns = since, o.silent_id = m->os->id;
         }
@@ -72,24 +84,42 @@ static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns
     heap->config.event(&event, heap->config.user);
 }
 
+/* True when every answer has come, within the time that a spin is worth. */
+static bool spin(tri_heap *heap) {
+    if (heap->ncpus < 2) return atomic_load_acquire(&heap->pending) == 0; /* pairs with mutator_answer's decrement */
+    uint64_t end = tri__os_now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load_acquire(&heap->pending) == 0) return true; /* pairs with mutator_answer's decrement */
+            cpu_relax();
+        }
+    } while (tri__os_now_ns() < end);
+    return false;
+}
+
+static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
+    atomic_store_seq(&heap->collector_sleeps, 1); /* before the look at pending; pairs with mutator_answer */
+    uint32_t pending = atomic_load_seq(&heap->pending);
+    if (pending) tri__os_futex_wait(&heap->pending, pending, timeout_ns);
+    atomic_store_relaxed(&heap->collector_sleeps, 0);
+}
+
 void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
     uint64_t start = tri__os_now_ns(), silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, told = 0;
-    for (;;) {
-        uint32_t answers = atomic_load_acquire(&heap->answers); /* before the look; pairs with mutator_answer */
+    while (atomic_load_acquire(&heap->pending)) { /* pairs with mutator_answer's decrement */
         struct owing o = look(heap, seq);
-        if (!o.any) return;
         if (o.held) {
             tri__mutator_answer(o.held);
             release_hold(o.held->os);
             continue;
         }
+        if (spin(heap)) return;
         uint64_t waited = tri__os_now_ns() - start;
         if (silent_ns && waited / silent_ns > told) {
             told = waited / silent_ns;
             tell_silent(heap, &o, start);
         }
-        /* A timeout because a word held by another heap's collector is given back without an answer to us. */
-        tri__os_futex_wait(&heap->answers, answers, silent_ns && silent_ns < 20000000 ? silent_ns : 20000000);
+        sleep_until_answered(heap, o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS);
     }
 }
 

@@ -17,7 +17,7 @@ void tri_config_init(tri_config *config) {
     if (!config) return;
     *config = (tri_config){.struct_size = sizeof *config,
                            .min_heap_bytes = MIN_HEAP_BYTES,
-                           .growth_percent = 100,
+                           .growth_percent = 75,
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000};
 }
@@ -88,6 +88,7 @@ static void init_parts(tri_heap *heap) {
     tri__pacer_init(&heap->pacer, &pc);
     heap->trigger_bytes = heap->pacer.trigger_bytes;
     heap->goal_bytes = heap->pacer.goal_bytes;
+    heap->ncpus = tri__os_ncpus();
     heap->created_ns = tri__os_now_ns();
 }
 

@@ -111,7 +111,9 @@ struct tri_heap {
     uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
     enum step last_step;         /* last posted step (R9) [threads lock] */
     uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */
-    uint32_t answers;            /* futex: counts answers [atomic] */
+    uint32_t pending;            /* futex: answers owed to the last posted step [atomic] */
+    uint32_t collector_sleeps;   /* it waits on pending [atomic] */
+    uint32_t ncpus;              /* [const] */
     uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
     struct fixalloc fix_mutator; /* mutators; never unmapped while the heap lives */
 

@@ -47,7 +47,8 @@ static void leave_blocked(struct osthread *os) {
     for (;;) {
         uint32_t expected = OS_BLOCKED;
         if (atomic_cas_seq(&os->state, &expected, OS_RUNNING)) return; /* pairs with hold's CAS and release_hold */
-        tri__os_futex_wait(&os->state, OS_HELD, 0);
+        if (expected == OS_HELD && !atomic_cas_seq(&os->state, &expected, OS_HELD_WAITED)) continue;
+        tri__os_futex_wait(&os->state, OS_HELD_WAITED, 0); /* release_hold wakes */
     }
 }
 

@@ -6,6 +6,7 @@
  *   OS_RUNNING  -> OS_BLOCKED   by the thread, entering a blocking region (then it tests for requests, R16)
  *   OS_BLOCKED  -> OS_HELD      by a collector that answers for it
  *   OS_HELD     -> OS_BLOCKED   by that collector
+ *   OS_HELD     -> OS_HELD_WAITED  by the thread, which now waits for the word
  *   OS_BLOCKED  -> OS_RUNNING   by the thread, leaving; it waits while held, then tests for requests
  *
  * Invariants: I-MUT1 a mutator's fields marked [owner] are touched by its running thread or by the collector that holds
@@ -18,7 +19,7 @@
 #include "alloc/cache.h"
 #include "gc/mark.h"
 
-enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2 };
+enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2, OS_HELD_WAITED = 3 };
 enum { SHADE_BUFFER = 256 };
 
 struct osthread {
@@ -79,8 +80,10 @@ struct mutator {
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
-    uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
-    uint64_t rng;                    /* for stress delays [owner] */
+    uint64_t nap_cycle;              /* cycle in which it was last throttled, and how often [owner] */
+    uint32_t naps;
+    uint64_t nslow; /* allocation slow paths, for stress [owner] */
+    uint64_t rng;   /* for stress delays [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {

@@ -8,6 +8,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* One turn of a short spin. */
+static inline void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #define atomic_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define atomic_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define atomic_load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
