@@ -237,6 +237,10 @@ pub fn build(b: *std.Build) void {
 
     const test_step = b.step("test", "Run every test (-- <part of a name>: only those)");
     const run_tests = addTestRunner(b, stress);
+    if (contains("lox", only)) { // first, because it takes longest
+        const checked_lox = addProgram(b, "examples", lox_program, checked_library, checked, &.{});
+        run_tests.addArtifactArg2(checked_lox, .{ .prefix = "script:lox=tests/lox/run.py|--stress|--jobs=1|--lox=" });
+    }
     for (tests) |program| {
         if (!contains(program.name, only)) continue;
         const exe = addProgram(b, "tests", program, checked_library, checked, &.{});
@@ -246,10 +250,6 @@ pub fn build(b: *std.Build) void {
         if (!contains(name, only)) continue;
         const script = b.path(b.fmt("tests/tools/{s}.py", .{name}));
         run_tests.addFileArg2(script, .{ .prefix = b.fmt("script:{s}=", .{name}) });
-    }
-    if (contains("lox", only)) {
-        const checked_lox = addProgram(b, "examples", lox_program, checked_library, checked, &.{});
-        run_tests.addArtifactArg2(checked_lox, .{ .prefix = "script:lox=tests/lox/run.py|--stress|--jobs=1|--lox=" });
     }
     if (contains("size_class_table", only)) {
         run_tests.addArtifactArg2(writer, .{
