@@ -166,7 +166,8 @@ static inline bool space_set_mark(const struct space *space, const struct slot *
     uint64_t *word = space_mark_word(space, slot, &bit);
     if (atomic_load_relaxed(word) & bit)
         return false; /* a mark is never taken back while marking: a stale 0 is caught below */
-    return (atomic_or_relaxed(word, bit) & bit) == 0; /* objects' fields are ordered by the slot loads, not by marks */
+    return (atomic_or_acqrel(word, bit) & bit) ==
+           0; /* release: heap->found before it (R2); pairs with space_is_marked */
 }
 /* Layout number of a slot: its page's, or its own in a mixed span (0: nothing is allocated there yet). */
 static inline uint32_t space_layout_of(const struct space *space, const struct slot *slot) {

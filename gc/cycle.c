@@ -97,6 +97,7 @@ static void answer_disarm(struct mutator *m) {
     }
     for (size_t i = 0; buf && i < buf->n; i++) {
         struct slot slot;
+        check_cheap((buf->entries[i] & WORK_TAG_MASK) == WORK_CANDIDATE, "I-CYC5: at H5 nothing grey is in a buffer");
         check_cheap(!space_find_slot(space, buf->entries[i] & ~(uintptr_t)WORK_TAG_MASK, &slot) ||
                         space_is_marked(space, &slot),
                     "I-CYC5: at H5 nothing in a buffer is unmarked");
@@ -197,7 +198,6 @@ static bool flush_round_closes(tri_heap *heap) {
     if (!tri__work_is_empty(&heap->work)) return false; /* an assist handed something over */
     check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
     gate_set(heap, GATE_CLOSING);
-    atomic_store_relaxed(&heap->found, 0);             /* before the post */
     handshake(heap, STEP_FLUSH);                       /* model: M-FLUSH */
     bool any = atomic_load_acquire(&heap->found) != 0; /* pairs with answer_flush */
     if (any || !tri__work_is_empty(&heap->work)) return false;
@@ -214,6 +214,8 @@ static uint32_t mark(tri_heap *heap) {
     for (;;) {
         phase_set(heap, PHASE_MARK);
         gate_set(heap, GATE_OPEN);
+        /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
+        atomic_store_relaxed(&heap->found, 0);
         mark_until_empty(heap); /* model: M-MARK */
         phase_set(heap, PHASE_FLUSH);
         rounds++;

@@ -70,7 +70,11 @@ void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
 
 bool tri__marker_shade(struct marker *mk, uintptr_t addr) {
     struct slot slot;
-    if (!space_find_slot(mk->space, addr, &slot) || !space_set_mark(mk->space, &slot)) return false;
+    if (!space_find_slot(mk->space, addr, &slot) || space_is_marked(mk->space, &slot)) return false;
+    /* While a round is under way, whatever turns grey ends it, said before the mark is set: a thread that answers after
+     * this may find the object marked and have nothing to tell, although it is grey in a buffer here (R2). */
+    if (TRI_UNLIKELY(heap_phase(mk->heap) == PHASE_FLUSH)) atomic_store_release(&mk->heap->found, 1); /* round's end */
+    if (!space_set_mark(mk->space, &slot)) return false;
     mk->worked = true; /* R2: turned grey */
     mk->marked_objects++;
     mk->marked_bytes += tri__slot_bytes(mk->space, &slot);

@@ -38,7 +38,7 @@ static bool check_slots(struct checker *c, const char *field, const tri_slots *s
     for (uint32_t i = 0; i < slots->noffsets; i++) {
         if (slots->offsets[i] % 8)
             return refuse(c, field, slots->offsets[i], "the offset is not a multiple of 8: a slot must be aligned");
-        if (slots->offsets[i] + 8 > size_bytes || size_bytes < 8)
+        if (size_bytes < 8 || slots->offsets[i] > size_bytes - 8)
             return refuse(c, field, slots->offsets[i], "the offset is past the size");
     }
     return true;
@@ -49,6 +49,10 @@ static bool check_enc(struct checker *c, const tri_enc *enc) {
     if (enc->tags == 0)
         return refuse(c, "enc.tags", 0,
                       "no tag names a reference; set the bits of the low-bit tags that do, or all ones");
+    bool possible = false;
+    for (unsigned k = 0; k < 64; k++) possible |= (enc->tags >> k & 1) && (k & enc->mask) == (enc->tag & 63);
+    if (!possible)
+        return refuse(c, "enc.tags", enc->tags, "no word can match both tag and tags: their low bits differ");
     if (enc->ptr_mask == 0)
         return refuse(c, "enc.ptr_mask", 0, "ptr_mask is 0, so every reference would decode to NULL");
     if (enc->mask & enc->tag & enc->ptr_mask)
@@ -65,6 +69,7 @@ static bool check_shape(struct checker *c) {
     const tri_type *t = c->type;
     if (t->struct_size != sizeof(tri_type))
         return refuse(c, "struct_size", t->struct_size, "is not sizeof(tri_type); use the TRI_TYPE macros or set it");
+    if (t->flags & ~(uint32_t)(TRI_TYPE_LEAF | TRI_TYPE_ZEROED)) return refuse(c, "flags", t->flags, "unknown flag");
     if (!t->name) return refuse(c, "name", 0, "is NULL; messages need it");
     if (t->size == 0 && t->elem_size == 0)
         return refuse(c, "size", 0, "neither size nor elem_size: there is nothing to allocate");
