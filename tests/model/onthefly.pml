@@ -53,8 +53,10 @@
  *              -DFAULT_FLUSH_LATE  H4 is answered first and the candidates are flushed after
  *              -DFAULT_FLUSH_DISCARD  H4 ignores the candidates and H5 throws them away
  *   -DEAGER    the barrier itself marks (no candidate buffer)
- *   -DCANDQ    the queue too holds candidates, marked when they are popped, never before:
- *                                  -DFAULT_CANDQ_MIXED  a flush marks what it puts into that queue
+ *   -DCANDQ    tracing and root scans queue candidates that are marked when they are popped; a
+ *              flush and a weak load in a round still mark. The queue's entries say which they are:
+ *                                  -DFAULT_CANDQ_MIXED  a flush marks an object and queues it as a candidate
+ *   -DCANDONLY (with CANDQ) everything queues candidates, only the pop marks
  *   -DSTALE    conservative words: -DFAULT_EARLY_TRACE  tracing before the last scan
  *   -DSPAN     spans of two slots, each thread's hole and the span that it holds:
  *                                  -DFAULT_HOLE_WHITE   H3 leaves the thread's hole unmarked
@@ -67,6 +69,7 @@
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
  *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
  *                                  -DFAULT_QUIET        the answer tells only what is held now
+ *   -DQUIETROUND (with ASSIST) assists are stopped before a round; without it they go on in it
  *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
  *                                  -DFAULT_DETACH_QUIET (with ASSIST)
  *                                  -DFAULT_ROUND_RESET (with ASSIST)  a round forgets what was told
@@ -150,8 +153,15 @@
 #define ROOT NO                 /* slot index of the global root */
 #define ALL ((1<<NO)-1)
 #define BIT(o) (1<<(o))
+#ifdef CANDQ                    /* a set of entries: the low bits are marked objects, the high ones candidates */
+#define CAND(o) BIT((o)+NO)
+#define ENTRIES(o) (BIT(o) | CAND(o))
+#else
+#define ENTRIES(o) BIT(o)
+#endif
 #define LIVE(o) ((alive >> (o)) & 1)
 #define MARKED(o) ((marks >> (o)) & 1)
+#define POPPED 16
 #define ACKED (req[0] == none && req[NT-1] == none)
 #ifdef NOROOT
 #define HAND loc[t*NL] != NIL && loc[t*NL+NL-1] != NIL
@@ -192,11 +202,14 @@ bit  mygen[NT];                 /* the generation this mutator knows as current 
 byte cand[NT];                  /* what the barrier appended: candidates, not marked by it */
 #endif
 byte buf[NT];                   /* grey objects that it holds and has not handed over */
-byte queue;                     /* grey objects the collector knows (CANDQ: candidates) */
+byte queue;                     /* grey objects the collector knows */
 bit  found;                     /* this flush round brought something */
 mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
 mtype req[NT] = none;
 bit tracing;                    /* assists may run */
+#ifdef QUIETROUND
+byte nassist;                   /* assists that hold a popped object */
+#endif
 bit worked[NT];                 /* has turned grey, popped or handed over since its last answer */
 byte pend[NT] = NIL;            /* unpublished object of this mutator (LATEINIT, LARGE) */
 bit att[NT] = 1;                /* attached */
@@ -226,19 +239,29 @@ mtype wstate = w_idle;
 bit  spoiled;
 #endif
 
-/* Turn one object grey: test-and-set of the mark bit, then into a set of greys. With CANDQ the
- * set is of candidates and the bit waits for the pop. */
+/* Turn one object grey at once: test-and-set of the mark bit, then into a set of greys. */
 inline shade(set, o) {
   d_step {
     if
     :: o != NIL && !MARKED(o) ->
        assert(BIT(o) & (alive | HOLES));
-#ifndef CANDQ
+#ifdef CANDONLY
+       set = set | CAND(o)
+#else
        marks = marks | BIT(o);
-#endif
        set = set | BIT(o)
+#endif
     :: else
     fi }
+}
+
+/* What tracing and root scans do with a word: CANDQ leaves the mark bit to the pop. */
+inline found_word(set, o) {
+#ifdef CANDQ
+  d_step { if :: o != NIL && !MARKED(o) -> assert(BIT(o) & (alive | HOLES)); set = set | CAND(o) :: else fi }
+#else
+  shade(set, o)
+#endif
 }
 
 /* What the barrier does with a word: no mark bit is touched. */
@@ -260,14 +283,16 @@ inline flush_candidates(t) {
 #ifdef WORKED
     if :: cand[t] != 0 -> worked[t] = 1 :: else fi;
 #endif
-#ifdef CANDQ
-#ifdef FAULT_CANDQ_MIXED
-    marks = marks | cand[t];
-#endif
+#ifdef CANDONLY
+    buf[t] = buf[t] | (cand[t] << NO);
 #else
     marks = marks | cand[t];
-#endif
+#ifdef FAULT_CANDQ_MIXED
+    buf[t] = buf[t] | (cand[t] << NO);
+#else
     buf[t] = buf[t] | cand[t];
+#endif
+#endif
     cand[t] = 0 }
 #else
   skip
@@ -296,6 +321,20 @@ inline sweep_span(s) {
 }
 
 inline pick(v) { if :: v = 0 :: v = NL-1 fi }
+inline pick_entry(set, o) {     /* any object that has an entry in a set */
+  if
+  :: set & ENTRIES(0) -> o = 0
+#if NO > 1
+  :: set & ENTRIES(1) -> o = 1
+#endif
+#if NO > 2
+  :: set & ENTRIES(2) -> o = 2
+#endif
+#if NO > 3
+  :: set & ENTRIES(3) -> o = 3
+#endif
+  fi
+}
 inline pick_bit(set, o) {       /* any object of a set */
   if
   :: set & BIT(0) -> o = 0
@@ -317,14 +356,14 @@ inline do_step(t, k, o) {
   if
   :: req[t] == h_arm -> armed[t] = 1; greystk[t] = 1            /* M-ARM */
   :: req[t] == h_scan ->                                        /* M-SCAN */
-     k = 0; do :: k < NL -> shade(buf[t], loc[t*NL+k]); k++ :: else -> break od; k = 0;
+     k = 0; do :: k < NL -> found_word(buf[t], loc[t*NL+k]); k++ :: else -> break od; k = 0;
 #ifdef STALE
      if                         /* a stale word on the stack names an allocated object, or a slot of a hole */
      :: pick_bit((alive | HOLES), o);
 #ifdef FAULT_STALE_MARKED
-        if :: LIVE(o) -> shade(buf[t], o) :: else -> marks = marks | BIT(o) fi
+        if :: LIVE(o) -> found_word(buf[t], o) :: else -> marks = marks | BIT(o) fi
 #else
-        shade(buf[t], o)
+        found_word(buf[t], o)
 #endif
      :: true
      fi; o = 0;
@@ -558,22 +597,25 @@ unblock:
 #endif
 #endif
 #ifdef ASSIST
-  :: atomic { tracing && queue != 0; pick_bit(queue, o); queue = queue & ~BIT(o);      /* M-ASSIST */
+  :: atomic { tracing && queue != 0; pick_entry(queue, o);      /* M-ASSIST */
+#ifdef QUIETROUND
+     nassist++;
+#endif
 #ifdef WORKED
      worked[t] = 1;
 #endif
-     skip };
 #ifdef CANDQ
-     if
-     :: atomic { MARKED(o) -> o = 0 }
-     :: atomic { !MARKED(o) -> marks = marks | BIT(o) };
-        old = slot[o];
-        atomic { shade(buf[t], old); o = 0; old = 0 }
-     fi
+     if :: queue & BIT(o) -> queue = queue & ~BIT(o); i = 1 :: else -> queue = queue & ~CAND(o); i = 0 fi };
+     atomic { if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o) fi; i = 0 };  /* marked at the pop */
 #else
-     old = slot[o];
-     atomic { shade(buf[t], old); o = 0; old = 0 }
+     queue = queue & ~BIT(o) };
 #endif
+     old = (o == NIL -> NIL : slot[o]);
+     atomic {
+#ifdef QUIETROUND
+       nassist--;
+#endif
+       found_word(buf[t], old); o = 0; old = 0 }
 #endif
 #ifdef ATTACH
   :: atomic { /* M-DETACH: answers what is pending, hands over, drops its stack */
@@ -738,16 +780,31 @@ inline handshake(step) {
 #endif
 }
 inline trace_one() {            /* M-MARK: pop one, trace it */
-  d_step { c = 0; if :: queue != 0 -> do :: !(queue & BIT(c)) -> c++ :: else -> break od; queue = queue & ~BIT(c) :: else -> c = NO fi };
+  d_step {
+    c = 0;
+    if
+    :: queue != 0 ->
+       do :: !(queue & ENTRIES(c)) -> c++ :: else -> break od;
 #ifdef CANDQ
-  d_step { if :: c != NO && !MARKED(c) -> marks = marks | BIT(c) :: else -> c = NO fi };  /* marked at the pop */
+       if :: queue & BIT(c) -> queue = queue & ~BIT(c) :: else -> queue = queue & ~CAND(c); c = c + POPPED fi
+#else
+       queue = queue & ~BIT(c)
+#endif
+    :: else -> c = NO
+    fi };
+#ifdef CANDQ
+  d_step {                      /* a candidate is marked at the pop; traced if that was news */
+    if
+    :: c >= POPPED -> c = c - POPPED; if :: MARKED(c) -> c = NO :: else -> marks = marks | BIT(c) fi
+    :: else
+    fi };
 #endif
 #ifdef LEN
   v = (c == NO -> NIL : (lenb[c] -> slot[c] : NIL));
 #else
   v = (c == NO -> NIL : slot[c]);
 #endif
-  d_step { shade(queue, v); v = 0; c = 0 }
+  d_step { found_word(queue, v); v = 0; c = 0 }
 }
 
 active proctype collector() {
@@ -775,7 +832,7 @@ active proctype collector() {
 #ifdef CORO
      incycle = 1;
 #ifdef CORO_BESIDE
-     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
 #endif
 #endif
 #ifndef FAULT_EARLY_TRACE
@@ -784,24 +841,33 @@ active proctype collector() {
 #endif
 #endif
      v = slot[ROOT];                                            /* M-ROOTS */
-     d_step { shade(queue, v); v = 0 };
+     d_step { found_word(queue, v); v = 0 };
 #ifdef ROOTBESIDE
      ACKED;
 #endif
 #ifdef CORO
 #ifndef CORO_BESIDE
-     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
 #endif
 #ifdef CORO_RESET
-     d_step { if :: !corscan -> shade(queue, cor); corscan = 1 :: else fi };
+     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
 #endif
 #endif
-     tracing = 1;
 mark_phase:
+     tracing = 1;
 #ifndef FAULT_ROUND_RESET
      found = 0;                 /* before the queue is seen empty: a leaver's "any" from here on counts in this round */
 #endif
-     do :: queue != 0 -> trace_one() :: ACKED && queue == 0 -> break od;       /* M-MARK */
+     do
+     :: queue != 0 -> trace_one()                               /* M-MARK */
+     :: ACKED && queue == 0 ->
+#ifdef QUIETROUND
+        tracing = 0; nassist == 0;                              /* R3: no assist from here to the next M-MARK */
+        if :: queue != 0 -> tracing = 1 :: else -> break fi
+#else
+        break
+#endif
+     od;
 #ifdef WEAK
      atomic { wstate = w_closing; spoiled = 0 };
 #endif
@@ -816,13 +882,13 @@ mark_phase:
 #endif
 #ifdef WEAK
 #ifdef EPH_FIX
-     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> shade(queue, ev) :: else fi };
+     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
      if :: queue != 0 -> goto mark_phase :: else fi;
 #endif
      atomic { if :: spoiled -> goto mark_phase :: else -> wstate = w_closed fi };
 #ifdef EPH
 #ifndef EPH_FIX
-     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> shade(queue, ev) :: else fi };
+     d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
      do :: queue != 0 -> trace_one() :: else -> break od;
 #endif
      atomic { if :: ek != NIL && !MARKED(ek) -> ek = NIL; ev = NIL :: else fi };       /* M-DEATH */

@@ -1,0 +1,178 @@
+#!/bin/sh
+# Searches the protocol's model (onthefly.pml): run.sh quick|long [pattern]
+#
+# quick   every rule's clean search and every planted fault, on one core in about two minutes, under 2 GB
+# long    two mutators over the whole model, sampled (bitstate) or hash-compact: tens of minutes, up to 4 GB
+# pattern runs only the configurations whose name matches the shell pattern *pattern*
+#
+# One line a configuration: its verdict, name, what was expected, the states stored, the seconds. A clean one passes
+# when the search ends without an error and without cutting a path short; a fault passes when the search reports an
+# error; a bounded one when there was no error up to its bound of minutes. Exit status 0 when all passed, 1 when one
+# did not, 2 for wrong usage or a missing tool. CC names the C compiler (cc). Everything is built in a temporary
+# directory, in TMPDIR.
+set -u
+
+model_dir=$(cd "$(dirname "$0")" && pwd)
+compiler=${CC:-cc}
+
+usage() {
+    echo "usage: run.sh quick|long [pattern]" >&2
+    exit 2
+}
+
+need() {
+    command -v "$1" >/dev/null 2>&1 && return
+    echo "run.sh: $1 is missing; install it with: apt-get install $2" >&2
+    exit 2
+}
+
+# Every configuration: tier, expected outcome, search, name, options of the model.
+#   full  exhaustive, states compressed    hash  hash-compact (HC4)    bits  bitstate, 2 GB of bits
+configurations() {
+    # The first lines are one mutator, two objects. "two-..." are two mutators that leave the global root alone.
+    cat <<'END'
+quick clean full base             -DNT=1
+quick fault full no-deletion      -DNT=1 -DFAULT_NO_DELETION -DONLY_LIVE
+quick fault full one-flush        -DNT=1 -DFAULT_ONE_FLUSH
+quick fault full no-disarm        -DNT=1 -DFAULT_NO_DISARM
+quick fault full white            -DNT=1 -DFAULT_WHITE -DONLY_LIVE
+quick fault full flush-late       -DNT=1 -DFAULT_FLUSH_LATE -DONLY_LIVE
+quick fault full flush-discard    -DNT=1 -DFAULT_FLUSH_DISCARD -DONLY_LIVE
+quick fault full length           -DNT=1 -DFAULT_LEN -DONLY_LIVE
+quick clean full eager            -DNT=1 -DEAGER
+quick clean full candq            -DNT=1 -DCANDQ
+quick clean full candonly         -DNT=1 -DCANDQ -DCANDONLY
+quick fault full candq-mixed      -DNT=1 -DCANDQ -DFAULT_CANDQ_MIXED -DONLY_LIVE
+quick clean full rootbeside       -DNT=1 -DROOTBESIDE
+quick clean full lateinit         -DNT=1 -DLATEINIT
+quick clean full span-stale       -DNT=1 -DSPAN -DSTALE
+quick fault full hole-white       -DNT=1 -DSPAN -DFAULT_HOLE_WHITE -DONLY_LIVE
+quick fault full span-white       -DNT=1 -DSPAN -DFAULT_SPAN_WHITE -DONLY_LIVE
+quick clean full assist           -DNT=1 -DASSIST -DOVERFLOW
+quick fault full quiet            -DNT=1 -DASSIST -DOVERFLOW -DFAULT_QUIET
+quick clean full attach           -DNT=1 -DATTACH -DASSIST
+quick clean full attach-quiet     -DNT=1 -DATTACH -DASSIST -DQUIETROUND -DFAULT_ROUND_RESET
+quick fault full round-reset      -DNT=1 -DATTACH -DASSIST -DFAULT_ROUND_RESET
+quick fault full attach-idle      -DNT=1 -DATTACH -DFAULT_ATTACH_IDLE -DONLY_LIVE
+quick fault full attach-gen       -DNT=1 -DATTACH -DFAULT_ATTACH_GEN -DONLY_LIVE
+quick fault full detach-quiet     -DNT=1 -DATTACH -DASSIST -DFAULT_DETACH_QUIET
+quick fault full detach-drop      -DNT=1 -DATTACH -DFAULT_DETACH_DROP -DONLY_LIVE
+quick clean full block            -DNT=1 -DBLOCK
+quick fault full block-unchecked  -DNT=1 -DBLOCK -DFAULT_BLOCK_UNCHECKED -DONLY_LIVE
+quick fault full block-lost       -DNT=1 -DBLOCK -DFAULT_BLOCK_LOST
+quick fault full block-relaxed    -DNT=1 -DBLOCK -DFAULT_BLOCK_RELAXED
+quick fault full post-relaxed     -DNT=1 -DBLOCK -DFAULT_POST_RELAXED
+quick clean full upvalue          -DNT=1 -DCORO -DUPVAL
+quick fault full coro-unscanned   -DNT=1 -DCORO -DFAULT_CORO_UNSCANNED -DONLY_LIVE
+quick fault full coro-once        -DNT=1 -DCORO -DFAULT_CORO_ONCE -DONLY_LIVE
+quick fault full upvalue-unread   -DNT=1 -DCORO -DUPVAL -DFAULT_UPVAL -DONLY_LIVE
+quick clean full large            -DNT=1 -DLARGE
+quick fault full large-swept      -DNT=1 -DLARGE -DFAULT_LARGE -DONLY_LIVE
+quick clean full maybe            -DNT=1 -DMAYBE
+quick fault full maybe-shaded     -DNT=1 -DMAYBE -DFAULT_MAYBE
+quick fault full weak-unspoiled   -DNT=1 -DWEAK -DFAULT_WEAK -DONLY_LIVE
+quick fault full ephemeron-late   -DNT=1 -DEPH -DFAULT_EPH
+quick clean full two-base         -DNT=2 -DNOROOT
+quick clean full two-attach       -DNT=2 -DNOROOT -DATTACH -DASSIST
+quick fault full two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
+quick fault full two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
+quick fault full two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
+quick fault full two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
+quick fault hash no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
+quick fault hash no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
+long  clean full weak             -DNT=1 -DWEAK
+long  clean full ephemeron        -DNT=1 -DEPH
+long  clean full candq-assist     -DNT=1 -DCANDQ -DASSIST -DOVERFLOW
+long  clean full candq-maybe      -DNT=1 -DCANDQ -DMAYBE
+long  clean full candq-span       -DNT=1 -DCANDQ -DSPAN -DSTALE
+long  clean full span-attach      -DNT=1 -DSPAN -DATTACH -DASSIST -DOVERFLOW
+long  clean full block-attach     -DNT=1 -DBLOCK -DATTACH -DASSIST -DOVERFLOW -DCANDQ
+long  clean full base-3           -DNT=1 -DNO=3
+long  bound bits base-2           -DNT=2
+long  bound bits candq-2          -DNT=2 -DCANDQ
+long  bound bits lateinit-2       -DNT=2 -DLATEINIT
+long  bound bits block-2          -DNT=2 -DBLOCK
+long  bound bits assist-2         -DNT=2 -DASSIST
+long  bound bits attach-2         -DNT=2 -DATTACH
+long  bound bits span-2           -DNT=2 -DSPAN
+long  bound bits overflow-2       -DNT=2 -DOVERFLOW
+long  fault bits no-settle-xchg-2 -DNT=2 -DXCHG -DFAULT_NO_SETTLE
+END
+}
+
+# Builds and runs one search; its report is in $work/out.
+search() { # method, options
+    case $1 in
+    full) flags=-DCOLLAPSE args=-m1000000 ;;
+    hash) flags="-DHC4 -DMEMLIM=2000" args="-m3000000 -w25" ;;
+    bits) flags=-DBITSTATE args="-m12000000 -w34 -Q${MODEL_MINUTES:-15}" ;;
+    esac
+    # shellcheck disable=SC2086 # options are lists of words
+    (cd "$work" && rm -f pan* ./*.trail && spin -a $2 onthefly.pml && "$compiler" -O2 -w -DSAFETY $flags -o pan pan.c &&
+        ./pan $args) >"$work/out" 2>&1
+}
+
+# What the search found: clean, cut (a path or the whole of it ended early), error, or broken (no report).
+outcome() {
+    errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' "$work/out" | head -n 1)
+    if [ -z "$errors" ]; then
+        echo broken
+    elif [ "$errors" -ne 0 ]; then
+        echo error
+    elif grep -q -e 'max search depth too small' -e 'Search not completed' -e 'MEMLIM bound' "$work/out"; then
+        echo cut
+    else
+        echo clean
+    fi
+}
+
+as_expected() { # expected, outcome
+    case $1/$2 in
+    clean/clean | fault/error | bound/clean | bound/cut) true ;;
+    *) false ;;
+    esac
+}
+
+[ $# -ge 1 ] && [ $# -le 2 ] || usage
+tier=$1
+pattern=${2:-}
+case $tier in quick | long) ;; *) usage ;; esac
+need spin spin
+need "$compiler" gcc
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/trigc-model.XXXXXX") || exit 2
+trap 'rm -rf "$work"' EXIT
+trap 'exit 2' HUP INT TERM
+cp "$model_dir/onthefly.pml" "$work/" || exit 2
+configurations >"$work/list"
+
+passed=0
+failed=0
+while read -r its_tier expected method name options; do
+    [ "$its_tier" = "$tier" ] || continue
+    case $name in *$pattern*) ;; *) continue ;; esac
+    start=$(date +%s)
+    search "$method" "$options"
+    seconds=$(($(date +%s) - start))
+    found=$(outcome)
+    states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/out" | head -n 1)
+    if as_expected "$expected" "$found"; then
+        passed=$((passed + 1))
+        verdict=ok
+    else
+        failed=$((failed + 1))
+        verdict=FAILED
+    fi
+    case $found in
+    error) detail=$(sed -n 's/^pan:[0-9]*: //p' "$work/out" | head -n 1) ;;
+    cut) detail=$(grep -h -e 'max search depth too small' -e 'Search not completed' "$work/out" | head -n 1) ;;
+    broken) detail=$(tail -n 1 "$work/out") ;;
+    clean) detail= ;;
+    esac
+    printf '%-6s %-17s %s: %s, %s states, %s s%s\n' "$verdict" "$name" "$expected" "$found" "${states:-no}" "$seconds" \
+        "${detail:+ ($detail)}"
+done <"$work/list"
+
+[ $((passed + failed)) -gt 0 ] || echo "run.sh: no $tier configuration matches '$pattern'" >&2
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
