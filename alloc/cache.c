@@ -4,8 +4,9 @@
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 
-void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes) {
-    *cache = (struct cache){.mem = mem, .holes = holes, .nholes = nholes};
+void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes,
+                     struct lock *table_lock) {
+    *cache = (struct cache){.mem = mem, .holes = holes, .nholes = nholes, .table_lock = table_lock};
     *holes = NULL;
     *nholes = 0;
 }
@@ -21,14 +22,22 @@ static bool grow_table(struct cache *cache, uint32_t layout) {
     size_t bytes = max_size(align_up((layout + 1) * sizeof(tri_hole), tri__os_page_size()), cache->table_bytes * 2);
     tri_hole *table = tri__os_map(bytes);
     if (!table) return false;
-    if (*cache->holes) {
-        memcpy(table, *cache->holes, *cache->nholes * sizeof(tri_hole));
-        tri__os_release(*cache->holes, cache->table_bytes);
-    }
+    tri_hole *old = *cache->holes;
+    size_t old_bytes = cache->table_bytes;
+    if (old) memcpy(table, old, *cache->nholes * sizeof(tri_hole));
+    tri__lock_acquire(cache->table_lock); /* against tri_find of other threads */
     *cache->holes = table;
     *cache->nholes = (uint32_t)min_size(bytes / sizeof(tri_hole), MAX_LAYOUTS);
     cache->table_bytes = bytes;
+    tri__lock_release(cache->table_lock);
+    if (old) tri__os_release(old, old_bytes);
     return true;
+}
+
+/* Relaxed: tri_find of other threads reads both, under the table lock, to refuse slots that are not objects yet. */
+static void set_hole(tri_hole *hole, char *cursor, char *limit) {
+    atomic_store_relaxed(&hole->cursor, cursor);
+    atomic_store_relaxed(&hole->limit, limit);
 }
 
 /* Gives the hole's unused part and its span back. */
@@ -43,7 +52,7 @@ static void close_hole(struct cache *cache, tri_hole *hole) {
     if (cache->black && atomic_load_relaxed(&span->gen) == cache->gen) /* own span */
         cache->black_bytes -= (int64_t)(left * span->slot_bytes);
     hole->span = NULL;
-    hole->cursor = hole->limit = NULL;
+    set_hole(hole, NULL, NULL);
     struct central *central = atomic_load_acquire(&cache->mem->centrals[span->layout]); /* pairs with central_get */
     tri__central_put(cache->mem, central, span);
 }
@@ -57,8 +66,8 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     bool black = cache->black && atomic_load_relaxed(&span->gen) == cache->gen; /* R10, I-CACHE2; own span */
     tri__span_take_hole(&cache->mem->space, span, first, n, black);
     hole->slot_bytes = span->slot_bytes;
-    hole->cursor = (char *)span_slot_addr(&cache->mem->space, span, first);
-    hole->limit = hole->cursor + n * span->slot_bytes;
+    char *start = (char *)span_slot_addr(&cache->mem->space, span, first);
+    set_hole(hole, start, start + n * span->slot_bytes);
     cache->taken_bytes += (int64_t)(n * span->slot_bytes);
     if (black) cache->black_bytes += (int64_t)(n * span->slot_bytes);
     return true;
@@ -78,7 +87,7 @@ void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class)
         hole->slot_bytes = span->slot_bytes;
     }
     char *obj = hole->cursor;
-    hole->cursor += hole->slot_bytes;
+    atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
     check_internal(hole->cursor <= hole->limit, "I-CACHE1: a hole is a whole number of slots");
     return obj;
 }

@@ -13,18 +13,21 @@
 #include "alloc/memory.h"
 
 struct cache {
-    struct memory *mem;  /* [const] */
-    tri_hole **holes;    /* where the public head keeps the table [owner] */
-    uint32_t *nholes;    /* and its length [owner] */
-    size_t table_bytes;  /* mapped for the table [owner] */
-    uint32_t gen;        /* the generation that this thread knows: that of the last posted H6 (R9) [owner] */
-    bool black;          /* allocates black [owner] */
-    bool single;         /* closed fast path: holes of one slot (stress.slow) [owner] */
-    int64_t taken_bytes; /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
-    int64_t black_bytes; /* of those, marked at once [owner] */
+    struct memory *mem;      /* [const] */
+    tri_hole **holes;        /* where the public head keeps the table [owner] */
+    uint32_t *nholes;        /* and its length [owner] */
+    struct lock *table_lock; /* [const] */
+    size_t table_bytes;      /* mapped for the table [owner] */
+    uint32_t gen;            /* the generation that this thread knows: that of the last posted H6 (R9) [owner] */
+    bool black;              /* allocates black [owner] */
+    bool single;             /* closed fast path: holes of one slot (stress.slow) [owner] */
+    int64_t taken_bytes;     /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
+    int64_t black_bytes;     /* of those, marked at once [owner] */
 };
 
-void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes);
+/* `table_lock`: taken while the table is replaced, so that others may look at the holes under it. */
+void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes,
+                     struct lock *table_lock);
 void tri__cache_fini(struct cache *cache);
 
 /* Finds a hole for the layout (refilling from the central list) and allocates one slot of it. NULL: no memory. */

@@ -10,6 +10,7 @@
  * Lock rank: RANK_CENTRAL, one at a time, nothing else taken inside but by sweeping's hook (none). */
 #include <string.h>
 #include "alloc/base/check.h"
+#include "alloc/base/os.h"
 #include "alloc/memory.h"
 
 /* How many unswept full spans one refill sweeps in the hope for a free slot, before it takes fresh pages. */
@@ -47,9 +48,8 @@ static struct span *pop_to(struct memory *mem, struct span_list *list, enum span
 
 /* Sweeps a claimed span. */
 static void sweep_claimed(struct memory *mem, struct span *span, uint32_t gen) {
-    uint32_t freed = tri__span_sweep(&mem->space, span, gen, atomic_load_relaxed(&mem->poison) != 0);
+    tri__span_sweep(&mem->space, span, gen, atomic_load_relaxed(&mem->poison) != 0);
     atomic_add_relaxed(&mem->swept_spans, 1);
-    if (mem->hooks.span_swept) mem->hooks.span_swept(mem->hooks.context, span, freed);
 }
 
 static void sweep_done(struct memory *mem) {
@@ -59,7 +59,7 @@ static void sweep_done(struct memory *mem) {
 static void file(struct central *central, struct span *span) {
     unsigned parity = atomic_load_relaxed(&span->gen) & 1;
     check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");
-    atomic_store_relaxed(&span->place, SPAN_LISTED);
+    atomic_store_release(&span->place, SPAN_LISTED); /* after the generation; pairs with lives() in inspect.c */
     if (span->nalloc == span->nslots)
         tri__span_list_push(&central->full[parity], span);
     else
@@ -81,7 +81,8 @@ static struct span *take_fresh(struct memory *mem, struct central *central, uint
     size_t npages = tri__size_classes[sc->class_index].npages;
     struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
     if (!span) return NULL;
-    if (dirty && atomic_load_relaxed(&mem->poison)) { /* no pattern of the pages' life before in this span's free slots */
+    if (dirty &&
+        atomic_load_relaxed(&mem->poison)) { /* no pattern of the pages' life before in this span's free slots */
         memset((void *)space_page_addr(&mem->space, first), 0, npages << PAGE_SHIFT);
         dirty = false;
     }
@@ -103,7 +104,7 @@ static struct span *take_swept_here(struct memory *mem, struct central *central,
         if (!span) return NULL;
         sweep_claimed(mem, span, gen);
         if (span->nalloc < span->nslots) {
-            atomic_store_relaxed(&span->place, SPAN_CACHED);
+            atomic_store_release(&span->place, SPAN_CACHED); /* as in file() */
             sweep_done(mem);
             return span;
         }
@@ -122,8 +123,12 @@ struct span *tri__central_take(struct memory *mem, struct central *central, uint
     tri__lock_release(&central->lock);
     if (span) return span;
     if (gen == atomic_load_acquire(&mem->gen)) { /* retired threads sweep (R10) */
+        uint64_t start = tri__os_now_ns();
         span = take_swept_here(mem, central, gen);
-        if (span) return span;
+        if (span) {
+            if (mem->hooks.swept_on_demand) mem->hooks.swept_on_demand(mem->hooks.context, tri__os_now_ns() - start);
+            return span;
+        }
     }
     return take_fresh(mem, central, gen);
 }
@@ -147,7 +152,7 @@ static void sweep_large(struct memory *mem, struct span *span, uint32_t gen) {
         tri__memory_free_span(mem, span);
     } else {
         tri__lock_acquire(&mem->large_lock);
-        atomic_store_relaxed(&span->place, SPAN_LISTED);
+        atomic_store_release(&span->place, SPAN_LISTED); /* as in file() */
         tri__span_list_push(&mem->large[gen & 1], span);
         tri__lock_release(&mem->large_lock);
     }

@@ -8,13 +8,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct span;
-
 struct alloc_hooks {
     /* npages more are wanted than the limit allows to be in use. True: it has been raised. No lock held. */
     bool (*over_limit)(void *context, size_t npages);
-    /* A span was swept: `freed` slots of it died. The span is claimed; no list lock held. */
-    void (*span_swept)(void *context, struct span *span, uint32_t freed);
+    /* An allocation swept spans itself, which took it so long. No lock held. */
+    void (*swept_on_demand)(void *context, uint64_t ns);
     /* A large object's memory is zeroed as far as `done_bytes`: a safepoint is due. No lock held, nothing in hand but
      * the span that is being built. */
     void (*zeroing)(void *context, void *mutator, size_t done_bytes);

@@ -108,10 +108,9 @@ static void pace(struct mutator *m) {
         return;
     }
     m->assist_debt = 0;
-    if (atomic_load_relaxed(&heap->heap_bytes) + atomic_load_relaxed(&heap->external_bytes) <
-        atomic_load_relaxed(&heap->trigger_bytes)) /* counters */
-        return;
-    if ((heap->config.flags & TRI_HEAP_NO_CYCLES) == 0 && atomic_swap_relaxed(&heap->triggered, 1) == 0)
+    if (atomic_load_relaxed(&heap->heap_bytes) < atomic_load_relaxed(&heap->trigger_bytes)) return; /* counters */
+    if ((atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) == 0 &&
+        atomic_swap_relaxed(&heap->triggered, 1) == 0)
         tri__cycle_request(heap, "trigger");
 }
 
@@ -165,18 +164,25 @@ static void *try_once(struct mutator *m, const struct request *r) {
     return r->size_bytes <= SMALL_MAX_BYTES ? try_small(m, r) : try_large(m, r);
 }
 
+/* Larger than the heap may ever be: no cycle helps. */
+static bool is_hopeless(tri_heap *heap, const struct request *r) {
+    return r->size_bytes > SMALL_MAX_BYTES &&
+           ceil_div(r->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages);
+}
+
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
 static TRI_COLD void *without_memory(struct mutator *m, const struct request *r) {
     tri_heap *heap = m->heap;
     void *obj = NULL;
-    if (!(heap->config.flags & TRI_HEAP_NO_CYCLES))
+    bool cycles = !(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) &&
+                  !is_hopeless(heap, r); /* an option */
+    if (cycles)
         for (int i = 0; i < 2 && !obj; i++) {
             if (!tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000)) break;
             obj = try_once(m, r);
         }
     while (!obj && heap->config.oom && heap->config.oom(heap, r->size_bytes, heap->config.user)) {
-        if (!(heap->config.flags & TRI_HEAP_NO_CYCLES))
-            tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
+        if (cycles) tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
     }
@@ -237,8 +243,8 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
         if (TRI_LIKELY(layout < m->pub.nholes)) {
             tri_hole *hole = &m->pub.holes[layout];
             if (TRI_LIKELY(hole->cursor != hole->limit)) {
-                void *obj = hole->cursor;
-                hole->cursor += hole->slot_bytes;
+                char *obj = hole->cursor;
+                atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
                 return obj;
             }
         }
@@ -254,8 +260,8 @@ void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
         if (TRI_LIKELY(layout < m->pub.nholes)) {
             tri_hole *hole = &m->pub.holes[layout];
             if (TRI_LIKELY(hole->cursor != hole->limit)) {
-                void *obj = hole->cursor;
-                hole->cursor += hole->slot_bytes;
+                char *obj = hole->cursor;
+                atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
                 return obj;
             }
         }

@@ -114,21 +114,20 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
     return true;
 }
 
-/* The barrier for one slot: old value, and new value while this thread's stack is grey. A traced type's slots are not
- * known: both readings are shaded, which only adds liveness. */
+/* Shades what a word of this slot names. A traced type's slots are not known: its words are read as its encoding says,
+ * plain pointers without one, which only adds liveness. */
+static void shade_slot_word(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word w) {
+    if (!reader->desc) return;
+    enum slot_kind kind = reader->desc->type->trace ? SLOT_VALUE : kind_of(reader, slot);
+    tri__shade_word(m, w, kind, &reader->desc->enc);
+}
+
+/* The barrier for one slot: old value, and new value while this thread's stack is grey. */
 static void barrier(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word value) {
     tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
     if (heap_fault(m->heap, FAULT_NO_BARRIER)) return;
-    if (TRI_UNLIKELY(reader->desc && reader->desc->type->trace)) {
-        uintptr_t old_ref = enc_decode(&reader->desc->enc, old), new_ref = enc_decode(&reader->desc->enc, value);
-        if (old_ref) shade_pointer(m, old_ref);
-        if (m->grey_stack && new_ref) shade_pointer(m, new_ref);
-        return;
-    }
-    enum slot_kind kind = kind_of(reader, slot);
-    const tri_enc *enc = reader->desc ? &reader->desc->enc : NULL;
-    tri__shade_word(m, old, kind, enc);
-    if (m->grey_stack) tri__shade_word(m, value, kind, enc);
+    shade_slot_word(m, reader, slot, old);
+    if (m->grey_stack) shade_slot_word(m, reader, slot, value);
 }
 
 #if TRI_CHECKS >= 1
@@ -218,8 +217,7 @@ tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
     check_stored(m, "tri_xchg", &reader, slot, value);
     if (m->armed) barrier(m, &reader, slot, value);
     tri_word old = atomic_swap_seq((tri_word *)slot, value); /* pairs with other exchanges and loads of the slot */
-    if (m->armed && reader.desc) /* what was really taken out, should the slot have changed since */
-        tri__shade_word(m, old, kind_of(&reader, slot), &reader.desc->enc);
+    if (m->armed) shade_slot_word(m, &reader, slot, old); /* what was really taken out, should it have changed since */
     return old;
 }
 
@@ -228,10 +226,9 @@ bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_
     struct slot_reader reader;
     if (!m || !expected || !find_owner(m, "tri_cas", obj, slot, &reader)) return false;
     check_stored(m, "tri_cas", &reader, slot, value);
-    if (m->armed && reader.desc) {
-        enum slot_kind kind = kind_of(&reader, slot);
-        tri__shade_word(m, *expected, kind, &reader.desc->enc); /* it overwrites exactly this, or nothing */
-        if (m->grey_stack) tri__shade_word(m, value, kind, &reader.desc->enc);
+    if (m->armed) {
+        shade_slot_word(m, &reader, slot, *expected); /* it overwrites exactly this, or nothing */
+        if (m->grey_stack) shade_slot_word(m, &reader, slot, value);
     }
     return atomic_cas_seq((tri_word *)slot, expected, value); /* pairs with other exchanges and loads of the slot */
 }

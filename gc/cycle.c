@@ -147,8 +147,11 @@ static void handshake(tri_heap *heap, enum step step) {
     tri__lock_acquire(&heap->threads_lock);
     uint64_t seq = heap->step_seq + 1;
     heap->last_step = step;
-    if (step == STEP_RETIRE) { /* model: M-FLIP */
+    if (step == STEP_RETIRE) {              /* model: M-FLIP */
+        tri__lock_acquire(&heap->mem.gate); /* lookups trust marks until here, generations from here on (R5) */
+        heap->gate = GATE_IDLE;
         tri__memory_flip(&heap->mem);
+        tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
     }
     atomic_store_relaxed(&heap->step_seq, seq); /* under the lock */
@@ -310,7 +313,6 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     death(heap); /* model: M-DEATH */
     phase_set(heap, PHASE_DISARM);
     handshake(heap, STEP_DISARM); /* model: M-DISARM */
-    gate_set(heap, GATE_IDLE);
     phase_set(heap, PHASE_RETIRE);
     size_t heap_before_flip = atomic_load_relaxed(&heap->heap_bytes);
     handshake(heap, STEP_RETIRE); /* model: M-FLIP, M-RETIRE */

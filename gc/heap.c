@@ -36,6 +36,10 @@ static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
     safepoint_poll(mutator);
 }
 
+static void hook_swept(void *context, uint64_t ns) {
+    tri__stats_pause(context, TRI_PAUSE_SWEEP, ns);
+}
+
 #if TRI_CHECKS >= 1
 static void hook_delay(void *context) {
     tri__stress_delay(context);
@@ -64,7 +68,8 @@ static int check_config(const tri_config *c) {
 /* Reserves what was asked for; half of it, and again half, while the system refuses a default. */
 static bool init_memory(tri_heap *heap) {
     size_t asked = heap->config.reserve_bytes, reserve = asked ? align_up(asked, RESERVE_UNIT) : default_reserve();
-    struct alloc_hooks hooks = {.zeroing = hook_zeroing, .delay = HOOK_DELAY, .context = heap};
+    struct alloc_hooks hooks = {
+        .swept_on_demand = hook_swept, .zeroing = hook_zeroing, .delay = HOOK_DELAY, .context = heap};
     while (!tri__memory_init(&heap->mem, reserve, &hooks)) {
         if (asked || reserve <= RESERVE_UNIT) return false;
         reserve = align_down(reserve / 2, RESERVE_UNIT);

@@ -6,33 +6,60 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-size_t tri_usable_size(tri_heap *heap, const void *obj) {
-    struct slot slot;
-    if (!heap || !space_find_slot(&heap->mem.space, (uintptr_t)obj, &slot)) return 0;
-    return tri__slot_bytes(&heap->mem.space, &slot);
-}
-
-/* True if the slot is in the unused part of one of the thread's own holes (R4). */
-static bool in_own_hole(const struct mutator *m, uintptr_t addr) {
+/* True if an address is in the unused part of one of the thread's holes (R4). Its thread may bump meanwhile. */
+static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
     for (uint32_t i = 0; i < m->pub.nholes; i++) {
         const tri_hole *h = &m->pub.holes[i];
-        if (addr >= (uintptr_t)h->cursor && addr < (uintptr_t)h->limit) return true;
+        uintptr_t cursor = (uintptr_t)atomic_load_relaxed(&h->cursor); /* a slot bumped over just now may be refused */
+        if (addr >= cursor && addr < (uintptr_t)atomic_load_relaxed(&h->limit)) return true;
     }
     return false;
 }
 
-/* Whether an unswept span's slot lives: its mark decides. Waits for a sweep of it that is under way. */
-static bool lives_in_unswept(tri_heap *heap, struct span *span, const struct slot *slot) {
+/* Whether a slot lives, as far as bits can tell: its allocation bit in a swept span, its mark in an unswept one. Waits
+ * for a sweep of the span's bits that is under way, which needs no lock. Gate lock held. */
+static bool lives(tri_heap *heap, const struct slot *slot) {
+    struct span *span = space_span_of(&heap->mem.space, slot->addr);
+    uint32_t current = atomic_load_acquire(&heap->mem.gen);
     for (;;) {
-        uint8_t place = atomic_load_acquire(&span->place);
-        uint32_t gen = atomic_load_acquire(&span->gen); /* pairs with span_sweep's release: bits before it */
-        bool current = gen == atomic_load_acquire(&heap->mem.gen);
-        bool lives = current ? space_is_allocated(&heap->mem.space, slot) : space_is_marked(&heap->mem.space, slot);
-        if (place != SPAN_CLAIMED && atomic_load_acquire(&span->place) == place &&
-            atomic_load_acquire(&span->gen) == gen)
-            return lives;
+        if (atomic_load_acquire(&span->gen) == current) /* pairs with span_sweep's release: the bits are final */
+            return space_is_allocated(&heap->mem.space, slot);
+        if (space_is_marked(&heap->mem.space, slot)) return true;
+        /* The claim is set before the sweep clears a mark, and given up after the generation is set. */
+        if (atomic_load_acquire(&span->place) != SPAN_CLAIMED && atomic_load_acquire(&span->gen) != current)
+            return false;
         tri__os_yield();
     }
+}
+
+/* The live slot that an address lies in. */
+static bool find_live(tri_heap *heap, uintptr_t addr, bool armed, struct slot *slot) {
+    struct space *space = &heap->mem.space;
+    tri__lock_acquire(&heap->mem.gate); /* R13: no page leaves a span meanwhile */
+    bool found = space_find_slot(space, addr, slot) && (armed ? space_is_allocated(space, slot) : lives(heap, slot)) &&
+                 space_layout_of(space, slot) != 0;
+    tri__lock_release(&heap->mem.gate);
+    return found;
+}
+
+/* True if the slot is in the unused part of any attached thread's hole. */
+static bool in_some_hole(tri_heap *heap, uintptr_t addr) {
+    bool in = false;
+    tri__lock_acquire(&heap->threads_lock);
+    for (struct mutator *m = heap->threads; m && !in; m = m->next) {
+        tri__lock_acquire(&m->os->lock); /* its table of holes stays where it is */
+        in = in_hole_of(m, addr);
+        tri__lock_release(&m->os->lock);
+    }
+    tri__lock_release(&heap->threads_lock);
+    return in;
+}
+
+size_t tri_usable_size(tri_heap *heap, const void *obj) {
+    struct slot slot;
+    if (!heap || !space_contains(&heap->mem.space, (uintptr_t)obj)) return 0;
+    if (!find_live(heap, (uintptr_t)obj, false, &slot)) return 0;
+    return tri__slot_bytes(&heap->mem.space, &slot);
 }
 
 void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
@@ -41,15 +68,16 @@ void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
     struct space *space = &m->heap->mem.space;
     struct slot slot;
     if (!space_contains(space, (uintptr_t)address) || !tri__gate_shade(m, (uintptr_t)address)) return NULL;
-    tri__lock_acquire(&m->heap->mem.gate); /* R13: no page leaves a span meanwhile */
-    bool found = space_find_slot(space, (uintptr_t)address, &slot) && !in_own_hole(m, slot.addr) &&
-                 (m->armed || lives_in_unswept(m->heap, space_span_of(space, slot.addr), &slot));
-    if (found && type) {
+    /* First that it lives, then that it is in no hole: a slot that leaves a hole in between has become an object, or
+     * lost its bit, which the last look finds. */
+    if (!find_live(m->heap, (uintptr_t)address, m->armed, &slot) || in_some_hole(m->heap, slot.addr) ||
+        !find_live(m->heap, (uintptr_t)address, m->armed, &slot))
+        return NULL;
+    if (type) {
         const struct type_desc *desc = tri__layouts[space_layout_of(space, &slot)].desc;
         *type = desc ? desc->type : NULL;
     }
-    tri__lock_release(&m->heap->mem.gate);
-    return found ? (void *)slot.addr : NULL;
+    return (void *)slot.addr;
 }
 
 struct walk {
@@ -62,7 +90,7 @@ struct walk {
 static bool in_any_hole(tri_heap *heap, const struct span *span, uintptr_t addr) {
     if (atomic_load_relaxed(&span->place) != SPAN_CACHED) return false; /* nobody runs */
     for (struct mutator *m = heap->threads; m; m = m->next)
-        if (in_own_hole(m, addr)) return true;
+        if (in_hole_of(m, addr)) return true;
     return false;
 }
 

@@ -20,12 +20,33 @@ static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 enum { SENTINEL_MARK = 0x5e47 };
 static _Thread_local struct tri_thread sentinel = {.armed = 1, .request = 1, .reserved = SENTINEL_MARK};
 
-struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
+#if TRI_CHECKS >= 1
+/* Misuse that would race with a collector: another thread's attachment, or a call from inside tri_blocking. */
+static bool is_own_and_running(struct mutator *m, const char *call) {
+    if (m->os != self) {
+        tri__report(m->heap, call, "this tri_thread belongs to another thread; each thread uses its own");
+        return false;
+    }
+    if (atomic_load_relaxed(&m->os->state) == OS_RUNNING) return true; /* own word */
+    tri__report(m->heap, call, "called inside tri_blocking, where the heap may not be used; go through tri_callin");
+    return false;
+}
+#endif
+
+static struct mutator *attached(tri_thread *thread, const char *call) {
     if (TRI_LIKELY(thread != NULL && thread->reserved != SENTINEL_MARK)) return mutator_of(thread);
     tri__report(NULL, call,
                 "the calling thread is not attached to the heap; call tri_attach first, and pass the "
                 "tri_thread it returned");
     return NULL;
+}
+
+struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
+    struct mutator *m = attached(thread, call);
+#if TRI_CHECKS >= 1
+    if (m && !is_own_and_running(m, call)) return NULL;
+#endif
+    return m;
 }
 
 tri_thread *tri_self(tri_heap *heap) {
@@ -122,7 +143,7 @@ void tri__safepoint(struct mutator *m) {
 }
 
 void tri_poll_slow(tri_thread *thread) {
-    struct mutator *m = tri__mutator_check(thread, "tri_poll");
+    struct mutator *m = attached(thread, "tri_poll");
     if (!m) return;
     if (m->os != self) {
         tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
@@ -157,7 +178,7 @@ static void run_blocking(struct osthread *os, void *p) {
 }
 
 void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
-    struct mutator *m = tri__mutator_check(thread, "tri_blocking");
+    struct mutator *m = attached(thread, "tri_blocking");
     if (!m || !fn) return NULL;
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
@@ -176,7 +197,7 @@ static void run_callin(struct osthread *os, void *p) {
 }
 
 void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
-    struct mutator *m = tri__mutator_check(thread, "tri_callin");
+    struct mutator *m = attached(thread, "tri_callin");
     if (!m || !fn) return NULL;
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
@@ -227,8 +248,11 @@ static void thread_exits(void *p) {
         leave_blocked(os);
     }
     os->depth = os->ncallins = 0;
-    while (os->attachments)
+    bool more = os->attachments != NULL;
+    while (more) { /* the last detach frees os */
+        more = os->attachments->next_attachment != NULL;
         if (tri_detach(&os->attachments->pub) != TRI_OK) break;
+    }
 }
 
 static void make_exit_key(void) {
@@ -280,13 +304,21 @@ static void start_like_last_step(struct mutator *m) {
     atomic_store_relaxed(&m->request_seq, heap->step_seq);
 }
 
+static void wait_while_stopping(void *p) {
+    tri_heap *heap = p;
+    tri__os_futex_wait(&heap->stopping, 1, 1000000); /* until world_start, or for another look */
+}
+
 static void enter_list(struct mutator *m) {
     tri_heap *heap = m->heap;
     for (;;) {
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
-        tri__os_futex_wait(&heap->stopping, 1, 1000000);
+        if (m->os->attachments) /* a wait is a blocking region in the thread's other heaps (R14) */
+            tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
+        else
+            wait_while_stopping(heap);
     }
     start_like_last_step(m);
     m->next = heap->threads;
@@ -318,7 +350,7 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     m->flags = flags | (heap->config.flags & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
     m->rng = os->id * 0x9e3779b97f4a7c15ull + 1;
-    tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes);
+    tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes, &os->lock);
     tri__marker_init(&m->marker, heap);
     tri__stress_delay(heap);
     enter_list(m);
@@ -360,7 +392,7 @@ static void drop_roots(struct mutator *m) {
 }
 
 int tri_detach(tri_thread *thread) {
-    struct mutator *m = tri__mutator_check(thread, "tri_detach");
+    struct mutator *m = attached(thread, "tri_detach");
     if (!m) return TRI_EUNATTACHED;
     if (m->os != self) return tri__error(TRI_ESTATE, "tri_detach", "this tri_thread belongs to another thread");
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING || m->os->depth || m->os->ncallins)

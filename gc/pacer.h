@@ -1,6 +1,6 @@
 /* pacer.h - when to start a cycle and how much allocating threads must help: arithmetic only, no heap.
  *
- * goal    = live + (live + roots) * percent / 100, at least min_heap * percent / 100 (Go's proposal 44167 in outline)
+ * goal    = live + (live + external + roots) * percent / 100, at least min_heap (Go's proposal 44167 in outline)
  * runway  = bytes expected to be allocated while the cycle marks: measured bytes allocated per byte marked, smoothed
  * trigger = goal - runway, kept between live + 30 % and live + 95 % of the way to the goal
  * assist  = bytes to mark for each byte allocated so that marking ends at the goal; beyond the goal, twice that

@@ -68,9 +68,16 @@ void tri_root_remove(tri_thread *thread, tri_root *root) {
 
 /* ---- persistent handles -------------------------------------------------------------------------------------- */
 
+/* An odd word would look like a free handle (I-ROOT1). */
+static bool is_odd(struct mutator *m, const char *call, const void *obj) {
+    if (((uintptr_t)obj & 1) == 0) return false;
+    tri__report(m->heap, call, "%p is an odd address; give the object's start, or an even address inside it", obj);
+    return true;
+}
+
 tri_handle tri_global(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_global");
-    if (!m) return NULL;
+    if (!m || is_odd(m, "tri_global", obj)) return NULL;
     struct roots *roots = &m->heap->roots;
     shade_root_word(m, (tri_word)(uintptr_t)obj, &plain);
     tri__lock_acquire(&roots->lock);
@@ -104,7 +111,7 @@ static bool handle_is_free(tri_handle handle) {
 
 void tri_global_set(tri_thread *thread, tri_handle handle, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_global_set");
-    if (!m || !handle) return;
+    if (!m || !handle || is_odd(m, "tri_global_set", obj)) return;
     if (handle_is_free(handle)) {
         tri__report(m->heap, "tri_global_set", "the handle has been freed");
         return;

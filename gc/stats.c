@@ -42,7 +42,7 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .heap_bytes = atomic_load_relaxed(&heap->heap_bytes),
         .goal_bytes = atomic_load_relaxed(&heap->goal_bytes),
         .trigger_bytes = atomic_load_relaxed(&heap->trigger_bytes),
-        .committed_bytes = ps.used_pages << PAGE_SHIFT,
+        .committed_bytes = atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
         .free_bytes = ps.dirty_free_pages << PAGE_SHIFT,
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +

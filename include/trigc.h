@@ -164,8 +164,8 @@ enum {
  * TRI_ESTATE when it is attached already, TRI_ENOMEM. SAFEPOINT for the thread's other heaps. */
 TRI_API int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out);
 
-/* Detaches the calling thread: its roots, frames, local handles and stacks are gone; references it still holds in C
- * variables keep nothing alive. SAFEPOINT. TRI_ESTATE inside tri_blocking or with a stack still registered as running. */
+/* Detaches the calling thread: its roots, frames, local handles, scanners and running VM stacks are forgotten;
+ * references it still holds in C variables keep nothing alive. SAFEPOINT. TRI_ESTATE inside tri_blocking. */
 TRI_API int tri_detach(tri_thread *thread);
 
 /* The calling thread's attachment to `heap`, or, when there is none, a static sentinel: every call made with it is
@@ -388,8 +388,7 @@ TRI_API void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base
 /* Forgets a stack that the thread runs, or that is suspended. */
 TRI_API void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack);
 
-/* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed, unless `owner_obj`'s type
- * traces it. Resume: it is the calling thread's. Touch: before the calling thread reads or writes a slot of a
+/* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed. Resume: it is the calling thread's. Touch: before the calling thread reads or writes a slot of a
  * suspended stack (an open upvalue, a resume argument). TRI_ESTATE when the stack is in another state. */
 TRI_API int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack);

@@ -61,7 +61,8 @@ static inline void *tri_new(tri_thread *thread, tri_type *type) {
         tri_hole *hole = &thread->holes[layout];
         char *obj = hole->cursor;
         if (TRI__LIKELY(obj != hole->limit)) {
-            hole->cursor = obj + hole->slot_bytes;
+            /* Relaxed: only tri_find of other threads reads it meanwhile, to refuse slots that are not objects yet. */
+            __atomic_store_n(&hole->cursor, obj + hole->slot_bytes, __ATOMIC_RELAXED);
             return obj;
         }
     }
