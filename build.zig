@@ -73,6 +73,11 @@ const tests = [_]Program{
     .{ .name = "test_sizeclass" },
     .{ .name = "test_fixalloc", .tsan = true },
     .{ .name = "test_pageheap", .tsan = true },
+    .{ .name = "test_arena_fields" },
+    .{ .name = "test_heap", .tsan = true },
+    .{ .name = "test_limits", .tsan = true },
+    .{ .name = "test_types", .tsan = true },
+    .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
@@ -96,6 +101,7 @@ const lox_sources = [_][]const u8{
     "examples/lox/code.c",
     "examples/lox/compile.c",
     "examples/lox/emit.c",
+    "examples/lox/gaps.c",
     "examples/lox/main.c",
     "examples/lox/mem.c",
     "examples/lox/mem_boehm.c",
@@ -237,7 +243,9 @@ pub fn build(b: *std.Build) void {
 
     const test_step = b.step("test", "Run every test (-- <part of a name>: only those)");
     const run_tests = addTestRunner(b, stress);
-    if (contains("lox", only)) { // first, because it takes longest
+    // The longest ones first.
+    if (contains("model", only)) run_tests.addArg("optional:model=tests/model/run.sh|quick");
+    if (contains("lox", only)) {
         const checked_lox = addProgram(b, "examples", lox_program, checked_library, checked, &.{});
         run_tests.addArtifactArg2(checked_lox, .{ .prefix = "script:lox=tests/lox/run.py|--stress|--jobs=1|--lox=" });
     }
@@ -257,7 +265,6 @@ pub fn build(b: *std.Build) void {
             .suffix = "|alloc/sizeclass_table.h",
         });
     }
-    if (contains("model", only)) run_tests.addArg("optional:model=tests/model/run.sh|quick");
     run_tests.addDirectoryArg2(b.graph.path(.install_prefix, ""), .{
         .prefix = "--define=TRI_TEST_PREFIX=",
         .make_absolute = true,

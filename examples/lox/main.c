@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gaps.h"
 #include "repl.h"
 #include "vm.h"
 
@@ -20,13 +21,14 @@ static const char help[] =
     "  --stress[=N]           collect at every allocation, or at every N-th\n"
     "  --trace-gc             print a line a collection to standard error\n"
     "  --stats                print the collector's counters to standard error at the end\n"
+    "  --gaps                 print a histogram of the time between calls to standard error at the end\n"
     "  --help                 print this\n"
     "\n"
     "Exit codes: 0, 64 usage, 65 the script does not compile, 70 run-time error, 74 the file cannot be read.\n";
 
 struct arguments {
     struct mem_options mem;
-    bool stats;
+    bool stats, gaps;
     const char *path;
 };
 
@@ -62,6 +64,10 @@ static bool parse_option(const char *option, struct arguments *arguments) {
     }
     if (strcmp(option, "--stats") == 0) {
         arguments->stats = true;
+        return true;
+    }
+    if (strcmp(option, "--gaps") == 0) {
+        arguments->gaps = true;
         return true;
     }
     if (strcmp(option, "--help") == 0) {
@@ -143,12 +149,14 @@ int main(int argc, char **argv) {
         free(source);
         return EXIT_USAGE;
     }
+    vm.gaps = arguments.gaps && gaps_start();
     int status = 0;
     if (source != NULL)
         status = vm_interpret(source);
     else
         repl();
     free(source);
+    if (vm.gaps) gaps_end();
     if (arguments.stats) print_stats();
     vm_close();
     return status;

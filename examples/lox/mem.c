@@ -34,6 +34,13 @@ void mem_collect(void) {
         mem_trigc_collect();
 }
 
+void mem_block(void (*fn)(void *arg), void *arg) {
+    if (mem.options.backend == MEM_BOEHM)
+        fn(arg); /* one thread: nobody waits for it */
+    else
+        mem_trigc_block(fn, arg);
+}
+
 void *mem_new_slow(tri_type *type, size_t n) {
     if (__builtin_expect(mem.options.stress != 0, 0) && ++mem.allocations % mem.options.stress == 0) mem_collect();
     void *obj = mem.options.backend == MEM_BOEHM ? mem_boehm_new(type, n) : mem_trigc_new(type, n);

@@ -70,6 +70,9 @@ _Noreturn void mem_exhausted(void);
 void mem_collect(void);
 void mem_stats_get(struct mem_stats *out);
 
+/* Runs fn(arg), which waits and touches no reference, without keeping the collector waiting. A safepoint. */
+void mem_block(void (*fn)(void *arg), void *arg);
+
 /* For the scan callback. */
 void mem_visit(struct mem_visitor *visitor, void *slots, size_t n);
 void mem_visit_values(struct mem_visitor *visitor, value *slots, size_t n);
@@ -120,6 +123,7 @@ bool mem_trigc_open(void);
 void mem_trigc_close(void);
 void *mem_trigc_new(tri_type *type, size_t n);
 void mem_trigc_collect(void);
+void mem_trigc_block(void (*fn)(void *arg), void *arg);
 void mem_trigc_stats(struct mem_stats *out);
 void mem_trigc_visit(struct mem_visitor *visitor, void *slots, size_t n);
 void mem_trigc_visit_values(struct mem_visitor *visitor, value *slots, size_t n);

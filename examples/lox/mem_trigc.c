@@ -78,6 +78,22 @@ void mem_trigc_collect(void) {
     if (tri_collect(mem.thread) != TRI_OK) refused("a forced collection failed");
 }
 
+struct blocking {
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void *run_blocking(void *arg) {
+    struct blocking *blocking = arg;
+    blocking->fn(blocking->arg);
+    return NULL;
+}
+
+void mem_trigc_block(void (*fn)(void *arg), void *arg) {
+    struct blocking blocking = {fn, arg};
+    tri_blocking(mem.thread, run_blocking, &blocking);
+}
+
 void mem_trigc_stats(struct mem_stats *out) {
     tri_stats stats = {.struct_size = sizeof stats};
     if (tri_stats_get(heap, &stats) != TRI_OK) return;

@@ -1,5 +1,6 @@
 /* repl.c - the REPL. On a terminal, and built with libedit (LOX_WITH_EDIT), lines are edited and remembered, between
- * sessions too, in ~/.lox_history; else lines are read plainly. Global variables live from line to line.
+ * sessions too, in ~/.lox_history; else lines are read plainly. Global variables live from line to line. While it waits
+ * for a line, the collector need not wait for it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -33,14 +34,18 @@ static void remember(const char *line, const char *last) {
     if (*line != '\0' && (last == NULL || strcmp(line, last) != 0)) add_history(line);
 }
 
+static void edit_line(void *line) {
+    *(char **)line = readline(PROMPT);
+}
+
 static void repl_edited(void) {
     char buffer[4096];
-    char *last = NULL;
+    char *line = NULL, *last = NULL;
     const char *path = history_path(buffer, sizeof buffer);
     using_history();
     stifle_history(HISTORY_LINES);
     if (path != NULL) read_history(path);
-    for (char *line; (line = readline(PROMPT)) != NULL;) {
+    while (mem_block(edit_line, &line), line != NULL) {
         remember(line, last);
         free(last);
         last = line;
@@ -54,17 +59,28 @@ static void repl_edited(void) {
 
 #endif
 
+struct line {
+    char *text;
+    size_t capacity;
+    bool end;
+};
+
+static void read_line(void *arg) {
+    struct line *line = arg;
+    line->end = getline(&line->text, &line->capacity, stdin) < 0;
+}
+
 static void repl_plain(void) {
-    char *line = NULL;
-    size_t capacity = 0;
+    struct line line = {0};
     for (;;) {
         fputs(PROMPT, stdout);
         fflush(stdout);
-        if (getline(&line, &capacity, stdin) < 0) break;
-        vm_interpret(line);
+        mem_block(read_line, &line);
+        if (line.end) break;
+        vm_interpret(line.text);
     }
     putchar('\n');
-    free(line);
+    free(line.text);
 }
 
 void repl(void) {

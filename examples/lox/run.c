@@ -7,6 +7,7 @@
  * number, and the field's position or the method's place in the table. A number stands for a class and its layout, so
  * one comparison decides (O5); an instance with an extension has a shape whose number nobody remembers.
  */
+#include "gaps.h"
 #include "vm.h"
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -37,7 +38,7 @@ void vm_close_upvalues(const value *last) {
 }
 
 /* Makes a closure with its upvalues and pushes it. What it captures from the frame is opened first: open upvalues are
- * roots, so they survive the closure's own allocation, after which no safepoint is left and no store needs a barrier. */
+ * roots, so they survive the closure's own allocation, after which no safepoint is left: no store needs a barrier. */
 static SLOW void push_closure(struct function *function, const struct frame *frame, const uint8_t *captures) {
     struct upvalue *upvalues[256];
     uint32_t n = function->nupvalues;
@@ -241,7 +242,7 @@ static SLOW bool add(void) {
 #define BYTE() (*ip++)
 #define DISTANCE() (ip += 2, (size_t)ip[-2] << 8 | ip[-1])
 #define NUMBERS() (LIKELY(value_is_number(sp[-1]) && value_is_number(sp[-2])))
-#define NEXT() goto *labels[BYTE()]
+#define NEXT() goto *dispatch[BYTE()]
 #define FAIL(...)              \
     do {                       \
         SAVE();                \
@@ -285,6 +286,14 @@ bool vm_run(void) {
         OPCODES(OPCODE)
 #undef OPCODE
     };
+    /* The same, but for the instructions that are steps: those are counted first. */
+    static const void *const counted[OPCODE_COUNT] = {
+#define OPCODE(name) \
+    [OP_##name] = OP_##name == OP_CALL || OP_##name == OP_INVOKE || OP_##name == OP_LOOP ? &&count : &&do_##name,
+        OPCODES(OPCODE)
+#undef OPCODE
+    };
+    const void *const *dispatch = vm.gaps ? counted : labels;
     struct frame *frame;
     const uint8_t *ip;
     value *sp, *slots;
@@ -292,6 +301,10 @@ bool vm_run(void) {
     struct cache *caches;
     LOAD_FRAME();
     NEXT();
+
+count:
+    gaps_step();
+    goto *labels[ip[-1]];
 
 do_CONSTANT:
     *sp++ = constants[BYTE()];

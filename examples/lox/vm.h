@@ -32,6 +32,7 @@ struct vm {
     struct string *init_name;
     value held[4]; /* references that C code holds across a safepoint */
     uint32_t nheld;
+    bool gaps; /* gaps.h is told of every step */
 };
 
 extern struct vm vm;
