@@ -73,7 +73,6 @@ const tests = [_]Program{
     .{ .name = "test_sizeclass" },
     .{ .name = "test_fixalloc", .tsan = true },
     .{ .name = "test_pageheap", .tsan = true },
-    .{ .name = "test_arena_fields" },
     .{ .name = "test_heap", .tsan = true },
     .{ .name = "test_limits", .tsan = true },
     .{ .name = "test_types", .tsan = true },
