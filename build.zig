@@ -163,6 +163,7 @@ const table_writer: Program = .{ .name = "mksizeclass" };
 const script_tests = [_][]const u8{
     "test_tools",
     "test_package",
+    "test_docs",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
@@ -572,7 +573,7 @@ fn addCheckedSources(
 
 /// The checks that are scripts: include layers, files that no list names, symbols.
 fn addToolChecks(b: *std.Build, check_step: *std.Build.Step) void {
-    for ([_][]const u8{ "layers", "listed" }) |name| {
+    for ([_][]const u8{ "layers", "listed", "invariants" }) |name| {
         const run = b.addSystemCommand(&.{"python3"});
         run.setName(name);
         run.setCwd(b.path("."));
