@@ -4,10 +4,10 @@
  * is boxed in a NaN. So objects are allocated as a user of libgc would:
  *     without references     GC_malloc_atomic
  *     plain pointers only    GC_malloc
- *     with values            a kind of its own, whose mark procedure decodes them
+ *     with values            kinds of its own, whose mark procedures decode them
  * and the VM stack with the VM's other roots is pushed by a push_other_roots procedure.
  *
- * Owns: the kind, its mark procedure, the collection events. Built without libgc (LOX_WITH_BOEHM not defined), opening
+ * Owns: the kinds, their mark procedures, the collection events. Built without libgc (LOX_WITH_BOEHM not defined), opening
  * it says so.
  *
  * Invariants:
@@ -29,10 +29,11 @@
 #include <unistd.h>
 
 #include "object.h"
+#include "types.h"
 
 /* No holes, barrier off, nothing requested: see mem.h. */
 static tri_thread idle_thread;
-static int value_kind;
+static int value_kind, upvalue_kind;
 static GC_push_other_roots_proc push_next;
 static struct { uint64_t cycles, pauses_ns, worst_ns, stopped_at_ns, started_at_ns, pause_ns; } events;
 
@@ -82,7 +83,6 @@ static mark_entry *mark_object(GC_word *address, mark_entry *msp, mark_entry *li
         msp = push_pointer(msp, limit, &extension->class);
         return push_values(msp, limit, extension->fields, head->small);
     }
-    case OBJ_UPVALUE: return push_values(msp, limit, &((struct upvalue *)head)->closed, 1);
     case OBJ_BOUND_METHOD: {
         struct bound_method *bound = (struct bound_method *)head;
         msp = push_values(msp, limit, &bound->receiver, 1);
@@ -92,6 +92,12 @@ static mark_entry *mark_object(GC_word *address, mark_entry *msp, mark_entry *li
     case OBJ_VALUES: return push_values(msp, limit, ((struct values *)head)->at, head->n);
     default: return msp; /* a free cell (B1), or an object whose header is not written yet: its fields are zero */
     }
+}
+
+/* Upvalues have no header. In a free cell the second word is zero. */
+static mark_entry *mark_upvalue(GC_word *address, mark_entry *msp, mark_entry *limit, GC_word env) {
+    (void)env;
+    return push_values(msp, limit, &((struct upvalue *)address)->closed, 1);
 }
 
 void mem_boehm_visit(struct mem_visitor *visitor, void *slots, size_t n) {
@@ -159,8 +165,8 @@ static void on_event(GC_EventType event) {
 bool mem_boehm_open(void) {
     mem.thread = &idle_thread;
     GC_INIT();
-    unsigned proc = GC_new_proc(mark_object);
-    value_kind = (int)GC_new_kind(GC_new_free_list(), GC_MAKE_PROC(proc, 0), 0, 1);
+    value_kind = (int)GC_new_kind(GC_new_free_list(), GC_MAKE_PROC(GC_new_proc(mark_object), 0), 0, 1);
+    upvalue_kind = (int)GC_new_kind(GC_new_free_list(), GC_MAKE_PROC(GC_new_proc(mark_upvalue), 0), 0, 1);
     push_next = GC_get_push_other_roots();
     GC_set_push_other_roots(push_roots);
     GC_set_on_collection_event(on_event);
@@ -171,7 +177,7 @@ void *mem_boehm_new(tri_type *type, size_t n) {
     size_t size_bytes = type->size + type->elem_size * n;
     if ((type->flags & TRI_TYPE_LEAF) != 0) return GC_malloc_atomic(size_bytes);
     if (type->values.noffsets == 0 && type->elem_values.noffsets == 0) return GC_malloc(size_bytes);
-    return GC_malloc_kind(size_bytes, value_kind);
+    return GC_malloc_kind(size_bytes, type == &type_upvalue ? upvalue_kind : value_kind);
 }
 
 void mem_boehm_collect(void) {

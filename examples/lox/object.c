@@ -45,12 +45,13 @@ _Static_assert(offsetof(struct instance, fields) == 16, "words_from_16 lists the
 _Static_assert(offsetof(struct extension, fields) == 16 && offsetof(struct extension, class) == 8, "as an instance");
 _Static_assert(offsetof(struct closure, function) == 8, "words_from_8 lists function and upvalues");
 _Static_assert(sizeof(struct obj) == 8, "the header is one word");
+_Static_assert(sizeof(struct upvalue) == 16, "the smallest slot with references");
 
 static tri_type type_function = TYPE("function", sizeof(struct function), .pointers = OFFSETS(function_slots));
 static tri_type type_native = TYPE("native", sizeof(struct native), .flags = TRI_TYPE_LEAF | TRI_TYPE_ZEROED);
 static tri_type type_class = TYPE("class", sizeof(struct class), .pointers = OFFSETS(class_slots));
-static tri_type type_upvalue = TYPE("upvalue", sizeof(struct upvalue), .enc = &mem_value_enc,
-                                    .values = OFFSETS(upvalue_values));
+tri_type type_upvalue = TYPE("upvalue", sizeof(struct upvalue), .enc = &mem_value_enc,
+                             .values = OFFSETS(upvalue_values));
 static tri_type type_bound_method = TYPE("bound method", sizeof(struct bound_method), .enc = &mem_value_enc,
                                          .pointers = OFFSETS(bound_slots), .values = OFFSETS(bound_values));
 static tri_type type_values = TYPE("values", sizeof(struct values), .elem_size = 8, .enc = &mem_value_enc,
@@ -120,7 +121,6 @@ struct closure *closure_new(struct function *function) {
 
 struct upvalue *upvalue_new(value *location) {
     struct upvalue *upvalue = mem_new(&type_upvalue);
-    upvalue->head.kind = OBJ_UPVALUE;
     upvalue->location = location;
     return upvalue;
 }

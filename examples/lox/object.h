@@ -6,8 +6,8 @@
  * The collectors know these structs by the descriptors at the end of object.c; a field added here is added there.
  *
  * Invariants:
- *  O1  the first word of every object is its header, and the kind in its lowest byte is odd: a free cell of Boehm's,
- *      whose first word is an aligned link, is never taken for an object.
+ *  O1  the first word of every object but an upvalue is its header, and the kind in its lowest byte is odd: a free cell
+ *      of Boehm's, whose first word is an aligned link, is never taken for an object.
  *  O2  constructors are safepoints. What the caller holds across one lies in a root (mem.h).
  *  O3  a constructor initialises every slot before it returns, without a safepoint after the allocation.
  *  O4  strings are interned: two strings are equal exactly if they are the same object.
@@ -26,15 +26,14 @@ enum obj_kind {
     OBJ_FUNCTION = 3,
     OBJ_NATIVE = 5,
     OBJ_CLOSURE = 7,
-    OBJ_UPVALUE = 9,
-    OBJ_CLASS = 11,
-    OBJ_INSTANCE = 13,
-    OBJ_BOUND_METHOD = 15,
-    OBJ_EXTENSION = 17, /* from here on: never seen as a value */
-    OBJ_ENTRIES = 19,
-    OBJ_STRING_SET = 21,
-    OBJ_VALUES = 23,
-    OBJ_BYTES = 25
+    OBJ_CLASS = 9,
+    OBJ_INSTANCE = 11,
+    OBJ_BOUND_METHOD = 13,
+    OBJ_EXTENSION = 15, /* from here on: never seen as a value */
+    OBJ_ENTRIES = 17,
+    OBJ_STRING_SET = 19,
+    OBJ_VALUES = 21,
+    OBJ_BYTES = 23
 };
 
 /* The header word. */
@@ -117,12 +116,15 @@ struct native {
     native_fn fn;
 };
 
-/* While open, `location` names a slot of the VM stack; once closed, the upvalue's own `closed`. */
+/* While open, `location` names a slot of the VM stack and the upvalue is in the VM's list; once closed, `location` names
+ * its own `closed`. The smallest object there is, and the one without a header: nothing but closures refers to it. A
+ * link is no value that names an object, so the collector may read either member at any time. */
 struct upvalue {
-    struct obj head;
     value *location;
-    value closed;
-    struct upvalue *next; /* next open one, further down the stack; not a slot: open ones are roots of the VM's */
+    union {
+        value closed;
+        struct upvalue *next; /* next open one, further down the stack */
+    };
 };
 
 struct closure {

@@ -23,17 +23,17 @@ static struct upvalue *capture(value *location) {
     while (*link != NULL && (*link)->location > location) link = &(*link)->next;
     if (*link != NULL && (*link)->location == location) return *link;
     struct upvalue *upvalue = upvalue_new(location);
-    upvalue->next = *link;
-    *link = upvalue;
+    mem_init(upvalue, &upvalue->next, *link);
+    __atomic_store_n(link, upvalue, __ATOMIC_RELAXED); /* the collector may be reading the word as a value */
     return upvalue;
 }
 
 void vm_close_upvalues(const value *last) {
     while (vm.open != NULL && vm.open->location >= last) {
         struct upvalue *upvalue = vm.open;
+        vm.open = upvalue->next;
         mem_store_value(upvalue, &upvalue->closed, *upvalue->location);
         upvalue->location = &upvalue->closed;
-        vm.open = upvalue->next;
     }
 }
 

@@ -1,4 +1,4 @@
-/* types.h - the descriptors that table.c and object.c share. */
+/* types.h - the descriptors of object.c that other files name. */
 #ifndef LOX_TYPES_H
 #define LOX_TYPES_H
 
@@ -6,5 +6,6 @@
 
 extern tri_type type_entries;
 extern tri_type type_string_set;
+extern tri_type type_upvalue;
 
 #endif

@@ -16,7 +16,7 @@ struct vm vm;
 /* VM2. In the scan handshake, perhaps on the collector's thread: it visits and does nothing else. */
 static void vm_scan(struct mem_visitor *visitor) {
     for (uint32_t i = 0; i < vm.nframes; i++) mem_visit(visitor, &vm.frames[i].closure, 1);
-    for (struct upvalue **open = &vm.open; *open != NULL; open = &(*open)->next) mem_visit(visitor, open, 1);
+    for (struct upvalue **link = &vm.open; *link != NULL; link = &(*link)->next) mem_visit(visitor, link, 1);
     mem_visit(visitor, &vm.global_index.entries, 1);
     mem_visit(visitor, &vm.globals, 1);
     mem_visit(visitor, &vm.global_names, 1);
