@@ -191,8 +191,8 @@
 byte slot[NO+1];                /* slot[o]: field of object o; slot[ROOT]: the global root */
 byte alive;                     /* allocated, a bit an object */
 byte marks;                     /* mark bits */
-bit  gen[NS];                   /* sweep generation of a span */
-bit  heapgen = 0;               /* sweep generation of the heap */
+bit  gen[NS];                   /* sweep generation of a span: 0 is the heap's, 1 the one before */
+#define heapgen 0               /* sweep generation of the heap: see flip */
 byte loc[NT*NL];                /* the mutators' stacks: no barrier */
 bit  armed[NT];                 /* barrier on */
 bit  greystk[NT];               /* armed, own stack not yet scanned */
@@ -239,6 +239,16 @@ mtype wstate = w_idle;
 bit  spoiled;
 #endif
 
+/* A candidate whose object is marked has no effect any more, whoever marked it: it is forgotten at once, which
+ * changes nothing but the number of states. */
+inline forget_marked() {
+#ifndef EAGER
+  cand[0] = cand[0] & ~marks; cand[NT-1] = cand[NT-1] & ~marks
+#else
+  skip
+#endif
+}
+
 /* Turn one object grey at once: test-and-set of the mark bit, then into a set of greys. */
 inline shade(set, o) {
   d_step {
@@ -248,7 +258,7 @@ inline shade(set, o) {
 #ifdef CANDONLY
        set = set | CAND(o)
 #else
-       marks = marks | BIT(o);
+       marks = marks | BIT(o); forget_marked();
        set = set | BIT(o)
 #endif
     :: else
@@ -286,12 +296,12 @@ inline flush_candidates(t) {
 #ifdef CANDONLY
     buf[t] = buf[t] | (cand[t] << NO);
 #else
-    marks = marks | cand[t];
 #ifdef FAULT_CANDQ_MIXED
     buf[t] = buf[t] | (cand[t] << NO);
 #else
     buf[t] = buf[t] | cand[t];
 #endif
+    marks = marks | cand[t]; forget_marked();
 #endif
     cand[t] = 0 }
 #else
@@ -423,6 +433,26 @@ inline answer(t) {
   fi;
   req[t] = none
 }
+/* M-FLIP. Only equality of generations matters, so the heap's is called 0 and all others are renamed when it
+ * advances: half the states of a bit that turns. */
+inline flip() {
+  d_step {
+    gen[0] = 1 - gen[0];
+#if NS > 1
+    gen[1] = 1 - gen[1];
+#endif
+#if NS > 2
+    gen[2] = 1 - gen[2];
+#endif
+#if NS > 3
+    gen[3] = 1 - gen[3];
+#endif
+    mygen[0] = (att[0] -> 1 - mygen[0] : 0);
+#if NT > 1
+    mygen[1] = (att[1] -> 1 - mygen[1] : 0);
+#endif
+    retgen = 1 - retgen }
+}
 inline give_back(t) {           /* what is left of the hole loses its marks */
 #ifdef SPAN
   marks = marks & (ALL & ~hole[t]); hole[t] = 0; cache[t] = NOSPAN
@@ -434,7 +464,7 @@ inline give_back(t) {           /* what is left of the hole loses its marks */
 proctype mutator(byte t) {
   byte i, j, x, old, o;
   do
-  :: atomic { req[t] != none -> do_step(t, i, o) };             /* M-POLL */
+  :: atomic { req[t] != none -> do_step(t, i, o) };             /* M-POLL: the work, then the answer */
      atomic {
 #ifdef FAULT_FLUSH_LATE
        if :: req[t] == h_flush -> i = 1 :: else fi;
@@ -606,7 +636,7 @@ unblock:
 #endif
 #ifdef CANDQ
      if :: queue & BIT(o) -> queue = queue & ~BIT(o); i = 1 :: else -> queue = queue & ~CAND(o); i = 0 fi };
-     atomic { if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o) fi; i = 0 };  /* marked at the pop */
+     atomic { if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o); forget_marked() fi; i = 0 };  /* marked at the pop */
 #else
      queue = queue & ~BIT(o) };
 #endif
@@ -795,7 +825,7 @@ inline trace_one() {            /* M-MARK: pop one, trace it */
 #ifdef CANDQ
   d_step {                      /* a candidate is marked at the pop; traced if that was news */
     if
-    :: c >= POPPED -> c = c - POPPED; if :: MARKED(c) -> c = NO :: else -> marks = marks | BIT(c) fi
+    :: c >= POPPED -> c = c - POPPED; if :: MARKED(c) -> c = NO :: else -> marks = marks | BIT(c); forget_marked() fi
     :: else
     fi };
 #endif
@@ -903,10 +933,10 @@ mark_phase:
 #ifdef MAYBE
      wstate = w_idle;
 #endif
-     heapgen = 1 - heapgen;                                     /* M-FLIP */
+     flip();                                                    /* M-FLIP */
      handshake(h_retire); ACKED;                                /* M-RETIRE */
 #else
-     heapgen = 1 - heapgen;
+     flip();
      handshake(h_retire); ACKED;
      handshake(h_disarm); ACKED;
 #endif

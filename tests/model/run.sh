@@ -39,7 +39,6 @@ quick fault full white            -DNT=1 -DFAULT_WHITE -DONLY_LIVE
 quick fault full flush-late       -DNT=1 -DFAULT_FLUSH_LATE -DONLY_LIVE
 quick fault full flush-discard    -DNT=1 -DFAULT_FLUSH_DISCARD -DONLY_LIVE
 quick fault full length           -DNT=1 -DFAULT_LEN -DONLY_LIVE
-quick clean full eager            -DNT=1 -DEAGER
 quick clean full candq            -DNT=1 -DCANDQ
 quick clean full candonly         -DNT=1 -DCANDQ -DCANDONLY
 quick fault full candq-mixed      -DNT=1 -DCANDQ -DFAULT_CANDQ_MIXED -DONLY_LIVE
@@ -68,19 +67,21 @@ quick fault full coro-once        -DNT=1 -DCORO -DFAULT_CORO_ONCE -DONLY_LIVE
 quick fault full upvalue-unread   -DNT=1 -DCORO -DUPVAL -DFAULT_UPVAL -DONLY_LIVE
 quick clean full large            -DNT=1 -DLARGE
 quick fault full large-swept      -DNT=1 -DLARGE -DFAULT_LARGE -DONLY_LIVE
-quick clean full maybe            -DNT=1 -DMAYBE
+quick clean full maybe            -DNT=1 -DNOROOT -DMAYBE
 quick fault full maybe-shaded     -DNT=1 -DMAYBE -DFAULT_MAYBE
 quick fault full weak-unspoiled   -DNT=1 -DWEAK -DFAULT_WEAK -DONLY_LIVE
-quick fault full ephemeron-late   -DNT=1 -DEPH -DFAULT_EPH
+quick fault full ephemeron-late   -DNT=1 -DNOROOT -DEPH -DFAULT_EPH
 quick clean full two-base         -DNT=2 -DNOROOT
-quick clean full two-attach       -DNT=2 -DNOROOT -DATTACH -DASSIST
+quick clean full two-lateinit     -DNT=2 -DNOROOT -DLATEINIT
 quick fault full two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
 quick fault full two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
 quick fault full two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
 quick fault full two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
 quick fault hash no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
 quick fault hash no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
+long  clean full eager            -DNT=1 -DEAGER
 long  clean full weak             -DNT=1 -DWEAK
+long  clean full maybe-root       -DNT=1 -DMAYBE
 long  clean full ephemeron        -DNT=1 -DEPH
 long  clean full candq-assist     -DNT=1 -DCANDQ -DASSIST -DOVERFLOW
 long  clean full candq-maybe      -DNT=1 -DCANDQ -DMAYBE
@@ -88,6 +89,9 @@ long  clean full candq-span       -DNT=1 -DCANDQ -DSPAN -DSTALE
 long  clean full span-attach      -DNT=1 -DSPAN -DATTACH -DASSIST -DOVERFLOW
 long  clean full block-attach     -DNT=1 -DBLOCK -DATTACH -DASSIST -DOVERFLOW -DCANDQ
 long  clean full base-3           -DNT=1 -DNO=3
+long  clean full two-attach       -DNT=2 -DNOROOT -DATTACH -DASSIST
+long  clean full two-span         -DNT=2 -DNOROOT -DSPAN
+long  clean full two-block        -DNT=2 -DNOROOT -DBLOCK
 long  bound bits base-2           -DNT=2
 long  bound bits candq-2          -DNT=2 -DCANDQ
 long  bound bits lateinit-2       -DNT=2 -DLATEINIT
@@ -103,12 +107,12 @@ END
 # Builds and runs one search; its report is in $work/out.
 search() { # method, options
     case $1 in
-    full) flags=-DCOLLAPSE args=-m1000000 ;;
-    hash) flags="-DHC4 -DMEMLIM=2000" args="-m3000000 -w25" ;;
-    bits) flags=-DBITSTATE args="-m12000000 -w34 -Q${MODEL_MINUTES:-15}" ;;
+    full) flags="-O1 -DCOLLAPSE -DMEMLIM=6000" args=-m2000000 ;;
+    hash) flags="-O1 -DHC4 -DMEMLIM=2000" args="-m3000000 -w25" ;;
+    bits) flags="-O2 -DBITSTATE" args="-m12000000 -w34 -Q${MODEL_MINUTES:-15}" ;;
     esac
     # shellcheck disable=SC2086 # options are lists of words
-    (cd "$work" && rm -f pan* ./*.trail && spin -a $2 onthefly.pml && "$compiler" -O2 -w -DSAFETY $flags -o pan pan.c &&
+    (cd "$work" && rm -f pan* ./*.trail && spin -a $2 onthefly.pml && "$compiler" -w -DSAFETY $flags -o pan pan.c &&
         ./pan $args) >"$work/out" 2>&1
 }
 
