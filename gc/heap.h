@@ -85,15 +85,7 @@ struct stress {
 };
 
 /* Faults that tests plant to see that the machinery reports them ("fault=NAME"). */
-enum fault {
-    FAULT_NONE = 0,
-    FAULT_NO_BARRIER,
-    FAULT_NO_SETTLE,
-    FAULT_DROP_MARK,
-    FAULT_FORGET_ROOT,
-    FAULT_DOUBLE_HOLE,
-    FAULT_FLUSH_BLIND
-};
+enum fault { FAULT_NONE = 0, FAULT_NO_BARRIER, FAULT_NO_SETTLE, FAULT_DROP_MARK, FAULT_FORGET_ROOT, FAULT_FLUSH_BLIND };
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;

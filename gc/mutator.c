@@ -449,13 +449,14 @@ void tri__mutator_scan_roots(struct mutator *m) {
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 
+/* The frames above the one to pop were left by a longjmp: they lie in stack memory that is in use for something else by
+ * now, so they are not looked at. Stacks grow down: a frame below the newest one is not pushed (any more). */
 void tri_frame_pop_slow(tri_thread *thread, tri_frame *frame) {
     struct mutator *m = tri__mutator_check(thread, "tri_frame_pop");
     if (!m) return;
-    for (tri_frame *f = m->pub.frames; f; f = f->prev)
-        if (f == frame) { /* frames above it were left by a longjmp */
-            m->pub.frames = frame->prev;
-            return;
-        }
+    if (frame && m->pub.frames && (uintptr_t)frame > (uintptr_t)m->pub.frames) {
+        m->pub.frames = frame->prev;
+        return;
+    }
     tri__report(m->heap, "tri_frame_pop", "this frame is not pushed; pop each frame once, newest first");
 }

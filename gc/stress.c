@@ -8,8 +8,7 @@
 
 #if TRI_CHECKS >= 1
 
-static const char *const fault_names[] = {"none",        "no_barrier",  "no_settle",  "drop_mark",
-                                          "forget_root", "double_hole", "flush_blind"};
+static const char *const fault_names[] = {"none", "no_barrier", "no_settle", "drop_mark", "forget_root", "flush_blind"};
 
 static uint64_t next_random(void) {
     static _Thread_local uint64_t state;

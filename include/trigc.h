@@ -344,8 +344,8 @@ typedef struct tri_frame {
     tri_frame_push((thread_), &name_##_frame)
 #define TRI_POP(thread_, name_) tri_frame_pop((thread_), &name_##_frame)
 
-/* Pushes and pops a frame. Popping out of order is reported in checked builds; popping to an older frame (after a
- * longjmp) is allowed. The thread itself. */
+/* Pushes and pops a frame. Popping an older frame (after a longjmp, before the next safepoint) drops the newer ones too;
+ * popping one that is not pushed is reported. The thread itself. */
 static inline void tri_frame_push(tri_thread *thread, tri_frame *frame);
 static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame);
 
