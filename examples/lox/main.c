@@ -24,7 +24,18 @@ static const char help[] =
     "  --gaps                 print a histogram of the time between calls to standard error at the end\n"
     "  --help                 print this\n"
     "\n"
-    "Exit codes: 0, 64 usage, 65 the script does not compile, 70 run-time error, 74 the file cannot be read.\n";
+    "Exit codes: 0, 64 usage, 65 the script does not compile, 70 run-time error, 74 the file cannot be read.\n"
+    "This build:"
+#ifdef LOX_WITH_BOEHM
+    " with Boehm's collector,"
+#else
+    " without Boehm's collector,"
+#endif
+#ifdef LOX_WITH_EDIT
+    " with line editing.\n";
+#else
+    " without line editing.\n";
+#endif
 
 struct arguments {
     struct mem_options mem;

@@ -16,10 +16,13 @@ import argparse
 import concurrent.futures
 import os
 import pathlib
+import pty
 import re
+import select
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAMS = HERE.parent.parent / "examples" / "lox" / "programs"
@@ -187,10 +190,10 @@ def run_check(job):
 
 
 def trace_check(job):
-    """--trace-gc prints a line a collection, --stats one at the end."""
+    """--trace-gc prints a line a collection, --stats and --gaps one at the end."""
     name, lox, gc = job
     script = PROGRAMS / "binary_trees.lox"
-    _, _, stderr = run_lox([lox, f"--gc={gc}", "--trace-gc", "--stats", str(script)], 120)
+    _, _, stderr = run_lox([lox, f"--gc={gc}", "--trace-gc", "--stats", "--gaps", str(script)], 120)
     lines = stderr.split("\n")
     problems = []
     if gc != "none" and not any(line.startswith("[gc 1]") for line in lines):
@@ -199,6 +202,72 @@ def trace_check(job):
         problems.append("a collection, with cycles off")
     if not any(line.startswith("[stats] cycles ") for line in lines):
         problems.append("no [stats] line")
+    gaps = [line.split() for line in lines if line.startswith("gaps ")]
+    counted = sum(int(bucket.split(":")[1]) for bucket in gaps[0][4:]) if len(gaps) == 1 else 0
+    if counted < 1000000:
+        problems.append(f"--gaps counted {counted} steps, expected millions")
+    return name, problems
+
+
+class Terminal:
+    """lox on a terminal of its own."""
+
+    def __init__(self, lox, home):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(lox, [lox], {"HOME": home, "TERM": "xterm", "PATH": os.defpath})
+        self.seen = ""
+
+    def send(self, keys):
+        os.write(self.fd, keys.encode())
+
+    def wait_for(self, text, seconds=10):
+        """Whether `text` comes; what was seen up to it is dropped."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
+            try:
+                chunk = os.read(self.fd, 4096) if ready else b""
+            except OSError:
+                chunk = b""
+            if not chunk:
+                return False
+            self.seen += chunk.decode(errors="replace")
+        self.seen = self.seen.split(text, 1)[1]
+        return True
+
+    def close(self):
+        """Ends the input; the exit code."""
+        self.send("\x04")
+        self.wait_for("never", 5)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def edit_check(job):
+    """Editing, history, and history from one session to the next."""
+    name, lox = job
+    problems = []
+    with tempfile.TemporaryDirectory(prefix="lox-home-") as home:
+        first = Terminal(lox, home)
+        first.wait_for("> ")
+        first.send("print 10 + 3x\x7f2;\r")  # a mistake, and the backspace over it
+        if not first.wait_for("\n42\r"):
+            problems.append(f"no 42 after an edited line, but {first.seen!r}")
+        first.wait_for("> ")
+        first.send("\x1b[A\r")  # the line before
+        if not first.wait_for("\n42\r"):
+            problems.append(f"no 42 after the line was recalled, but {first.seen!r}")
+        first.wait_for("> ")
+        if first.close() != 0:
+            problems.append("the first session did not end well")
+        second = Terminal(lox, home)
+        second.wait_for("> ")
+        second.send("\x1b[A\r")
+        if not second.wait_for("\n42\r"):
+            problems.append(f"no history in the second session, but {second.seen!r}")
+        second.wait_for("> ")
+        second.close()
     return name, problems
 
 
@@ -240,6 +309,8 @@ def make_jobs(arguments):
             command = [arguments.lox, "--gc=trigc", str(PROGRAMS / f"{name}.lox")]
             jobs.append((run_case, (f"programs/{name}.lox (trigc, checked)", PROGRAMS / f"{name}.lox", command,
                                     arguments.timeout, "checkmark=1,poison=1")))
+    if "with line editing" in run_lox([arguments.lox, "--help"], 10)[1]:
+        jobs.append((edit_check, ("line editing", arguments.lox)))
     for gc in arguments.gc.split(","):
         jobs += [(run_check, (f"{check[0]} ({gc})", arguments.lox, gc, check)) for check in
                  command_line_checks(arguments.lox)]
@@ -260,6 +331,9 @@ def main():
     if not os.access(arguments.lox, os.X_OK):
         sys.exit(f"run.py: {arguments.lox} is not there: build it first, or name it with --lox")
     arguments.lox = os.path.abspath(arguments.lox)
+    if "without Boehm" in run_lox([arguments.lox, "--help"], 10)[1]:
+        print("run.py: lox was built without Boehm's collector: its runs are left out")
+        arguments.gc = ",".join(gc for gc in arguments.gc.split(",") if gc != "boehm")
 
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
