@@ -125,27 +125,26 @@ void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
 
 /* ---- stopping the world: checkmark, verify, walk; never part of a cycle --------------------------------------- */
 
-void tri__world_stop(tri_heap *heap) {
+/* Asks every thread that is not held yet to park, and holds those that have. True when all are held. */
+static bool stop_round(tri_heap *heap) {
+    bool all = true;
     tri__lock_acquire(&heap->threads_lock);
-    atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */
     for (struct mutator *m = heap->threads; m; m = m->next) {
+        if (m->stopped || (m->stopped = hold(m->os))) continue;
+        all = false;
         tri__lock_acquire(&m->os->lock);
         for (struct mutator *a = m->os->attachments; a; a = a->next_attachment) atomic_store_seq(&a->pub.request, 1);
         tri__lock_release(&m->os->lock);
     }
     tri__lock_release(&heap->threads_lock);
-    for (;;) { /* the list cannot change now but for threads that are on their way out of it under the lock */
-        bool all = true;
-        tri__lock_acquire(&heap->threads_lock);
-        for (struct mutator *m = heap->threads; m; m = m->next)
-            if (!m->stopped) {
-                m->stopped = hold(m->os);
-                all = all && m->stopped;
-            }
-        tri__lock_release(&heap->threads_lock);
-        if (all) return;
-        tri__os_sleep_ns(20000);
-    }
+    return all;
+}
+
+void tri__world_stop(tri_heap *heap) {
+    tri__lock_acquire(&heap->threads_lock);
+    atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */
+    tri__lock_release(&heap->threads_lock);
+    while (!stop_round(heap)) tri__os_sleep_ns(20000);
 }
 
 void tri__world_start(tri_heap *heap) {

@@ -133,9 +133,10 @@ static void park_while_stopped(struct mutator *m) {
 
 static void safepoint_spilled(struct osthread *os, void *arg) {
     (void)arg;
-    answer_all(os);
-    for (struct mutator *m = os->attachments; m; m = m->next_attachment) park_while_stopped(m);
-    while (any_request(os)) answer_all(os);
+    do { /* an answer takes the request back: only after another look at `stopping` is it safe to go on */
+        answer_all(os);
+        for (struct mutator *m = os->attachments; m; m = m->next_attachment) park_while_stopped(m);
+    } while (any_request(os));
 }
 
 void tri__safepoint(struct mutator *m) {
@@ -241,6 +242,23 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
 
+/* A detached thread's roots are gone: references do not survive outside handles (R9). */
+static void drop_roots(struct mutator *m) {
+    m->pub.frames = NULL;
+    tri__vmstacks_release_all(m);
+    while (m->scanners) {
+        struct tri_scanner *s = m->scanners;
+        m->scanners = s->next;
+        tri__fixalloc_put(&m->heap->fix_small, s);
+    }
+    while (m->scopes) {
+        struct scope_block *b = m->scopes;
+        m->scopes = b->prev;
+        tri__fixalloc_put(&m->heap->fix_block, b);
+    }
+    m->nlocals = 0;
+}
+
 static void thread_exits(void *p) {
     struct osthread *os = p;
     self = os;
@@ -248,6 +266,8 @@ static void thread_exits(void *p) {
         leave_blocked(os);
     }
     os->depth = os->ncallins = 0;
+    /* The stack is unwound already: no safepoint may look at frames and stacks that lay on it. */
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment) drop_roots(m);
     bool more = os->attachments != NULL;
     while (more) { /* the last detach frees os */
         more = os->attachments->next_attachment != NULL;
@@ -361,10 +381,6 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
 /* What a detached thread leaves counts as its answer to every later step (R9). Requires the threads lock. */
 static void leave_as_answer(struct mutator *m) {
     tri_heap *heap = m->heap;
-    m->pub.frames = NULL;
-    m->vmstacks = NULL;
-    m->scanners = NULL;
-    m->scopes = NULL;
     bool any = tri__barrier_flush(m);
     any |= tri__marker_hand_over(&m->marker);
     if (any || m->marker.worked) atomic_store_release(&heap->found, 1); /* as R2's answer; pairs with the round's end */
@@ -374,21 +390,6 @@ static void leave_as_answer(struct mutator *m) {
     tri__cache_flush(&m->cache);
     tri__heap_account(m);
     tri__cache_fini(&m->cache);
-}
-
-static void drop_roots(struct mutator *m) {
-    tri__vmstacks_release_all(m);
-    while (m->scanners) {
-        struct tri_scanner *s = m->scanners;
-        m->scanners = s->next;
-        tri__fixalloc_put(&m->heap->fix_small, s);
-    }
-    while (m->scopes) {
-        struct scope_block *b = m->scopes;
-        m->scopes = b->prev;
-        tri__fixalloc_put(&m->heap->fix_block, b);
-    }
-    m->nlocals = 0;
 }
 
 int tri_detach(tri_thread *thread) {

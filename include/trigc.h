@@ -182,7 +182,8 @@ static inline void tri_poll(tri_thread *thread);
 /* Runs fn(arg) as a blocking region: the collector need not wait for this thread, in any heap that it is attached to.
  * Use it around system calls that wait, long computations without safepoints, and waiting for other threads or locks.
  * fn may not touch references, frames, stacks or handles, may not call trigc (but tri_callin), and must return: no
- * longjmp across. `arg` is kept as a root if it is a reference. Returns fn's value. SAFEPOINT before and after.
+ * longjmp or cancellation across; a thread that ends inside it may have no frame pushed and no VM stack on its native
+ * stack. `arg` is kept as a root if it is a reference. Returns fn's value. SAFEPOINT before and after.
  * `arg` and the value returned are scanned conservatively for the duration. */
 TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
 
