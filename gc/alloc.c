@@ -224,6 +224,16 @@ void *tri_new_slow(tri_thread *thread, tri_type *type) {
     return allocate_typed(m, type, max_size(type->size, 1), "tri_new");
 }
 
+/* The next slot of the hole at this number, if there is one: tri_new's short way for sizes known at run time. */
+static inline void *bump(struct mutator *m, uint32_t layout) {
+    if (TRI_UNLIKELY(layout >= m->pub.nholes)) return NULL;
+    tri_hole *hole = &m->pub.holes[layout];
+    char *obj = hole->cursor;
+    if (TRI_UNLIKELY(obj == hole->limit)) return NULL;
+    atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
+    return obj;
+}
+
 void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_n");
     if (!m || tri__type_bind(type, "tri_new_n") != TRI_OK) return NULL;
@@ -240,14 +250,8 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
     }
     if (type->elem_size && size_bytes <= SMALL_MAX_BYTES && size_bytes > 8) {             /* its hole, if it has one */
         uint32_t layout = atomic_load_relaxed(&type->layout) + size_class_of(size_bytes); /* bound above */
-        if (TRI_LIKELY(layout < m->pub.nholes)) {
-            tri_hole *hole = &m->pub.holes[layout];
-            if (TRI_LIKELY(hole->cursor != hole->limit)) {
-                char *obj = hole->cursor;
-                atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
-                return obj;
-            }
-        }
+        void *obj = bump(m, layout);
+        if (TRI_LIKELY(obj != NULL)) return obj;
     }
     return allocate_typed(m, type, max_size(size_bytes, 1), "tri_new_n");
 }
@@ -257,14 +261,8 @@ void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
     if (!m) return NULL;
     if (size_bytes <= SMALL_MAX_BYTES) {
         uint32_t layout = LAYOUT_BYTES + (size_bytes ? size_class_of(size_bytes) : 1);
-        if (TRI_LIKELY(layout < m->pub.nholes)) {
-            tri_hole *hole = &m->pub.holes[layout];
-            if (TRI_LIKELY(hole->cursor != hole->limit)) {
-                char *obj = hole->cursor;
-                atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
-                return obj;
-            }
-        }
+        void *obj = bump(m, layout);
+        if (TRI_LIKELY(obj != NULL)) return obj;
     }
     struct request r = {"tri_new_bytes", max_size(size_bytes, 1), LAYOUT_BYTES, true, true, false, false};
     return allocate(m, &r);
