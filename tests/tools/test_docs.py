@@ -86,6 +86,23 @@ class Programs(unittest.TestCase):
                     self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
 
 
+class Messages(unittest.TestCase):
+    def test_quoted_messages_are_in_the_code(self):
+        """Each part of a message that the guide quotes, between its dots, is in a format string of gc/."""
+        code = ""
+        for path in invariants.sources(ROOT):
+            if path.startswith("gc"):
+                code += re.sub(r'"\s*"', "", read(path))  # adjacent literals are one
+        table = read("docs/guide.md").split("## Common mistakes")[1]
+        said = [line.split("|")[3] for line in table.splitlines() if line.startswith("|")]
+        quotes = [quote for cell in said for quote in cell.split("`")[1::2] if " " in quote]
+        self.assertGreaterEqual(len(quotes), 5)
+        for quote in quotes:
+            for part in re.split(r"\.\.\.|^checkmark:", quote):
+                with self.subTest(part=part):
+                    self.assertTrue(part.strip() in code, part)
+
+
 class Pages(unittest.TestCase):
     def test_links_lead_somewhere(self):
         for page in PAGES:
