@@ -43,6 +43,15 @@ class Design(unittest.TestCase):
     def test_tables_agree_with_the_code(self):
         self.assertEqual(invariants.problems(ROOT), [])
 
+    def test_names_exist(self):
+        """What stands in backquotes and has an underscore is a name in the code."""
+        code = "".join(read(path) for path in invariants.sources(ROOT))
+        for page in ("docs/design.md", "docs/guide.md"):
+            for quote in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", read(page), flags=re.S)):
+                for name in re.findall(r"\b[A-Za-z_]\w*\b", quote):
+                    with self.subTest(page=page, name=name):
+                        self.assertTrue("_" not in name or name in code)
+
     def planted(self, change):
         """What invariants.py finds after `change` was made to a copy of the tree."""
         with tempfile.TemporaryDirectory() as root:
