@@ -68,9 +68,10 @@ static void wait_for_job(void *p) {
     tri__lock_release(&w->heap->cycle_lock);
 }
 
-void tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg) {
-    struct job_waiter w = {m->heap, {NULL, fn, arg, false}};
+bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg) {
+    struct job_waiter w = {m->heap, {NULL, fn, arg, false, false}};
     tri__blocking_wait(m, wait_for_job, &w);
+    return w.job.ran;
 }
 
 /* Requires the cycle lock; releases it meanwhile. */
@@ -78,9 +79,11 @@ static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
     tri__lock_release(&heap->cycle_lock);
-    tri__world_stop(heap);
-    job->fn(heap, job->arg);
-    tri__world_start(heap);
+    job->ran = tri__world_stop(heap);
+    if (job->ran) {
+        job->fn(heap, job->arg);
+        tri__world_start(heap);
+    }
     tri__lock_acquire(&heap->cycle_lock);
     job->done = true; /* the waiter's frame may be gone from here on */
     tri__cond_broadcast(&heap->cycle_done);

@@ -16,6 +16,7 @@
 enum {
     SPIN_NS = 20000,        /* a running mutator answers within a refill or two: cheaper than two futex calls */
     RELOOK_NS = 200000,     /* a state word held by another heap's collector comes back without an answer to us */
+    STOP_ROUNDS = 32,       /* of a world stop before it gives back what it holds */
     MAX_SLEEP_NS = 20000000 /* and for the silent-thread event */
 };
 
@@ -125,6 +126,19 @@ void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
 
 /* ---- stopping the world: checkmark, verify, walk; never part of a cycle --------------------------------------- */
 
+/* The thread that has been longest away from a safepoint, of those that are not held. */
+static struct owing silent_thread(tri_heap *heap) {
+    struct owing o = {0};
+    tri__lock_acquire(&heap->threads_lock);
+    for (struct mutator *m = heap->threads; m; m = m->next) {
+        uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for the message */
+        if (!m->stopped && (!o.silent_id || since < o.silent_since_ns))
+            o.silent_since_ns = since, o.silent_id = m->os->id;
+    }
+    tri__lock_release(&heap->threads_lock);
+    return o;
+}
+
 /* Asks every thread that is not held yet to park, and holds those that have. True when all are held. */
 static bool stop_round(tri_heap *heap) {
     bool all = true;
@@ -140,18 +154,57 @@ static bool stop_round(tri_heap *heap) {
     return all;
 }
 
-void tri__world_stop(tri_heap *heap) {
+/* Gives back every word that is held. Requires the threads lock. */
+static void give_back(tri_heap *heap) {
+    for (struct mutator *m = heap->threads; m; m = m->next) {
+        if (!m->stopped) continue;
+        m->stopped = false;
+        release_hold(m->os);
+    }
+}
+
+static void end_stop(tri_heap *heap) {
+    tri__lock_acquire(&heap->threads_lock);
+    atomic_store_seq(&heap->stopping, 0); /* pairs with park_while_stopped */
+    give_back(heap);
+    tri__lock_release(&heap->threads_lock);
+    tri__os_futex_wake_all(&heap->stopping);
+}
+
+/* Two heaps that stop may each hold a thread that the other needs: after a while each gives all back and tries again
+ * after a time of its own. The threads stay parked meanwhile. */
+static void back_off(tri_heap *heap, uint32_t nrounds) {
+    tri__lock_acquire(&heap->threads_lock);
+    give_back(heap);
+    tri__lock_release(&heap->threads_lock);
+    tri__os_sleep_ns((tri__os_now_ns() * 0x9e3779b97f4a7c15ull ^ (uintptr_t)heap ^ nrounds) % 500000);
+}
+
+bool tri__world_stop(tri_heap *heap) {
+    uint64_t start = tri__os_now_ns(), told = 0, limit_ns = heap->config.wait_limit_ms * 1000000;
+    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000;
     tri__lock_acquire(&heap->threads_lock);
     atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */
     tri__lock_release(&heap->threads_lock);
-    while (!stop_round(heap)) tri__os_sleep_ns(20000);
+    for (uint32_t nrounds = 1; !stop_round(heap); nrounds++) {
+        uint64_t waited = tri__os_now_ns() - start;
+        if (silent_ns && waited / silent_ns > told) {
+            told = waited / silent_ns;
+            struct owing o = silent_thread(heap);
+            tell_silent(heap, &o, start);
+        }
+        if (waited > limit_ns) {
+            end_stop(heap);
+            return false;
+        }
+        if (nrounds % STOP_ROUNDS == 0)
+            back_off(heap, nrounds);
+        else
+            tri__os_sleep_ns(20000);
+    }
+    return true;
 }
 
 void tri__world_start(tri_heap *heap) {
-    tri__lock_acquire(&heap->threads_lock);
-    for (struct mutator *m = heap->threads; m; m = m->next) m->stopped = false;
-    atomic_store_seq(&heap->stopping, 0); /* pairs with park_while_stopped */
-    for (struct mutator *m = heap->threads; m; m = m->next) release_hold(m->os);
-    tri__lock_release(&heap->threads_lock);
-    tri__os_futex_wake_all(&heap->stopping);
+    end_stop(heap);
 }

@@ -73,6 +73,7 @@ struct job {
     void (*fn)(tri_heap *heap, void *arg);
     void *arg;
     bool done; /* [cycle lock] */
+    bool ran;  /* false: a silent thread kept the world from stopping [collector, before done] */
 };
 
 struct stress {
@@ -163,8 +164,9 @@ void tri__collector_stop(tri_heap *heap);
 void tri__cycle_request(tri_heap *heap, const char *reason);
 /* Waits for a cycle that starts after the call (R14); false when timeout_ns passed. */
 bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns);
-/* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. */
-void tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
+/* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. False: the world could
+ * not be stopped within wait_limit_ms. */
+bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
 
 /* cycle.c */
 void tri__cycle_run(tri_heap *heap, const char *reason);

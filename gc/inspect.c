@@ -80,6 +80,9 @@ void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
     return (void *)slot.addr;
 }
 
+#define SILENT_TEXT \
+    "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or wrap the wait in tri_blocking"
+
 struct walk {
     void (*fn)(void *obj, const tri_type *type, size_t size_bytes, void *arg);
     void *arg;
@@ -119,7 +122,7 @@ size_t tri_walk(tri_thread *thread, void (*fn)(void *, const tri_type *, size_t,
     struct mutator *m = tri__mutator_check(thread, "tri_walk");
     if (!m) return 0;
     struct walk w = {fn, arg, 0};
-    tri__collector_run(m, walk_stopped, &w);
+    if (!tri__collector_run(m, walk_stopped, &w)) (void)tri__error(TRI_ETIMEDOUT, "tri_walk", SILENT_TEXT);
     return w.n;
 }
 
@@ -131,6 +134,6 @@ int tri_verify(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_verify");
     if (!m) return TRI_EUNATTACHED;
     int n = 0;
-    tri__collector_run(m, verify_stopped, &n);
+    if (!tri__collector_run(m, verify_stopped, &n)) return tri__error(TRI_ETIMEDOUT, "tri_verify", SILENT_TEXT);
     return n;
 }

@@ -284,8 +284,7 @@ static struct osthread *osthread_get(void) {
     pthread_once(&exit_once, make_exit_key);
     struct osthread *os = calloc(1, sizeof *os);
     if (!os) return NULL;
-    uintptr_t low, high;
-    os->stack_high = tri__os_stack_bounds(&low, &high) ? high : 0;
+    if (!tri__os_stack_bounds(&os->stack_low, &os->stack_high)) os->stack_low = os->stack_high = 0;
     os->id = tri__os_thread_id();
     tri__lock_init(&os->lock, RANK_OSTHREAD, "attachments");
     if (pthread_setspecific(exit_key, os) != 0) {
@@ -436,10 +435,25 @@ static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uint
         tri__marker_conservative(&m->marker, *p);
 }
 
+/* A stack that is not the thread's own (a coroutine's, sigaltstack's) has no known end: it is not scanned, but for a
+ * report. Such threads keep their references in precise roots. */
+static void scan_own_native(struct mutator *m) {
+    struct osthread *os = m->os;
+    uintptr_t sp = atomic_load_acquire(&os->sp); /* pairs with enter_blocked */
+    if (sp >= os->stack_low && sp < os->stack_high) {
+        scan_native(m, sp, os->stack_high);
+        return;
+    }
+    if (!os->told_foreign)
+        tri__report(m->heap, "tri_poll",
+                    "a safepoint on a stack that is not the thread's own (a coroutine's?) is not scanned: "
+                    "keep references in value stacks or frames, and attach with TRI_ATTACH_PRECISE");
+    os->told_foreign = true;
+}
+
 void tri__mutator_scan_roots(struct mutator *m) {
     struct marker *mk = &m->marker;
-    if (!(m->flags & TRI_ATTACH_PRECISE))
-        scan_native(m, atomic_load_acquire(&m->os->sp), m->os->stack_high); /* enter_blocked */
+    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_own_native(m);
     if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
     for (tri_frame *f = m->pub.frames; f; f = f->prev)
         for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);

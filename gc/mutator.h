@@ -27,6 +27,8 @@ struct osthread {
     uint32_t depth;              /* in a tri_blocking region, and no tri_callin inside it [owner] */
     uint32_t ncallins;           /* tri_callin calls that are running [owner] */
     uintptr_t sp;                /* lowest live stack address while not running [atomic] */
+    uintptr_t stack_low;         /* its limit [const] */
+    bool told_foreign;           /* that it runs on a stack that is not its own [owner] */
     uintptr_t stack_high;        /* base of the native stack; 0 unknown [const] */
     uint64_t id;                 /* the system's number [const] */
     struct lock lock;            /* RANK_OSTHREAD: attachments, against posting collectors */
@@ -107,8 +109,9 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
 void tri__handshake_post(tri_heap *heap, uint64_t seq);
 /* Waits until all have answered seq, answering for blocked ones. `delay`: NULL or a stress hook. Collector only. */
 void tri__handshake_wait(tri_heap *heap, uint64_t seq);
-/* Holds every attached thread at a safepoint, from after the call on until tri__world_start. Collector only. */
-void tri__world_stop(tri_heap *heap);
+/* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
+ * safepoint within wait_limit_ms. Collector only. */
+bool tri__world_stop(tri_heap *heap);
 void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);

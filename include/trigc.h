@@ -453,14 +453,15 @@ TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n)
  * root it before the next safepoint. Any attached thread. */
 TRI_API void *tri_find(tri_thread *thread, const void *address, const tri_type **type);
 
-/* Calls fn for every object that is marked or was allocated since the last mark, as of now; objects allocated meanwhile may or may not
- * be seen. fn may not call trigc. Returns their number. SAFEPOINT before. Any attached thread; not during a cycle: it
+/* Calls fn for every object that is marked or was allocated since the last mark, with the
+ * other threads stopped meanwhile. fn may not call trigc. Returns their number, 0 with TRI_ETIMEDOUT as the last error
+ * when a thread reached no safepoint within wait_limit_ms. SAFEPOINT before. Any attached thread; not during a cycle: it
  * waits for the end of one. */
 TRI_API size_t tri_walk(tri_thread *thread, void (*fn)(void *obj, const tri_type *type, size_t size_bytes, void *arg),
                         void *arg);
 
 /* Checks every span, bit, list and counter of the heap against each other, with the other threads stopped meanwhile.
- * The number of contradictions, each of them reported. SAFEPOINT. Any attached thread. */
+ * The number of contradictions, each of them reported; TRI_ETIMEDOUT as tri_walk. SAFEPOINT. Any attached thread. */
 TRI_API int tri_verify(tri_thread *thread);
 
 #include <trigc/inline.h>

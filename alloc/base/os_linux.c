@@ -224,6 +224,8 @@ void tri__os_futex_wake_all(const uint32_t *word) {
 
 /* ---- Threads ---- */
 
+enum { MAIN_STACK_GAP_BYTES = 128 << 20 };
+
 bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high) {
     pthread_attr_t attr;
     void *base = NULL;
@@ -236,6 +238,11 @@ bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high) {
     if (known) {
         *low = (uintptr_t)base;
         *high = (uintptr_t)base + size_bytes;
+        /* The first thread's stack may grow as far as the limit of the moment says, which can be raised later. The
+         * system keeps the 128 MiB below it free of mappings in any case. */
+        if (syscall(SYS_gettid) == getpid() && size_bytes < MAIN_STACK_GAP_BYTES) {
+            *low = *high - MAIN_STACK_GAP_BYTES;
+        }
     }
     return known;
 }
