@@ -465,12 +465,13 @@ void tri__mutator_scan_roots(struct mutator *m) {
 }
 
 /* The frames above the one to pop were left by a longjmp: they lie in stack memory that is in use for something else by
- * now, so they are not looked at. Stacks grow down: a frame below the newest one is not pushed (any more). */
+ * now, so they are not looked at. A frame that was popped names itself. */
 void tri_frame_pop_slow(tri_thread *thread, tri_frame *frame) {
     struct mutator *m = tri__mutator_check(thread, "tri_frame_pop");
     if (!m) return;
-    if (frame && m->pub.frames && (uintptr_t)frame > (uintptr_t)m->pub.frames) {
+    if (frame && m->pub.frames && frame->prev != frame) {
         m->pub.frames = frame->prev;
+        frame->prev = frame;
         return;
     }
     tri__report(m->heap, "tri_frame_pop", "this frame is not pushed; pop each frame once, newest first");

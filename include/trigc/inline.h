@@ -129,10 +129,12 @@ static inline void tri_frame_push(tri_thread *thread, tri_frame *frame) {
 }
 
 static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame) {
-    if (TRI__LIKELY(thread->frames == frame))
-        thread->frames = frame->prev;
-    else
+    if (TRI__UNLIKELY(thread->frames != frame)) {
         tri_frame_pop_slow(thread, frame);
+        return;
+    }
+    thread->frames = frame->prev;
+    frame->prev = frame; /* so that a second pop is seen */
 }
 
 /* Pieces of the TRI_TYPE macros. */
