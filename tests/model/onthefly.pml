@@ -89,6 +89,7 @@
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
  *
  * -DNOROOT narrows a search for a fault: the mutators leave the global root alone.
+ * -DSHARED   begins with one object that is on every stack.
  */
 #ifndef FAULT_QUIET
 #define WORKED
@@ -164,7 +165,7 @@
 #define POPPED 16
 #define ACKED (req[0] == none && req[NT-1] == none)
 #ifdef NOROOT
-#define HAND loc[t*NL] != NIL && loc[t*NL+NL-1] != NIL
+#define HAND (loc[t*NL] != NIL && loc[t*NL+NL-1] != NIL)
 #else
 #define HAND true
 #endif
@@ -840,7 +841,11 @@ inline trace_one() {            /* M-MARK: pop one, trace it */
 active proctype collector() {
   d_step {
     c = 0; do :: c <= NO -> slot[c] = NIL; c++ :: else -> break od;
-    c = 0; do :: c < NT*NL -> loc[c] = NIL; c++ :: else -> break od; c = 0 };
+    c = 0; do :: c < NT*NL -> loc[c] = NIL; c++ :: else -> break od;
+#ifdef SHARED
+    alive = BIT(0); c = 0; do :: c < NT -> loc[c*NL] = 0; c++ :: else -> break od;
+#endif
+    c = 0 };
   atomic { run mutator(0);
 #if NT > 1
     run mutator(1)
