@@ -9,8 +9,6 @@
 #include <stdint.h>
 
 struct alloc_hooks {
-    /* npages more are wanted than the limit allows to be in use. True: it has been raised. No lock held. */
-    bool (*over_limit)(void *context, size_t npages);
     /* An allocation swept spans itself, which took it so long. No lock held. */
     void (*swept_on_demand)(void *context, uint64_t ns);
     /* A large object's memory is zeroed as far as `done_bytes`: a safepoint is due. No lock held, nothing in hand but

@@ -15,17 +15,6 @@ void tri__span_list_push(struct span_list *list, struct span *span) {
     list->nspans++;
 }
 
-void tri__span_list_push_back(struct span_list *list, struct span *span) {
-    span->next = NULL;
-    span->prev = list->tail;
-    if (list->tail)
-        list->tail->next = span;
-    else
-        list->head = span;
-    list->tail = span;
-    list->nspans++;
-}
-
 void tri__span_list_remove(struct span_list *list, struct span *span) {
     if (span->prev)
         span->prev->next = span->next;

@@ -27,7 +27,6 @@ struct span_list {
     size_t nspans;
 };
 void tri__span_list_push(struct span_list *list, struct span *span);
-void tri__span_list_push_back(struct span_list *list, struct span *span);
 void tri__span_list_remove(struct span_list *list, struct span *span);
 
 /* What a layout number asks of its spans. */

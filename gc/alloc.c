@@ -118,7 +118,7 @@ static void stress(struct mutator *m) {
 #if TRI_CHECKS >= 1
     tri__stress_delay(m->heap);
     uint32_t every = atomic_load_relaxed(&m->heap->stress.collect_every); /* a test's switch */
-    if (every && ++m->nslow % every == 0) tri__cycle_wait(m, "stress", m->heap->config.wait_limit_ms * 1000000);
+    if (every && ++m->nslow % every == 0) tri__cycle_wait(m, "stress", heap_wait_limit_ns(m->heap));
 #else
     (void)m;
 #endif
@@ -178,11 +178,11 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
                   !is_hopeless(heap, r); /* an option */
     if (cycles)
         for (int i = 0; i < 2 && !obj; i++) {
-            if (!tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000)) break;
+            if (!tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap))) break;
             obj = try_once(m, r);
         }
     while (!obj && heap->config.oom && heap->config.oom(heap, r->size_bytes, heap->config.user)) {
-        if (cycles) tri__cycle_wait(m, "limit", heap->config.wait_limit_ms * 1000000);
+        if (cycles) tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap));
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
     }

@@ -114,12 +114,17 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
     return true;
 }
 
-/* Shades what a word of this slot names. A traced type's slots are not known: its words are read as its encoding says,
- * plain pointers without one, which only adds liveness. */
+/* Shades what a word of this slot names. A traced type's slots are not known, only its callback reads them: both
+ * readings are shaded, as an encoded value and as a plain pointer. */
 static void shade_slot_word(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word w) {
     if (!reader->desc) return;
-    enum slot_kind kind = reader->desc->type->trace ? SLOT_VALUE : kind_of(reader, slot);
-    tri__shade_word(m, w, kind, &reader->desc->enc);
+    if (TRI_LIKELY(!reader->desc->type->trace)) {
+        tri__shade_word(m, w, kind_of(reader, slot), &reader->desc->enc);
+        return;
+    }
+    uintptr_t ref = enc_decode(&reader->desc->enc, w);
+    if (ref) shade_pointer(m, ref);
+    if (ref != (uintptr_t)w) shade_pointer(m, (uintptr_t)w);
 }
 
 /* The barrier for one slot: old value, and new value while this thread's stack is grey. */
@@ -224,10 +229,21 @@ tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
 bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_cas");
     struct slot_reader reader;
-    if (!m || !expected || !find_owner(m, "tri_cas", obj, slot, &reader)) return false;
+    if (!m) return false;
+    if (!expected) {
+        tri__report(m->heap, "tri_cas", "expected is NULL; give the word that the slot should hold");
+        return false;
+    }
+    if (!find_owner(m, "tri_cas", obj, slot, &reader)) return false;
     check_stored(m, "tri_cas", &reader, slot, value);
     if (m->armed) {
-        shade_slot_word(m, &reader, slot, *expected); /* it overwrites exactly this, or nothing */
+        /* Only what lies in the slot is known to be alive; *expected is the host's word and may be stale. */
+        tri_word current = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
+        if (current != *expected) {
+            *expected = current;
+            return false;
+        }
+        shade_slot_word(m, &reader, slot, current); /* it overwrites exactly this, or nothing */
         if (m->grey_stack) shade_slot_word(m, &reader, slot, value);
     }
     return atomic_cas_seq((tri_word *)slot, expected, value); /* pairs with other exchanges and loads of the slot */

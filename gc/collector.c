@@ -149,7 +149,7 @@ void tri__collector_stop(tri_heap *heap) {
 int tri_collect(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_collect");
     if (!m) return TRI_EUNATTACHED;
-    if (tri__cycle_wait(m, "forced", m->heap->config.wait_limit_ms * 1000000)) return TRI_OK;
+    if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
                       "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking",

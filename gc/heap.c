@@ -10,7 +10,7 @@
 #include "alloc/base/check.h"
 #include "gc/error.h"
 
-enum { MIN_HEAP_BYTES = 4 << 20, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
+enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
 void tri_config_init(tri_config *config) {
@@ -59,9 +59,9 @@ static int check_config(const tri_config *c) {
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
-    if (c->hard_limit_bytes && c->hard_limit_bytes < 64 * PAGE_BYTES)
+    if (c->hard_limit_bytes && c->hard_limit_bytes < MIN_LIMIT_BYTES)
         return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
-                          64 * PAGE_BYTES);
+                          MIN_LIMIT_BYTES);
     return TRI_OK;
 }
 
@@ -124,6 +124,8 @@ static void apply_environment(tri_heap *heap) {
             memcpy(item, options, n);
             item[n] = '\0';
             if (n && tri_heap_set(heap, item) != TRI_OK) tri__report(heap, "TRI_OPTIONS", "%s is refused", item);
+        } else {
+            tri__report(heap, "TRI_OPTIONS", "\"%.40s...\" is refused: it is too long for an option", options);
         }
         options += n + (options[n] == ',');
     }
@@ -225,7 +227,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
         atomic_store_relaxed(&heap->config.soft_limit_bytes, size);
     else if (strcmp(key, "min_heap_bytes") == 0)
         atomic_store_relaxed(&heap->config.min_heap_bytes, size);
-    else if (strcmp(key, "hard_limit_bytes") == 0)
+    else if (strcmp(key, "hard_limit_bytes") == 0 && (size == 0 || size >= MIN_LIMIT_BYTES))
         atomic_store_relaxed(&heap->mem.limit_pages,
                              size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
     else

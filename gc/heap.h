@@ -157,6 +157,12 @@ static inline enum phase heap_phase(tri_heap *heap) {
 /* heap.c */
 struct pacer_config tri__heap_pacer_config(tri_heap *heap);
 
+/* wait_limit_ms in nanoseconds, at most a hundred years. */
+static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
+    const uint64_t most_ms = 100ull * 365 * 24 * 3600 * 1000;
+    return (heap->config.wait_limit_ms < most_ms ? heap->config.wait_limit_ms : most_ms) * 1000000;
+}
+
 /* collector.c */
 bool tri__collector_start(tri_heap *heap);
 void tri__collector_stop(tri_heap *heap);

@@ -20,7 +20,8 @@ static TRI_COLD void push_without_memory(struct marker *mk, uintptr_t entry) {
     struct slot slot;
     uintptr_t addr = entry & ~(uintptr_t)WORK_TAG_MASK;
     if (!space_find_slot(mk->space, addr, &slot)) return;
-    space_set_mark(mk->space, &slot);
+    bool unmarked = space_set_mark(mk->space, &slot);
+    if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
     atomic_store_release(&span->rescan, 1);          /* pairs with the acquire in marker_rescan */
     atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
@@ -45,14 +46,12 @@ static inline void push(struct marker *mk, uintptr_t entry) {
     mk->buf->entries[mk->buf->n++] = entry;
 }
 
-/* The position first, so that the tagged address is popped before it; both in one buffer. */
-static void push_resume(struct marker *mk, uintptr_t addr, size_t from) {
-    if ((!mk->buf || mk->buf->n + 2 > WORKBUF_ENTRIES) && !push_new_buffer(mk)) {
-        push_without_memory(mk, addr);
-        return;
-    }
+/* False without memory: the caller goes on with it (R19). The position first, so that the tagged address is popped before it; both in one buffer. */
+static bool push_resume(struct marker *mk, uintptr_t addr, size_t from) {
+    if ((!mk->buf || mk->buf->n + 2 > WORKBUF_ENTRIES) && !push_new_buffer(mk)) return false;
     mk->buf->entries[mk->buf->n++] = from;
     mk->buf->entries[mk->buf->n++] = addr | WORK_RESUME;
+    return true;
 }
 
 static TRI_COLD bool pop_new_buffer(struct marker *mk) {
@@ -159,6 +158,8 @@ static uintptr_t piece_end(struct marker *mk, uintptr_t from, uintptr_t to, size
     size_t piece = MARK_PIECE_BYTES / stride * stride;
     if (piece == 0) piece = stride;
     if (to - from <= piece) return to;
+    if (TRI_UNLIKELY(!mk->buf || mk->buf->n == WORKBUF_ENTRIES) && !push_new_buffer(mk))
+        return to;                         /* all of it now (R19) */
     push(mk, (from + piece) | WORK_PIECE); /* stride and size are multiples of 8 where there are slots (I-TYPE2) */
     return from + piece;
 }
@@ -180,10 +181,11 @@ static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t f
 }
 
 static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t addr, size_t from) {
-    struct tri_visitor visitor = {mk, d, 0};
-    size_t next = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
-    mk->scanned_bytes += visitor.nvisited * 8;
-    if (next != 0) push_resume(mk, addr, next);
+    do {
+        struct tri_visitor visitor = {mk, d, 0};
+        from = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
+        mk->scanned_bytes += visitor.nvisited * 8;
+    } while (from != 0 && !push_resume(mk, addr, from)); /* without memory for the position: all of it now (R19) */
 }
 
 static void scan_object(struct marker *mk, const struct slot *slot) {

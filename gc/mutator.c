@@ -163,10 +163,10 @@ struct blocking_call {
 
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
-    answer_all(os);
     tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp);
-    os->blocking_arg = (tri_word)(uintptr_t)call->arg;
+    os->blocking_arg = (tri_word)(uintptr_t)call->arg; /* a root from the first answer on */
+    answer_all(os);
     os->depth++;
     enter_blocked(os, outer_sp);
     call->result = call->fn(call->arg);
@@ -178,9 +178,19 @@ static void run_blocking(struct osthread *os, void *p) {
     os->blocking_arg = outer;
 }
 
+/* The thread's own attachment, and a function to call. */
+static bool is_callable(struct mutator *m, const char *call, void *(*fn)(void *)) {
+    if (m->os != self) {
+        tri__report(m->heap, call, "this tri_thread belongs to another thread; each thread uses its own");
+        return false;
+    }
+    if (!fn) tri__error(TRI_EINVAL, call, "fn is NULL");
+    return fn != NULL;
+}
+
 void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_blocking");
-    if (!m || !fn) return NULL;
+    if (!m || !is_callable(m, "tri_blocking", fn)) return NULL;
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
         return NULL;
@@ -199,7 +209,7 @@ static void run_callin(struct osthread *os, void *p) {
 
 void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_callin");
-    if (!m || !fn) return NULL;
+    if (!m || !is_callable(m, "tri_callin", fn)) return NULL;
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
         tri__error(TRI_ESTATE, "tri_callin",
