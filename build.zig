@@ -78,7 +78,6 @@ const tests = [_]Program{
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
-    .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
