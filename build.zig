@@ -79,6 +79,7 @@ const tests = [_]Program{
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
     .{ .name = "test_arena_fields" },
+    .{ .name = "stress_property", .sources = &.{ "tests/stress_property.c", "tests/shadow.c" }, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
