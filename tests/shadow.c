@@ -73,6 +73,13 @@ static uint64_t make_header(uint32_t id, uint32_t generation) {
     return (mix((uint64_t)generation << 32 | id) & 0x7fffffff) << 32 | id;
 }
 
+bool shadow_fills(struct shadow *s) {
+    pthread_mutex_lock(&s->lock);
+    bool fills = s->next_id - s->nfree > SHADOW_CAPACITY / 2;
+    pthread_mutex_unlock(&s->lock);
+    return fills;
+}
+
 static uint32_t take_id(struct shadow *s, struct shadow_ids *ids) {
     if (ids->n == 0) {
         pthread_mutex_lock(&s->lock);
@@ -170,8 +177,9 @@ struct edge shadow_edge(const struct shadow *s, enum word_kind kind, uint32_t id
     } else if (kind == WORD_POINTER) {
         const struct entry *e = &s->entries[id];
         if (random % 16 == 0) edge.aux = 1 + (uint32_t)(random >> 8) % 6;
-        size_t words = e->shape->size / 8 + (e->shape->nper_elem ? (e->nslots - e->shape->nfixed) / e->shape->nper_elem : 0) *
-                                               (e->shape->elem_size / 8);
+        size_t words = e->shape->size / 8 +
+                       (e->shape->nper_elem ? (e->nslots - e->shape->nfixed) / e->shape->nper_elem : 0) *
+                           (e->shape->elem_size / 8);
         if (random % 256 == 1) edge.aux = (uint32_t)((random >> 8) % (words ? words : 1)) * 8 + FAR;
     } else if (kind == WORD_TAGGED) {
         edge.aux = random & 1;

@@ -122,6 +122,9 @@ struct edge shadow_edge(const struct shadow *s, enum word_kind kind, uint32_t id
 
 /* ---- the comparison; all other threads are parked in blocking regions ------------------------------------------- */
 
+/* True when half of the numbers are taken: a comparison is due. */
+bool shadow_fills(struct shadow *s);
+
 void shadow_check_begin(struct shadow *s);
 /* Names a root. `where` is for messages. */
 void shadow_check_root(struct shadow *s, uint32_t id);

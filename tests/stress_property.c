@@ -35,8 +35,12 @@ enum {
 
 /* ---- shapes -------------------------------------------------------------------------------------------------- */
 
-#define OFFSETS(...) \
-    { 0, 0, (uint32_t)(sizeof((const uint32_t[]){__VA_ARGS__}) / 4), (const uint32_t[]){__VA_ARGS__} }
+#define OFFSETS(...)                                                                        \
+    {                                                                                       \
+        0, 0, (uint32_t)(sizeof((const uint32_t[]){__VA_ARGS__}) / 4), (const uint32_t[]) { \
+            __VA_ARGS__                                                                     \
+        }                                                                                   \
+    }
 #define TYPE_HEAD(name_, size_, elem_) \
     .struct_size = sizeof(tri_type), .name = (name_), .size = (size_), .elem_size = (elem_)
 
@@ -47,15 +51,13 @@ static tri_type boxed_type = {TYPE_HEAD("boxed", 32, 0), .enc = &shadow_boxed, .
 static tri_type tagged_type = {TYPE_HEAD("tagged", 24, 0), .enc = &shadow_tagged, .values = OFFSETS(8, 16)};
 static tri_type parray_type = {TYPE_HEAD("parray", 8, 8), .elem_pointers = OFFSETS(0)};
 static tri_type varray_type = {TYPE_HEAD("varray", 8, 8), .enc = &shadow_boxed, .elem_values = OFFSETS(0)};
-static tri_type elems_type = {TYPE_HEAD("elems", 16, 24),
-                              .enc = &shadow_boxed,
-                              .pointers = OFFSETS(8),
-                              .elem_values = OFFSETS(0),
-                              .elem_pointers = OFFSETS(8)};
+static tri_type elems_type = {TYPE_HEAD("elems", 16, 24), .enc = &shadow_boxed, .pointers = OFFSETS(8),
+                              .elem_values = OFFSETS(0), .elem_pointers = OFFSETS(8)};
 static tri_type leaf_type = {TYPE_HEAD("leaf", 48, 0), .flags = TRI_TYPE_LEAF};
 static tri_type maybe_type = {TYPE_HEAD("maybe", 32, 0), .maybes = OFFSETS(16), .pointers = OFFSETS(24)};
 static tri_type wild_type = {TYPE_HEAD("wild", 32, 0), .pointers = OFFSETS(8, 16, 24)};
-static tri_type wild_boxed_type = {TYPE_HEAD("wild_boxed", 32, 0), .enc = &shadow_boxed, .values = OFFSETS(0, 8, 16, 24)};
+static tri_type wild_boxed_type = {TYPE_HEAD("wild_boxed", 32, 0), .enc = &shadow_boxed,
+                                   .values = OFFSETS(0, 8, 16, 24)};
 
 /* Elements of a pointer and a boxed value, from offset 16 on; their number lies at offset 8 and never changes. */
 static size_t trace_traced(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
@@ -117,7 +119,8 @@ static const struct shape shapes[NUM_SHAPES] = {
                 .elem_offset = {0, 8},
                 .elem_kind = {WORD_POINTER, WORD_BOXED},
                 .traced = 1},
-    [MAYBE] = {.type = &maybe_type, .size = 32, FIXED(2, 16, 24), .fixed_kind = {WORD_MAYBE, WORD_POINTER}, .npayload = 1},
+    [MAYBE] =
+        {.type = &maybe_type, .size = 32, FIXED(2, 16, 24), .fixed_kind = {WORD_MAYBE, WORD_POINTER}, .npayload = 1},
     [WILD] = {.type = &wild_type, .size = 32, FIXED(3, 8, 16, 24), .wild = true},
     [WILD_BOXED] = {.type = &wild_boxed_type,
                     .size = 32,
@@ -128,6 +131,7 @@ static const struct shape shapes[NUM_SHAPES] = {
 
 /* Types that are made while the test runs, so that there are always cold ones, which lie in mixed spans. */
 struct made_type {
+    struct made_type *next; /* in all_made */
     tri_type type;
     struct shape shape;
     uint32_t offsets[2][SHAPE_MAX_FIXED];
@@ -217,7 +221,6 @@ struct options {
     int nheaps;
     bool rotate;             /* other switches after each comparison */
     const char *settings[6]; /* tri_heap_set, on every heap */
-    uint64_t nops_between;   /* comparisons */
     uint32_t min_heap_kib, limit_kib;
 };
 
@@ -288,6 +291,8 @@ static void keep(struct part *p, uint64_t r, uint32_t id) {
 
 /* ---- objects --------------------------------------------------------------------------------------------------- */
 
+static struct made_type *all_made; /* [atomic] descriptors are never freed: they may be in use by any later heap */
+
 static struct made_type *make_type(struct world *w, uint64_t r) {
     static const uint16_t sizes[] = {64, 80, 96, 112, 128, 176, 256, 320, 512, 768, 1024, 1536, 2048};
     struct made_type *m = calloc(1, sizeof *m); /* for as long as the process lives, as descriptors must */
@@ -309,6 +314,7 @@ static struct made_type *make_type(struct world *w, uint64_t r) {
     m->type = (tri_type){TYPE_HEAD("made", size, 0), .enc = boxed ? &shadow_boxed : NULL};
     m->type.pointers = (tri_slots){0, 0, n[0], m->offsets[0]};
     *(maybe ? &m->type.maybes : &m->type.values) = (tri_slots){0, 0, n[1], m->offsets[1]};
+    m->next = __atomic_exchange_n(&all_made, m, __ATOMIC_ACQ_REL);
     return m;
 }
 
@@ -346,9 +352,10 @@ struct plan {
 };
 
 static struct plan plan_object(struct world *w, uint64_t r) {
-    static const uint8_t odds[32] = {LEAF8, SMALL,  SMALL,  SMALL, SMALL, PAIR,   PAIR,   PAIR,   PAIR,   PAIR,       BOXED,
-                                     BOXED, BOXED,  TAGGED, TAGGED, PARRAY, PARRAY, PARRAY, VARRAY, VARRAY, ELEMS,      ELEMS,
-                                     LEAF,  LEAF,   BYTES,  TRACED, TRACED, MAYBE,  MAYBE,  WILD,   WILD_BOXED, NUM_SHAPES};
+    static const uint8_t odds[32] = {LEAF8,  SMALL,  SMALL,  SMALL,  SMALL, PAIR,   PAIR,       PAIR,
+                                     PAIR,   PAIR,   BOXED,  BOXED,  BOXED, TAGGED, TAGGED,     PARRAY,
+                                     PARRAY, PARRAY, VARRAY, VARRAY, ELEMS, ELEMS,  LEAF,       LEAF,
+                                     BYTES,  TRACED, TRACED, MAYBE,  MAYBE, WILD,   WILD_BOXED, NUM_SHAPES};
     enum shape_name name = (enum shape_name)odds[r % 32];
     r >>= 5;
     if (name == NUM_SHAPES) {
@@ -439,7 +446,8 @@ static void store_one(struct part *p, struct entry *e, uint32_t slot, struct edg
     case 0:
         old = tri_xchg(p->t, obj, address, word);
         if (!e->shape->wild && old != expected) shadow_fail(s, "tri_xchg gave back another word");
-        if (e->shape->wild && decode(p, kind, old, "the word that tri_xchg gave back")) keep(p, r >> 8, decode(p, kind, old, "x"));
+        if (e->shape->wild && decode(p, kind, old, "the word that tri_xchg gave back"))
+            keep(p, r >> 8, decode(p, kind, old, "x"));
         break;
     case 1:
         old = expected;
@@ -637,7 +645,8 @@ static void use_stack(struct worker *wk, struct part *p, struct shared_stack *st
             st->top = st->words + ++st->n;
         } else if (r & 2) {
             uint32_t at = (uint32_t)(r >> 8) % st->n;
-            if (st->words[at] != shadow_encode(s, st->kind, st->edges[at])) shadow_fail(s, "a stack holds another word");
+            if (st->words[at] != shadow_encode(s, st->kind, st->edges[at]))
+                shadow_fail(s, "a stack holds another word");
             if (decode(p, st->kind, st->words[at], "a stack")) keep(p, r >> 16, st->edges[at].id);
             if (r & 4) {
                 st->edges[at] = shadow_edge(s, st->kind, pick(p, r >> 40), 8 * (r >> 32));
@@ -982,7 +991,8 @@ static void *worker_main(void *arg) {
 static void on_event(const tri_event *event, void *user) {
     struct world *w = (struct world *)(void *)((char *)user - offsetof(struct world, shadow));
     if (event->kind != TRI_EVENT_CYCLE_END) return;
-    __atomic_store_n(&w->pressure, event->live_after_bytes > w->shadow.seed % 4 * (4 << 20) + (12 << 20), __ATOMIC_RELAXED);
+    __atomic_store_n(&w->pressure, event->live_after_bytes > w->shadow.seed % 4 * (4 << 20) + (12 << 20),
+                     __ATOMIC_RELAXED);
     __atomic_fetch_add(&w->ncycles, 1, __ATOMIC_RELAXED);
 }
 
@@ -1059,8 +1069,8 @@ static void *wait_parked(void *arg) {
     pthread_mutex_lock(&run->mutex);
     while (run->nparked < run->nrunning)
         if (pthread_cond_timedwait(&run->changed, &run->mutex, &deadline) != 0) {
-            shadow_fail(&run->worlds[0]->shadow, "%u of %u threads did not park within 60 s", run->nrunning - run->nparked,
-                        run->nrunning);
+            shadow_fail(&run->worlds[0]->shadow, "%u of %u threads did not park within 60 s",
+                        run->nrunning - run->nparked, run->nrunning);
         }
     pthread_mutex_unlock(&run->mutex);
     return NULL;
@@ -1104,8 +1114,8 @@ static void *sleep_some(void *arg) {
 /* Other switches for the next stretch. Most of the time none, so that many operations meet many cycles. */
 static void rotate(struct run *run, uint64_t *rng) {
     static const char *const off[] = {"stress.delay=0", "stress.slow=0", "stress.collect=0", "checkmark=0", "verify=0"};
-    static const char *const on[] = {"stress.delay=20", "stress.slow=1",  "stress.collect=300",
-                                     "checkmark=1",     "checkmark=1", "verify=1"};
+    static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300",
+                                     "checkmark=1",     "checkmark=1",   "verify=1"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
@@ -1138,12 +1148,19 @@ static uint64_t cycles_done(const struct run *run) {
     return n;
 }
 
+/* Numbers come back by comparing alone. */
+static bool a_table_fills(struct run *run) {
+    bool fills = false;
+    for (int h = 0; h < run->nheaps; h++) fills |= shadow_fills(&run->worlds[h]->shadow);
+    return fills;
+}
+
 static void coordinate(struct run *run) {
     uint64_t rng = run->seed | 1, start = now_ns(), told = start, compared_at = start, gap_ns = 50000000;
     while (start_ended(run)) {
         tri_blocking(run->worlds[0]->thread, sleep_some, NULL);
         tri_blocking(run->worlds[0]->thread, join_ended, run);
-        if (now_ns() - compared_at < gap_ns) continue;
+        if (now_ns() - compared_at < gap_ns && !a_table_fills(run)) continue;
         uint64_t before = now_ns();
         pause_and_compare(run);
         compared_at = now_ns();
@@ -1158,9 +1175,10 @@ static void coordinate(struct run *run) {
     }
     pause_and_compare(run);
     double seconds = (double)(now_ns() - start) / 1e9;
-    printf("property: %s: %llu operations on %d threads, %d heaps, in %.1f s (%.0f a second), %llu cycles, %llu comparisons\n",
-           run->options.name, (unsigned long long)ops_done(run), run->nworkers, run->nheaps, seconds,
-           (double)ops_done(run) / seconds, (unsigned long long)cycles_done(run), (unsigned long long)run->ncompared);
+    printf(
+        "property: %s: %llu operations on %d threads, %d heaps, in %.1f s (%.0f a second), %llu cycles, %llu comparisons\n",
+        run->options.name, (unsigned long long)ops_done(run), run->nworkers, run->nheaps, seconds,
+        (double)ops_done(run) / seconds, (unsigned long long)cycles_done(run), (unsigned long long)run->ncompared);
     fflush(stdout);
 }
 
