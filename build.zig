@@ -78,6 +78,8 @@ const tests = [_]Program{
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
+    .{ .name = "test_api" },
+    .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
     .{ .name = "stress_property", .sources = &.{ "tests/stress_property.c", "tests/shadow.c" }, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
