@@ -69,6 +69,7 @@
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
  *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
  *                                  -DFAULT_QUIET        the answer tells only what is held now
+ *                                  -DFAULT_HIDDEN       such a flush in a round tells nothing till its thread's next answer
  *   -DQUIETROUND (with ASSIST) assists are stopped before a round; without it they go on in it
  *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
  *                                  -DFAULT_DETACH_QUIET (with ASSIST)
@@ -207,6 +208,7 @@ byte queue;                     /* grey objects the collector knows */
 bit  found;                     /* this flush round brought something */
 mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
 mtype req[NT] = none;
+bit rounds;                     /* a flush round is under way: from the queue seen empty to M-MARK or M-CLOSE */
 bit tracing;                    /* assists may run */
 #ifdef QUIETROUND
 byte nassist;                   /* assists that hold a popped object */
@@ -310,6 +312,15 @@ inline flush_candidates(t) {
 #endif
 }
 
+/* Before a flush that is no answer marks anything: in a round, that something is about to turn grey is told at once. A
+ * thread that answers after this may find its own candidate marked, and has nothing to tell. */
+inline tell(t) {
+#ifndef FAULT_HIDDEN
+  if :: rounds && (cand[t] & ~marks) != 0 -> found = 1 :: else fi
+#else
+  skip
+#endif
+}
 inline hand_over(t) { queue = queue | buf[t]; buf[t] = 0 }
 
 /* A span's live objects are the marked ones (M-SWEEP). */
@@ -586,7 +597,10 @@ stored: x = 0; o = 0
 #endif
 #ifdef OVERFLOW
 #ifndef EAGER
-        if :: atomic { cand[t] != 0 -> flush_candidates(t) } :: skip fi;    /* the buffer is full: no safepoint here */
+        if                      /* the buffer is full: flushed here, without a safepoint */
+        :: atomic { cand[t] != 0 -> tell(t) }; atomic { flush_candidates(t) }
+        :: skip
+        fi;
 #endif
 #endif
         skip
@@ -601,7 +615,7 @@ stored: x = 0; o = 0
 
 #ifdef OVERFLOW
 #ifndef EAGER
-  :: atomic { cand[t] != 0 -> flush_candidates(t) }             /* M-FLUSH between answers */
+  :: atomic { cand[t] != 0 -> tell(t) }; atomic { flush_candidates(t) }         /* M-FLUSH between answers */
 #endif
   :: atomic { buf[t] != 0 -> hand_over(t);
 #ifdef WORKED
@@ -889,7 +903,7 @@ active proctype collector() {
 #endif
 #endif
 mark_phase:
-     tracing = 1;
+     rounds = 0; tracing = 1;
 #ifndef FAULT_ROUND_RESET
      found = 0;                 /* before the queue is seen empty: a leaver's "any" from here on counts in this round */
 #endif
@@ -903,6 +917,9 @@ mark_phase:
         break
 #endif
      od;
+#ifdef OVERFLOW
+     rounds = 1;
+#endif
 #ifdef WEAK
      atomic { wstate = w_closing; spoiled = 0 };
 #endif
@@ -934,7 +951,7 @@ mark_phase:
 #endif
 #endif
 #ifndef FAULT_NO_DISARM
-     tracing = 0; incycle = 0; handshake(h_disarm); ACKED;      /* M-DISARM */
+     rounds = 0; tracing = 0; incycle = 0; handshake(h_disarm); ACKED;      /* M-DISARM */
 #ifdef MAYBE
      wstate = w_idle;
 #endif

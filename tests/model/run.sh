@@ -78,6 +78,7 @@ quick fault full two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -
 quick fault full two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
 quick fault full two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
 quick fault hash no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
+quick fault hash hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
 quick fault hash no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
 long  clean full eager            -DNT=1 -DEAGER -DASSIST -DOVERFLOW
 long  clean full weak             -DNT=1 -DWEAK
@@ -100,6 +101,7 @@ long  bound bits assist-2         -DNT=2 -DASSIST
 long  bound bits attach-2         -DNT=2 -DATTACH
 long  bound bits span-2           -DNT=2 -DSPAN
 long  bound bits overflow-2       -DNT=2 -DOVERFLOW
+long  bound bits overflow-candq-2 -DNT=2 -DOVERFLOW -DCANDQ -DASSIST -DQUIETROUND
 long  fault bits no-settle-xchg-2 -DNT=2 -DXCHG -DFAULT_NO_SETTLE
 END
 }
