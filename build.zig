@@ -78,6 +78,7 @@ const tests = [_]Program{
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
+    .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },

@@ -26,6 +26,8 @@ PREFIX = os.environ.get("TRI_TEST_PREFIX", os.path.join(ROOT, "zig-out"))
 LIB = os.path.join(PREFIX, "lib")
 COMPILERS = [name for name in ("gcc", "clang-14", "clang") if shutil.which(name)]
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+CXX_COMPILERS = [name for name in ("g++", "clang++-14", "clang++") if shutil.which(name)]
+CXX_WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"]
 
 
 def pkg_config(*arguments):
@@ -104,6 +106,20 @@ class Package(unittest.TestCase):
 
     def test_hello_builds_and_runs(self):
         self.build_and_run(os.path.join(ROOT, "examples", "hello.c"))
+
+    def test_the_header_is_cxx_too(self):
+        source = os.path.join(ROOT, "tests", "api_cxx.cc")
+        for compiler in CXX_COMPILERS:
+            for standard in ("c++17", "c++20"):
+                with self.subTest(compiler=compiler, standard=standard), tempfile.TemporaryDirectory() as folder:
+                    program = os.path.join(folder, "program")
+                    flags = [f"-std={standard}", *CXX_WARNINGS, "-O2", *pkg_config("--cflags"), "-x", "c++", source]
+                    libs = ["-x", "none", os.path.join(LIB, "libtrigc.a"), "-lpthread", "-lm"]
+                    command = [compiler, *flags, "-o", program, *libs]
+                    built = subprocess.run(command, capture_output=True, text=True)
+                    self.assertEqual(built.returncode, 0, built.stderr)
+                    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_examples_build_as_strangers_would(self):
         with open(os.path.join(ROOT, "build.zig"), encoding="utf-8") as file:
