@@ -96,8 +96,11 @@ static void enter_blocked(struct osthread *os, uintptr_t sp) {
 
 /* Answers every pending step of every attachment of this OS thread. os->sp is set. */
 static void answer_all(struct osthread *os) {
+    /* All requests first, then the sequences: a post sets the request of every attachment after its sequence, so one
+     * that is cleared here is answered below, and one that is not stays set on the attachment that the host polls. */
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment)
+        atomic_swap_acqrel(&m->pub.request, 0); /* pairs with handshake_post */
     for (struct mutator *m = os->attachments; m; m = m->next_attachment) {
-        atomic_swap_acqrel(&m->pub.request, 0); /* before the sequence is read; pairs with handshake_post */
         uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */
         if (seq == m->answer_seq) continue;
         uint64_t start = tri__os_now_ns();
@@ -133,10 +136,10 @@ static void park_while_stopped(struct mutator *m) {
 
 static void safepoint_spilled(struct osthread *os, void *arg) {
     (void)arg;
-    do { /* an answer takes the request back: only after another look at `stopping` is it safe to go on */
-        answer_all(os);
-        for (struct mutator *m = os->attachments; m; m = m->next_attachment) park_while_stopped(m);
-    } while (any_request(os));
+    /* One step a safepoint: what is posted from here on sets the request again and waits for the next one. A stop that
+     * was asked for before the answer took the request back is seen by the look at `stopping`. */
+    answer_all(os);
+    for (struct mutator *m = os->attachments; m; m = m->next_attachment) park_while_stopped(m);
 }
 
 void tri__safepoint(struct mutator *m) {

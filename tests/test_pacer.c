@@ -168,7 +168,7 @@ TEST(pacer, steady_load_settles_near_the_goal_without_assists) {
     static const double rates[] = {1e3, 1e4, 5e4, 1e5};
     for (size_t i = 0; i < TRI_COUNT(rates); i++) {
         struct world w;
-        world_open(&w, &plain_config, 64.0 * MIB, rates[i], 2e5); /* marks 2 GB a second */
+        world_open(&w, &plain_config, 64.0 * (double)MIB, rates[i], 2e5); /* marks 2 GB a second */
         for (int k = 0; k < 30; k++) run_cycle(&w);
         size_t goal = w.pacer.goal_bytes, trigger = w.pacer.trigger_bytes;
         for (int k = 0; k < 20; k++) { /* no oscillation: every cycle like the one before */
@@ -185,36 +185,37 @@ TEST(pacer, steady_load_settles_near_the_goal_without_assists) {
 
 TEST(pacer, a_step_in_the_load_overshoots_boundedly_and_is_learned) {
     struct world w;
-    world_open(&w, &plain_config, 64.0 * MIB, 1e3, 1e5);
+    world_open(&w, &plain_config, 64.0 * (double)MIB, 1e3, 1e5);
     for (int k = 0; k < 20; k++) run_cycle(&w);
     w.alloc = 2e5; /* 200 times as much, and twice what a thread can mark */
     double worst = 0;
     for (int k = 0; k < 20; k++) {
         run_cycle(&w);
         if (w.peak_over_goal > worst) worst = w.peak_over_goal;
-        if (k >= 3) CHECK_MSG(w.peak_over_goal <= 1.05, "cycle %d after the step: %.3f of the goal", k, w.peak_over_goal);
+        if (k >= 3)
+            CHECK_MSG(w.peak_over_goal <= 1.05, "cycle %d after the step: %.3f of the goal", k, w.peak_over_goal);
     }
     CHECK_MSG(worst <= 1.15, "the heap went to %.3f of its goal", worst);
 }
 
 TEST(pacer, a_step_in_the_live_set_overshoots_boundedly) {
     struct world w;
-    world_open(&w, &plain_config, 32.0 * MIB, 5e4, 1e5);
+    world_open(&w, &plain_config, 32.0 * (double)MIB, 5e4, 1e5);
     for (int k = 0; k < 20; k++) run_cycle(&w);
-    w.live = 120.0 * MIB; /* nobody knew: four times as much lives as before */
-    w.heap += 88.0 * MIB;
+    w.live = 120.0 * (double)MIB; /* nobody knew: four times as much lives as before */
+    w.heap += 88.0 * (double)MIB;
     run_cycle(&w);
     CHECK_MSG(w.peak_over_goal <= 2.0, "%.3f of the goal, or of what lives", w.peak_over_goal);
     for (int k = 0; k < 5; k++) run_cycle(&w);
     CHECK_MSG(w.peak_over_goal <= 1.05, "%.3f of the goal some cycles later", w.peak_over_goal);
-    w.live = 8.0 * MIB; /* and down again */
+    w.live = 8.0 * (double)MIB; /* and down again */
     for (int k = 0; k < 8; k++) run_cycle(&w);
-    CHECK_MSG(w.heap <= 40.0 * MIB, "%.1f MiB are still held", w.heap / MIB);
+    CHECK_MSG(w.heap <= 40.0 * (double)MIB, "%.1f MiB are still held", w.heap / (double)MIB);
 }
 
 TEST(pacer, swings_of_the_load_do_not_build_up) {
     struct world w;
-    world_open(&w, &plain_config, 64.0 * MIB, 1e3, 1e5);
+    world_open(&w, &plain_config, 64.0 * (double)MIB, 1e3, 1e5);
     double worst_early = 0, worst_late = 0;
     for (int k = 0; k < 200; k++) {
         w.alloc = k % 2 ? 1e5 : 1e3;
@@ -223,7 +224,8 @@ TEST(pacer, swings_of_the_load_do_not_build_up) {
         if (k > 10 && w.heap > *worst) *worst = w.heap;
         CHECK_MSG(w.peak_over_goal <= 1.15, "cycle %d: %.3f of the goal", k, w.peak_over_goal);
     }
-    CHECK_MSG(worst_late <= worst_early * 1.01, "%.1f MiB late, %.1f early", worst_late / MIB, worst_early / MIB);
+    CHECK_MSG(worst_late <= worst_early * 1.01, "%.1f MiB late, %.1f early", worst_late / (double)MIB,
+              worst_early / (double)MIB);
 }
 
 /* ---- The heap's own pace ---- */
