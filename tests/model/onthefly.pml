@@ -903,7 +903,7 @@ active proctype collector() {
 #endif
 #endif
 mark_phase:
-     rounds = 0; tracing = 1;
+     atomic { rounds = 0; tracing = 1 };
 #ifndef FAULT_ROUND_RESET
      found = 0;                 /* before the queue is seen empty: a leaver's "any" from here on counts in this round */
 #endif
@@ -951,7 +951,7 @@ mark_phase:
 #endif
 #endif
 #ifndef FAULT_NO_DISARM
-     rounds = 0; tracing = 0; incycle = 0; handshake(h_disarm); ACKED;      /* M-DISARM */
+     atomic { rounds = 0; tracing = 0; incycle = 0 }; handshake(h_disarm); ACKED;      /* M-DISARM */
 #ifdef MAYBE
      wstate = w_idle;
 #endif
