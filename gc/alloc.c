@@ -17,7 +17,8 @@ enum {
     ASSIST_SLICE_NS = 50000,
     ASSIST_THRESHOLD_BYTES = 16 << 10,
     NAP_NS = 50000,
-    MAX_NAPS = 100
+    LONG_NAP_NS = 500000,
+    MAX_STEP_NS = 20000000
 };
 
 /* What is to be allocated. */
@@ -75,22 +76,28 @@ static void assist(struct mutator *m) {
     atomic_sub_seq(&heap->nassists, 1);
 }
 
-static void nap(void *p) {
-    tri_heap *heap = p;
-    tri__os_futex_wait(&heap->triggered, 1, NAP_NS); /* woken when the cycle's garbage is known */
+struct nap {
+    tri_heap *heap;
+    uint64_t ns;
+};
+
+static void take_nap(void *p) {
+    struct nap *nap = p;
+    tri__os_futex_wait(&nap->heap->triggered, 1, nap->ns); /* woken when the cycle's garbage is known */
 }
 
 /* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
- * answer. A short blocking region gives it both. Bounded for each thread and cycle, because a silent thread must not
- * hold up the others before the hard limit. */
+ * answer. A short blocking region gives it both; a longer one far beyond the goal. No nap while a step has waited long
+ * for its answers, because a silent thread must not hold up the others before the hard limit. */
 static void throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
-    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* a budget's key */
-    if (m->nap_cycle != cycle) m->nap_cycle = cycle, m->naps = 0;
-    if (m->naps >= MAX_NAPS || !atomic_load_relaxed(&heap->triggered)) return;
-    m->naps++;
+    if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
     uint64_t start = tri__os_now_ns();
-    tri__blocking_wait(m, nap, heap);
+    if (start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS) return; /* a hint */
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes);
+    bool far = atomic_load_relaxed(&heap->heap_bytes) - goal > goal / 4; /* counters */
+    struct nap nap = {heap, far ? LONG_NAP_NS : NAP_NS};
+    tri__blocking_wait(m, take_nap, &nap);
     tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
 }
 
@@ -271,9 +278,16 @@ void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_external");
     if (!m) return;
-    size_t before = atomic_add_relaxed(&m->heap->external_bytes, (size_t)delta_bytes); /* a counter */
-    if (delta_bytes < 0 && before < (size_t)-delta_bytes) {
-        atomic_store_relaxed(&m->heap->external_bytes, 0);
-        tri__report(m->heap, "tri_external", "more bytes were taken back than were ever added; the count is 0 now");
-    }
+    size_t before = atomic_load_relaxed(&m->heap->external_bytes), after; /* a counter */
+    bool too_much;
+    do {
+        size_t less = delta_bytes < 0 ? 0 - (size_t)delta_bytes : 0, more = delta_bytes > 0 ? (size_t)delta_bytes : 0;
+        too_much = less > before || more > SIZE_MAX / 4 - min_size(before, SIZE_MAX / 4);
+        after = too_much ? (less ? 0 : SIZE_MAX / 4) : before - less + more;
+    } while (!atomic_cas_relaxed(&m->heap->external_bytes, &before, after));
+    if (too_much)
+        tri__report(m->heap, "tri_external",
+                    "more bytes were taken back than were ever added, or added than can be; the "
+                    "count is %zu now",
+                    after);
 }

@@ -40,7 +40,7 @@ static void report_missed(struct checkmark *c, const struct slot *slot, const tr
     struct space *space = &c->heap->mem.space;
     const char *type = layout_name(space_layout_of(space, slot));
     c->missed++;
-    atomic_add_relaxed(&c->heap->stress.reports, 1);
+    if (!tri__stress_may_report(c->heap)) return;
     if (c->root)
         tri__report(c->heap, "checkmark",
                     "%s %p was missed: it is reachable from %s; was the root registered and, if it "

@@ -15,6 +15,7 @@ enum { SCAVENGE_SLICE_PAGES = 512, SCAVENGE_KEEP_PERCENT = 10 };
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
     if (!heap->wanted) heap->wanted = reason;
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
     tri__cond_broadcast(&heap->cycle_wanted);
     tri__lock_release(&heap->cycle_lock);
 }
@@ -152,6 +153,7 @@ int tri_collect(tri_thread *thread) {
     if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
-                      "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking",
+                      "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
+                      "takes longer than that: raise wait_limit_ms",
                       (unsigned long long)m->heap->config.wait_limit_ms);
 }

@@ -154,7 +154,8 @@ static void handshake(tri_heap *heap, enum step step) {
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
     }
-    atomic_store_relaxed(&heap->step_seq, seq); /* under the lock */
+    atomic_store_relaxed(&heap->step_seq, seq);                    /* under the lock */
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
     tri__handshake_post(heap, seq);
     tri__lock_release(&heap->threads_lock);
     tri__stress_delay(heap);
@@ -170,6 +171,7 @@ static void publish_progress(tri_heap *heap) {
     atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
     atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
     w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* marking makes progress: a hint for throttle */
     tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes),
                       atomic_load_relaxed(&heap->heap_bytes));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */

@@ -59,12 +59,15 @@ struct tri_root {
 };
 
 struct roots {
-    struct lock lock;              /* RANK_ROOTS; a scanner holds it over one range (R17) */
-    struct tri_root *ranges;       /* [lock] */
-    struct handle_block *handles;  /* [lock] */
-    struct tri_ref *free_handles;  /* list through the slots' words, tagged odd (R17) [lock] */
-    struct tri_vmstack *suspended; /* [lock] */
-    size_t nslots;                 /* of all ranges, for the pacer [lock] */
+    struct lock lock;             /* RANK_ROOTS; a scanner holds it over one range (R17) */
+    struct tri_root *ranges;      /* [lock] */
+    struct handle_block *handles; /* [lock] */
+    struct tri_ref *free_handles; /* list through the slots' words, tagged odd (R17) [lock] */
+    struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
+    size_t cursor_slot;
+    struct tri_vmstack *stack_cursor; /* suspended stack that the scanner comes to next [lock] */
+    struct tri_vmstack *suspended;    /* [lock] */
+    size_t nslots;                    /* of all ranges, for the pacer [lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -82,6 +85,8 @@ struct stress {
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t fault;                     /* planted fault for tests (checked builds only), enum fault [atomic] */
+    uint64_t report_cycle;              /* cycle of cycle_reports [atomic] */
+    uint32_t cycle_reports;             /* found in that cycle [atomic] */
     uint64_t reports;                   /* what the checking modes have found [atomic] */
 };
 
@@ -105,6 +110,7 @@ struct tri_heap {
     enum step last_step;         /* last posted step (R9) [threads lock] */
     uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */
     uint32_t pending;            /* futex: answers owed to the last posted step [atomic] */
+    uint64_t step_posted_ns;     /* when the last step, or a request for a cycle, was posted [atomic] */
     uint32_t collector_sleeps;   /* it waits on pending [atomic] */
     uint32_t ncpus;              /* [const] */
     uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
@@ -205,6 +211,8 @@ void tri__stress_delay(tri_heap *heap);
 /* The end of a poll's slow path: a request for a cycle at every n-th; with stress.slow the next poll is slow again. */
 void tri__stress_poll(struct mutator *m);
 void tri__stress_drop_a_mark(tri_heap *heap);
+/* Counts a finding; true for the first few of a cycle, which are worth printing. */
+bool tri__stress_may_report(tri_heap *heap);
 static inline bool heap_fault(tri_heap *heap, enum fault fault) {
     return TRI_UNLIKELY(atomic_load_relaxed(&heap->stress.fault) == (uint32_t)fault); /* a test's switch */
 }
@@ -214,6 +222,10 @@ static inline void tri__stress_delay(tri_heap *heap) {
 }
 static inline void tri__stress_poll(struct mutator *m) {
     (void)m;
+}
+static inline bool tri__stress_may_report(tri_heap *heap) {
+    (void)heap;
+    return true;
 }
 static inline bool heap_fault(tri_heap *heap, enum fault fault) {
     (void)heap;

@@ -430,7 +430,7 @@ static void check_child(struct marker *mk, const tri_word *from, uintptr_t ref) 
     uint32_t was = 0;
     if (space_find_slot(space, ref, &child))
         was = poison_layout(((const uint64_t *)child.addr)[tri__slot_bytes(space, &child) >= 16]);
-    atomic_add_relaxed(&mk->heap->stress.reports, 1);
+    if (!tri__stress_may_report(mk->heap)) return;
     tri__report(mk->heap, "mark",
                 "%s at offset %zu names freed memory%s%s: an object was freed while it was reachable; "
                 "stored without tri_store, or not rooted at a safepoint?",

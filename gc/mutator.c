@@ -435,6 +435,8 @@ int tri_detach(tri_thread *thread) {
         }
     tri__lock_release(&os->lock);
     tri__lock_release(&heap->threads_lock);
+    m->os = NULL;
+    m->pub = (struct tri_thread){.armed = 1, .request = 1, .reserved = SENTINEL_MARK}; /* later calls are refused */
     tri__fixalloc_put(&heap->fix_mutator, m);
     osthread_put(os);
     return TRI_OK;

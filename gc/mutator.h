@@ -54,7 +54,7 @@ struct tri_scanner {
 };
 
 /* Local handles: blocks of slots in a list, the newest last. */
-enum { SCOPE_BLOCK_SLOTS = 126 };
+enum { SCOPE_BLOCK_SLOTS = 510 };
 struct scope_block {
     struct scope_block *prev;
     size_t n;
@@ -82,10 +82,8 @@ struct mutator {
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
-    uint64_t nap_cycle;              /* cycle in which it was last throttled, and how often [owner] */
-    uint32_t naps;
-    uint64_t nslow; /* allocation slow paths, for stress [owner] */
-    uint64_t rng;   /* for stress delays [owner] */
+    uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    uint64_t rng;                    /* for stress delays [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {

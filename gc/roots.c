@@ -11,6 +11,8 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
+enum { ROOT_CHUNK = 4096 }; /* slots scanned under the lock at a time: some microseconds */
+
 static const tri_enc plain = {0, 0, ~0ull, ~0ull};
 
 void tri__roots_init(tri_heap *heap) {
@@ -35,6 +37,11 @@ tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri
         tri__error(TRI_EINVAL, "tri_root_add", "slots is NULL or not 8-byte aligned, or nslots is 0");
         return NULL;
     }
+    if (nslots > (UINTPTR_MAX - (uintptr_t)slots) / 8) {
+        tri__error(TRI_EINVAL, "tri_root_add", "%zu slots reach past the end of the address space", nslots);
+        return NULL;
+    }
+    if (tri__enc_check(enc, "tri_root_add") != TRI_OK) return NULL;
     tri_root *root = tri__fixalloc_get(&m->heap->fix_small);
     if (!root) {
         tri__error(TRI_ENOMEM, "tri_root_add", "no memory for the range");
@@ -56,6 +63,7 @@ void tri_root_remove(tri_thread *thread, tri_root *root) {
     if (!m || !root) return;
     for (size_t i = 0; i < root->nslots; i++) shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
     tri__lock_acquire(&m->heap->roots.lock); /* no scanner is in it from here on */
+    if (m->heap->roots.cursor == root) m->heap->roots.cursor = root->next, m->heap->roots.cursor_slot = 0;
     if (root->prev)
         root->prev->next = root->next;
     else
@@ -217,18 +225,44 @@ void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
 
 /* ---- the collector's part ------------------------------------------------------------------------------------ */
 
+/* At most ROOT_CHUNK slots of the range that the cursor is in. Requires the roots lock. */
+static void scan_range_chunk(struct roots *roots, struct marker *mk) {
+    struct tri_root *r = roots->cursor;
+    size_t end = min_size(r->nslots, roots->cursor_slot + ROOT_CHUNK);
+    for (size_t i = roots->cursor_slot; i < end; i++) {
+        uintptr_t ref = enc_decode(&r->enc, atomic_load_acquire(&r->slots[i])); /* pairs with tri_root_store */
+        if (ref) tri__marker_candidate(mk, ref);
+    }
+    roots->cursor_slot = end;
+    if (end == r->nslots) roots->cursor = r->next, roots->cursor_slot = 0;
+}
+
+static void scan_handle_block(struct handle_block *b, struct marker *mk) {
+    for (size_t i = 0; i < b->nused; i++) {
+        tri_word w = atomic_load_acquire(&b->slots[i].word); /* pairs with tri_global_set */
+        if (w && !(w & 1)) tri__marker_candidate(mk, (uintptr_t)w);
+    }
+}
+
+/* In chunks: the lock is free between two. What is added meanwhile was shaded by whoever added it, and so was what is
+ * removed; blocks of handles stay for the heap's life. */
 void tri__roots_scan(tri_heap *heap, struct marker *mk) {
     struct roots *roots = &heap->roots;
     tri__lock_acquire(&roots->lock);
-    for (struct tri_root *r = roots->ranges; r; r = r->next)
-        for (size_t i = 0; i < r->nslots; i++) {
-            uintptr_t ref = enc_decode(&r->enc, atomic_load_acquire(&r->slots[i])); /* pairs with tri_root_store */
-            if (ref) tri__marker_candidate(mk, ref);
-        }
-    for (struct handle_block *b = roots->handles; b; b = b->next)
-        for (size_t i = 0; i < b->nused; i++) {
-            tri_word w = atomic_load_acquire(&b->slots[i].word); /* pairs with tri_global_set */
-            if (w && !(w & 1)) tri__marker_candidate(mk, (uintptr_t)w);
-        }
+    roots->cursor = roots->ranges;
+    roots->cursor_slot = 0;
+    while (roots->cursor) {
+        scan_range_chunk(roots, mk);
+        tri__lock_release(&roots->lock);
+        tri__stress_delay(heap);
+        tri__lock_acquire(&roots->lock);
+    }
+    for (struct handle_block *b = roots->handles; b;) {
+        scan_handle_block(b, mk);
+        struct handle_block *next = b->next;
+        tri__lock_release(&roots->lock);
+        tri__lock_acquire(&roots->lock);
+        b = next;
+    }
     tri__lock_release(&roots->lock);
 }

@@ -29,6 +29,18 @@ void tri__stress_delay(tri_heap *heap) {
         tri__os_yield();
 }
 
+bool tri__stress_may_report(tri_heap *heap) {
+    enum { REPORTS_A_CYCLE = 20 };
+    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* counters for messages */
+    if (atomic_swap_relaxed(&heap->stress.report_cycle, cycle) != cycle)
+        atomic_store_relaxed(&heap->stress.cycle_reports, 0);
+    atomic_add_relaxed(&heap->stress.reports, 1);
+    uint32_t n = atomic_add_relaxed(&heap->stress.cycle_reports, 1) + 1;
+    if (n == REPORTS_A_CYCLE)
+        tri__report(heap, "checks", "cycle %llu: further reports are left out", (unsigned long long)cycle);
+    return n < REPORTS_A_CYCLE;
+}
+
 void tri__stress_poll(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__stress_delay(heap);

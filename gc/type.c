@@ -44,21 +44,33 @@ static bool check_slots(struct checker *c, const char *field, const tri_slots *s
     return true;
 }
 
-static bool check_enc(struct checker *c, const tri_enc *enc) {
-    if (enc->tag & ~enc->mask) return refuse(c, "enc.tag", enc->tag, "tag has bits outside mask, so no word can match");
-    if (enc->tags == 0)
-        return refuse(c, "enc.tags", 0,
-                      "no tag names a reference; set the bits of the low-bit tags that do, or all ones");
+/* What is wrong with an encoding: the field, and why; NULL: nothing. */
+static const char *enc_fault(const tri_enc *enc, const char **field, uint64_t *number) {
+    *field = "enc.tag", *number = enc->tag;
+    if (enc->tag & ~enc->mask) return "tag has bits outside mask, so no word can match";
+    *field = "enc.tags", *number = enc->tags;
+    if (enc->tags == 0) return "no tag names a reference; set the bits of the low-bit tags that do, or all ones";
     bool possible = false;
     for (unsigned k = 0; k < 64; k++) possible |= (enc->tags >> k & 1) && (k & enc->mask) == (enc->tag & 63);
-    if (!possible)
-        return refuse(c, "enc.tags", enc->tags, "no word can match both tag and tags: their low bits differ");
-    if (enc->ptr_mask == 0)
-        return refuse(c, "enc.ptr_mask", 0, "ptr_mask is 0, so every reference would decode to NULL");
-    if (enc->mask & enc->tag & enc->ptr_mask)
-        return refuse(c, "enc.ptr_mask", enc->ptr_mask,
-                      "ptr_mask keeps bits of the tag, so the address would be wrong");
-    return true;
+    if (!possible) return "no word can match both tag and tags: their low bits differ";
+    *field = "enc.ptr_mask", *number = enc->ptr_mask;
+    if (enc->ptr_mask == 0) return "ptr_mask is 0, so every reference would decode to NULL";
+    if (enc->mask & enc->tag & enc->ptr_mask) return "ptr_mask keeps bits of the tag, so the address would be wrong";
+    return NULL;
+}
+
+static bool check_enc(struct checker *c, const tri_enc *enc) {
+    const char *field;
+    uint64_t number;
+    const char *why = enc_fault(enc, &field, &number);
+    return why ? refuse(c, field, number, why) : true;
+}
+
+int tri__enc_check(const tri_enc *enc, const char *call) {
+    const char *field;
+    uint64_t number;
+    const char *why = enc ? enc_fault(enc, &field, &number) : NULL;
+    return why ? tri__error(TRI_EINVAL, call, "field %s (%zu): %s", field, (size_t)number, why) : TRI_OK;
 }
 
 static bool has_slots(const tri_slots *s) {
@@ -99,9 +111,30 @@ static bool check_type(struct checker *c) {
            check_slots(c, "elem_maybes", &t->elem_maybes, t->elem_size) && (!t->enc || check_enc(c, t->enc));
 }
 
-/* Descriptor data lives as long as the process. Bump from mapped chunks, lock-free enough: one mapping a type. */
+/* Descriptor data lives as long as the process: bumped from chunks, by one atomic addition. */
+enum { CHUNK_BYTES = 64 << 10, CHUNK_HEADER_BYTES = 64 };
+struct chunk {
+    size_t used; /* [atomic] */
+};
+static struct chunk *current_chunk; /* [atomic] */
+
 static void *permanent(size_t size_bytes) {
-    return tri__os_map(align_up(size_bytes, tri__os_page_size()));
+    size_bytes = align_up(size_bytes, 64);
+    if (size_bytes > CHUNK_BYTES / 4) return tri__os_map(align_up(size_bytes, tri__os_page_size()));
+    struct chunk *chunk = atomic_load_acquire(&current_chunk); /* pairs with the swap below */
+    for (;;) {
+        if (chunk) {
+            size_t offset = atomic_add_relaxed(&chunk->used, size_bytes); /* memory is zeroed and nobody else's */
+            if (offset + size_bytes <= CHUNK_BYTES) return (char *)chunk + offset;
+        }
+        struct chunk *fresh = tri__os_map(CHUNK_BYTES);
+        if (!fresh) return NULL;
+        fresh->used = CHUNK_HEADER_BYTES;
+        if (atomic_cas_acqrel(&current_chunk, &chunk, fresh))
+            chunk = fresh;
+        else
+            tri__os_release(fresh, CHUNK_BYTES); /* somebody was faster: chunk is theirs */
+    }
 }
 
 static void set_bits(uint64_t *bits, const tri_slots *slots) {
@@ -143,30 +176,63 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n) {
     return h;
 }
 
-static struct type_desc *compile(struct checker *c) {
-    const tri_type *t = c->type;
-    size_t fixed64 = ceil_div(t->size / 8, 64) + 1, elem64 = ceil_div(t->elem_size / 8, 64) + 1;
-    struct type_desc *desc = permanent(sizeof *desc + (fixed64 + elem64) * 4 * 8);
-    if (!desc) {
-        c->err = tri__error(TRI_ENOMEM, c->call, "no memory for the descriptor of type %s", t->name);
-        return NULL;
+/* Words that the slots reach to, in all three kinds. */
+static size_t words_reached(const tri_slots *const kinds[3]) {
+    size_t n = 0;
+    for (int k = 0; k < 3; k++) {
+        n = max_size(n, kinds[k]->nbits);
+        for (uint32_t i = 0; i < kinds[k]->noffsets; i++) n = max_size(n, kinds[k]->offsets[i] / 8 + 1);
     }
+    return n;
+}
+
+struct desc_size {
+    size_t fixed64, elem64, bytes;
+};
+
+static struct desc_size desc_size_of(const tri_type *t) {
+    const tri_slots *const fixed[3] = {&t->pointers, &t->values, &t->maybes};
+    const tri_slots *const elem[3] = {&t->elem_pointers, &t->elem_values, &t->elem_maybes};
+    struct desc_size z = {ceil_div(words_reached(fixed), 64) + 1, ceil_div(words_reached(elem), 64) + 1, 0};
+    z.bytes = sizeof(struct type_desc) + (z.fixed64 + z.elem64) * 4 * 8;
+    return z;
+}
+
+/* Compiles into zeroed memory of desc_size_of's size. */
+static bool compile_into(struct checker *c, struct type_desc *desc, const struct desc_size *z) {
+    const tri_type *t = c->type;
     uint64_t *storage = (uint64_t *)(desc + 1);
     desc->type = t;
     desc->size = t->size;
     desc->elem_size = t->elem_size;
     desc->enc = t->enc ? *t->enc : identity;
-    if (!compile_map(c, &desc->fixed, storage, fixed64, &t->pointers, &t->values, &t->maybes) ||
-        !compile_map(c, &desc->elem, storage + fixed64 * 4, elem64, &t->elem_pointers, &t->elem_values,
-                     &t->elem_maybes)) {
-        tri__os_release(desc, align_up(sizeof *desc + (fixed64 + elem64) * 32, tri__os_page_size()));
-        return NULL;
-    }
-    desc->gcdata = storage + fixed64 * 3;
+    if (!compile_map(c, &desc->fixed, storage, z->fixed64, &t->pointers, &t->values, &t->maybes) ||
+        !compile_map(c, &desc->elem, storage + z->fixed64 * 4, z->elem64, &t->elem_pointers, &t->elem_values,
+                     &t->elem_maybes))
+        return false;
+    desc->gcdata = storage + z->fixed64 * 3;
     uint64_t h = hash_bytes(0xcbf29ce484222325ull, t->name, strlen(t->name));
     h = hash_bytes(h, &t->size, sizeof t->size);
     h = hash_bytes(h, &t->elem_size, sizeof t->elem_size);
-    desc->hash = hash_bytes(h, storage, (fixed64 + elem64) * 32);
+    desc->hash = hash_bytes(h, storage, (z->fixed64 + z->elem64) * 32);
+    return true;
+}
+
+/* First into scratch memory, so that a refused descriptor leaves nothing behind. */
+static struct type_desc *compile(struct checker *c) {
+    struct desc_size z = desc_size_of(c->type);
+    size_t scratch_bytes = align_up(z.bytes, tri__os_page_size());
+    struct type_desc *scratch = tri__os_map(scratch_bytes), *desc = NULL;
+    if (scratch) {
+        bool ok = compile_into(c, scratch, &z);
+        tri__os_release(scratch, scratch_bytes);
+        if (!ok) return NULL;
+        desc = permanent(z.bytes);
+    }
+    if (!desc)
+        c->err = tri__error(TRI_ENOMEM, c->call, "no memory for the descriptor of type %s", c->type->name);
+    else
+        compile_into(c, desc, &z);
     return desc;
 }
 
@@ -222,10 +288,13 @@ static uint32_t take_numbers(uint32_t n) {
 static int build(tri_type *type, const char *call, uint32_t *first) {
     struct checker c = {type, call, TRI_OK};
     if (!check_type(&c)) return c.err;
-    struct type_desc *desc = compile(&c);
-    if (!desc) return c.err;
     uint32_t n = type->elem_size ? NUM_SIZE_CLASSES : 1;
-    *first = take_numbers(n);
+    struct type_desc *desc = NULL;
+    if (atomic_load_relaxed(&next_layout) + n <= LAYOUT_LAST) { /* a first look, so that a refusal takes no memory */
+        desc = compile(&c);
+        if (!desc) return c.err;
+        *first = take_numbers(n);
+    }
     if (*first == 0)
         return tri__error(TRI_ELIMIT, call,
                           "too many types: %u layout numbers are taken, type %s needs %u more; "

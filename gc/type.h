@@ -60,6 +60,9 @@ struct layout {
 
 extern struct layout tri__layouts[65536];
 
+/* Checks an encoding on its own; NULL is a plain pointer. TRI_OK or TRI_EINVAL with the reason as the last error. */
+int tri__enc_check(const tri_enc *enc, const char *call);
+
 /* Registers (or finds registered) a descriptor. TRI_OK, TRI_ETYPE, TRI_ELIMIT, TRI_ENOMEM; the error text is set. */
 int tri__type_bind(tri_type *type, const char *call);
 

@@ -28,6 +28,12 @@ static void link_into(struct tri_vmstack **head, struct tri_vmstack *s) {
     *head = s;
 }
 
+/* Requires the roots lock. */
+static void unlink_suspended(struct roots *roots, struct tri_vmstack *s) {
+    if (roots->stack_cursor == s) roots->stack_cursor = s->next;
+    unlink_from(&roots->suspended, s);
+}
+
 void tri__vmstack_scan(struct tri_vmstack *s, struct marker *mk) {
     typedef uintptr_t __attribute__((__may_alias__)) top_word;
     const tri_word *top = (const tri_word *)*(const top_word *)s->top_address;
@@ -62,6 +68,7 @@ tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_add
         tri__error(TRI_EINVAL, "tri_vmstack_add", "base and top_address must be 8-byte aligned and not NULL");
         return NULL;
     }
+    if (tri__enc_check(enc, "tri_vmstack_add") != TRI_OK) return NULL;
     tri_vmstack *s = tri__fixalloc_get(&m->heap->fix_small);
     if (!s) {
         tri__error(TRI_ENOMEM, "tri_vmstack_add", "no memory for the stack's record");
@@ -111,7 +118,7 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
         bool suspended = stack->owner == NULL;
         if (suspended) {
             shade_words(m, stack);
-            unlink_from(&m->heap->roots.suspended, stack);
+            unlink_suspended(&m->heap->roots, stack);
         }
         tri__lock_release(&m->heap->roots.lock);
         if (!suspended) {
@@ -144,7 +151,7 @@ int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack) {
     bool suspended = stack->owner == NULL;
     if (suspended) {
         make_safe(m, stack);
-        unlink_from(&m->heap->roots.suspended, stack);
+        unlink_suspended(&m->heap->roots, stack);
         stack->owner = m;
     }
     tri__lock_release(&m->heap->roots.lock);
@@ -173,13 +180,20 @@ void tri__vmstacks_release_all(struct mutator *m) {
     }
 }
 
+/* One stack under the lock at a time. Stacks that are suspended meanwhile are scanned by their threads (R8). */
 void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
     uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* own */
-    tri__lock_acquire(&heap->roots.lock);
-    for (struct tri_vmstack *s = heap->roots.suspended; s; s = s->next)
-        if (s->scanned_cycle != cycle) {
-            tri__vmstack_scan(s, mk);
-            s->scanned_cycle = cycle;
-        }
-    tri__lock_release(&heap->roots.lock);
+    struct roots *roots = &heap->roots;
+    tri__lock_acquire(&roots->lock);
+    roots->stack_cursor = roots->suspended;
+    while (roots->stack_cursor) {
+        struct tri_vmstack *s = roots->stack_cursor;
+        roots->stack_cursor = s->next;
+        if (s->scanned_cycle == cycle) continue;
+        tri__vmstack_scan(s, mk);
+        s->scanned_cycle = cycle;
+        tri__lock_release(&roots->lock);
+        tri__lock_acquire(&roots->lock);
+    }
+    tri__lock_release(&roots->lock);
 }
