@@ -83,6 +83,7 @@ const tests = [_]Program{
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
+    .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &.{ "tests/stress_property.c", "tests/shadow.c" }, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
