@@ -476,12 +476,17 @@ TEST(handshake, threads_come_and_go_and_block, .timeout = 600) {
 
 static int captured_fd = -1;
 
-/* The process ends while its messages are captured: the last of them are shown. */
+/* The process ends while its messages are captured: the last of them are shown, but for the refusals. */
 static void show_captured(int number) {
-    char text[8192];
+    static char text[1 << 16];
     off_t size = lseek(captured_fd, 0, SEEK_END), from = size > (off_t)sizeof text ? size - (off_t)sizeof text : 0;
-    ssize_t n = pread(captured_fd, text, sizeof text, from);
-    if (n > 0) n = write(message_fd, text, (size_t)n);
+    ssize_t n = pread(captured_fd, text, sizeof text - 1, from);
+    for (char *line = text, *end; n > 0 && *line; line = end) {
+        end = strchr(line, '\n');
+        end = end ? end + 1 : line + strlen(line);
+        bool refusal = memmem(line, (size_t)(end - line), "not attached", 12) != NULL;
+        if (!refusal && write(message_fd, line, (size_t)(end - line)) < 0) break;
+    }
     signal(number, SIG_DFL);
     raise(number);
 }
