@@ -113,7 +113,9 @@ static void answer_disarm(struct mutator *m) {
 }
 
 static void answer_retire(struct mutator *m) {
+    tri__heap_account(m);
     tri__cache_flush(&m->cache); /* unmarks what it did not use */
+    m->cache.taken_bytes = 0;    /* pace_next takes it off the heap's size with the garbage: it is in no live byte */
     m->cache.black = false;
     m->cache.gen = m->heap->posted_gen; /* written before the post */
     tri__heap_account(m);
@@ -278,7 +280,9 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
     size_t live = marked + atomic_load_relaxed(&heap->cycle_black_bytes);
     if (live > heap_before_flip) live = heap_before_flip; /* holes that were given back count twice otherwise */
-    atomic_sub_relaxed(&heap->heap_bytes, heap_before_flip - live);
+    size_t garbage = heap_before_flip - live, size = atomic_load_relaxed(&heap->heap_bytes), after; /* a counter */
+    do after = size > garbage ? size - garbage : 0; /* holes given back by threads that left meanwhile count twice */
+    while (!atomic_cas_relaxed(&heap->heap_bytes, &size, after));
     atomic_store_relaxed(&heap->live_bytes, live);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__lock_acquire(&heap->roots.lock);

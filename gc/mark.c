@@ -182,7 +182,7 @@ static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t f
 
 static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t addr, size_t from) {
     do {
-        struct tri_visitor visitor = {mk, d, 0};
+        struct tri_visitor visitor = {mk, d, 0, false};
         from = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
         mk->scanned_bytes += visitor.nvisited * 8;
     } while (from != 0 && !push_resume(mk, addr, from)); /* without memory for the position: all of it now (R19) */
@@ -405,13 +405,30 @@ void tri__marker_rescan(struct marker *mk) {
 
 /* ---- visitors ------------------------------------------------------------------------------------------------ */
 
+/* Roots that change hands while armed: shaded, which counts for R2 only if it turned something grey. */
+void tri__marker_shade_words(struct marker *mk, const tri_word *p, const tri_word *end, const tri_enc *enc) {
+    static const tri_enc plain = {0, 0, ~0ull, ~0ull};
+    for (; p < end; p++) {
+        uintptr_t ref = enc_decode(enc ? enc : &plain, slot_load(p));
+        if (ref && space_contains(mk->space, ref)) tri__marker_shade(mk, ref);
+    }
+}
+
 void tri_visit(tri_visitor *visitor, const void *slots, size_t n) {
     visitor->nvisited += n;
+    if (visitor->shade) {
+        tri__marker_shade_words(visitor->marker, slots, (const tri_word *)slots + n, NULL);
+        return;
+    }
     scan_run(visitor->marker, slots, (const tri_word *)slots + n, NULL);
 }
 
 void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n, const tri_enc *enc) {
     visitor->nvisited += n;
+    if (visitor->shade) {
+        tri__marker_shade_words(visitor->marker, slots, (const tri_word *)slots + n, enc);
+        return;
+    }
     scan_run(visitor->marker, slots, (const tri_word *)slots + n, enc);
 }
 

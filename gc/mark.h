@@ -34,6 +34,7 @@ struct tri_visitor {
     struct marker *marker;
     const struct type_desc *desc; /* of the traced object, NULL for roots */
     size_t nvisited;
+    bool shade; /* mark at once what it visits: outside a scan handshake, so that R2 is exact */
 };
 
 void tri__marker_init(struct marker *marker, tri_heap *heap);
@@ -42,6 +43,8 @@ void tri__marker_init(struct marker *marker, tri_heap *heap);
 void tri__marker_candidate(struct marker *marker, uintptr_t addr);
 /* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
+/* Shades what words name (enc NULL: plain pointers): for roots that are added, removed or change hands while armed. */
+void tri__marker_shade_words(struct marker *marker, const tri_word *p, const tri_word *end, const tri_enc *enc);
 /* Shades at once: marks and queues. True if the object was unmarked. */
 bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 

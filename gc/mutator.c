@@ -475,7 +475,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
-    struct tri_visitor visitor = {mk, NULL, 0};
+    struct tri_visitor visitor = {mk, NULL, 0, false};
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 

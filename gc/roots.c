@@ -211,9 +211,8 @@ void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
     struct mutator *m = tri__mutator_check(thread, "tri_scanner_remove");
     if (!m || !scanner) return;
     if (m->armed) {
-        struct tri_visitor visitor = {&m->marker, NULL, 0};
+        struct tri_visitor visitor = {&m->marker, NULL, 0, true};
         scanner->fn(&visitor, scanner->arg);
-        m->marker.worked = true; /* candidates were queued */
     }
     if (scanner->prev)
         scanner->prev->next = scanner->next;

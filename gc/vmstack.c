@@ -34,13 +34,22 @@ static void unlink_suspended(struct roots *roots, struct tri_vmstack *s) {
     unlink_from(&roots->suspended, s);
 }
 
-void tri__vmstack_scan(struct tri_vmstack *s, struct marker *mk) {
+static const tri_word *top_of(const struct tri_vmstack *s) {
     typedef uintptr_t __attribute__((__may_alias__)) top_word;
-    const tri_word *top = (const tri_word *)*(const top_word *)s->top_address;
+    return (const tri_word *)*(const top_word *)s->top_address;
+}
+
+void tri__vmstack_scan(struct tri_vmstack *s, struct marker *mk) {
+    const tri_word *top = top_of(s);
     for (const tri_word *p = (const tri_word *)s->base; p < top; p++) {
         uintptr_t ref = enc_decode(&s->enc, *p);
         if (ref) tri__marker_candidate(mk, ref);
     }
+}
+
+/* Outside a scan handshake: marked at once, so that only what was unmarked counts for R2. */
+static void shade_stack(struct mutator *m, const struct tri_vmstack *s) {
+    tri__marker_shade_words(&m->marker, (const tri_word *)s->base, top_of(s), &s->enc);
 }
 
 /* The cycle whose scan counts now: that of a thread that has answered H3 and not H5. */
@@ -54,8 +63,7 @@ static void make_safe(struct mutator *m, struct tri_vmstack *s) {
     if (!stack_is_black(m)) {
         s->scanned_cycle = 0;
     } else if (s->scanned_cycle != cycle) {
-        tri__vmstack_scan(s, &m->marker);
-        m->marker.worked = true; /* candidates were queued */
+        shade_stack(m, s);
         s->scanned_cycle = cycle;
     }
 }
@@ -81,8 +89,7 @@ tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_add
                        .enc = enc ? *enc : plain};
     link_into(&m->vmstacks, s);
     if (stack_is_black(m)) { /* what it holds already came from nowhere that was scanned as this thread's */
-        tri__vmstack_scan(s, &m->marker);
-        m->marker.worked = true;
+        shade_stack(m, s);
     }
     return s;
 }
@@ -102,9 +109,7 @@ void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const 
 
 /* Words that leave the roots may live on in other threads' hands: shade them while armed (as R17). */
 static void shade_words(struct mutator *m, tri_vmstack *s) {
-    if (!m->armed) return;
-    tri__vmstack_scan(s, &m->marker);
-    m->marker.worked = true;
+    if (m->armed) shade_stack(m, s);
 }
 
 void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
