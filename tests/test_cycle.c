@@ -363,7 +363,7 @@ static uint64_t count_pauses(tri_heap *heap, int kind, uint64_t *below_a_ms) {
     return total;
 }
 
-enum { NCYCLES = TEST_IS_SLOW ? 2 : 5, LIMIT_PERCENT = TEST_IS_SLOW ? 400 : 200 };
+enum { NCYCLES = TEST_IS_SLOW ? 2 : 5, LIMIT_PERCENT = 400 };
 
 /* Nodes of the live set: one chain, which only one marker at a time can follow, or a thousand of them. */
 static void run_fast_allocator(size_t nchains) {
