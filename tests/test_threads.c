@@ -64,7 +64,8 @@ enum { CHURN_SLOTS = 8 };
 static void *churn_slots[CHURN_SLOTS];
 
 static void check_list(const struct pair *p, uint32_t *n) {
-    for (*n = 0; p; p = p->left, (*n)++) CHECK_MSG(p->value == 0xabcd, "node %u holds %llx", *n, (unsigned long long)p->value);
+    for (*n = 0; p; p = p->left, (*n)++)
+        CHECK_MSG(p->value == 0xabcd, "node %u holds %llx", *n, (unsigned long long)p->value);
 }
 
 /* Attaches, checks and changes what the others have left, and goes again. */
@@ -357,7 +358,8 @@ TEST(threads, a_detached_thread_leaves_nothing_behind) {
         CHECK_EQ(thread_bytes(f.heap), before);
         CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
         if (i == 10) work = tri__fixalloc_in_use_bytes(&f.heap->work.fix);
-        if (i > 10) CHECK(tri__fixalloc_in_use_bytes(&f.heap->work.fix) <= work);
+        if (i > 10) /* a cycle may hold a few at either look; a leak is one for each thread */
+            CHECK(tri__fixalloc_in_use_bytes(&f.heap->work.fix) <= work + 6 * sizeof(struct workbuf));
     }
     fixture_collect(&f);
     fixture_collect(&f);
@@ -585,7 +587,8 @@ static void speak(void) {
 #define EXPECT_UNATTACHED(call_, expression_)                                                                  \
     do {                                                                                                       \
         CHECK_MSG((expression_), "%s: the value without an attachment is wrong", call_);                       \
-        CHECK_MSG(strncmp(tri_last_error(), call_ ":", strlen(call_ ":")) == 0, "%s: \"%s\"", call_, tri_last_error()); \
+        CHECK_MSG(strncmp(tri_last_error(), call_ ":", strlen(call_ ":")) == 0, "%s: \"%s\"", call_,           \
+                  tri_last_error());                                                                           \
         CHECK_MSG(strstr(tri_last_error(), "not attached"), "%s: \"%s\"", call_, tri_last_error());            \
         CHECK_MSG(strstr(tri_last_error(), "tri_attach"), "%s: no remedy in \"%s\"", call_, tri_last_error()); \
     } while (0)
