@@ -94,7 +94,8 @@ static size_t distance_of(const struct space *space, size_t page) {
     uintptr_t addr = space_page_addr(space, page);
     if (!space_find_slot(space, addr, &slot)) return SIZE_MAX; /* tail waste */
     uint64_t shape = space->pages[page].shape;
-    uintptr_t start = slot.addr - (shape_kind(shape) == PAGE_LARGE ? 0 : (uintptr_t)slot.index * shape_slot_bytes(shape));
+    uintptr_t start = slot.addr -
+                      (shape_kind(shape) == PAGE_LARGE ? 0 : (uintptr_t)slot.index * shape_slot_bytes(shape));
     return page - space_page_of(space, start);
 }
 

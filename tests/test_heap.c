@@ -181,7 +181,10 @@ TEST(heap, eight_byte_objects_live_and_die_one_by_one) {
 TEST(heap, objects_of_16_bytes_and_more_are_16_byte_aligned) {
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
     static tri_type leaves = {.struct_size = sizeof(tri_type), .name = "bytes", .elem_size = 1, .flags = TRI_TYPE_LEAF};
-    static tri_type aligned = {.struct_size = sizeof(tri_type), .name = "aligned", .size = 8, .align = 16,
+    static tri_type aligned = {.struct_size = sizeof(tri_type),
+                               .name = "aligned",
+                               .size = 8,
+                               .align = 16,
                                .flags = TRI_TYPE_LEAF | TRI_TYPE_ZEROED};
     TRI_LOCALS(f.thread, roots, 1);
     for (size_t size = 1; size <= 40000; size += TEST_IS_SLOW && size > 4096 ? 97 : 1) {
@@ -231,7 +234,9 @@ TEST(heap, reused_memory_is_zero_to_the_end_of_the_slot) {
         struct fixture f = fixture_open();
         for (size_t i = 0; i < TRI_COUNT(sizes); i++) {
             if (types[i].layout == 0)
-                types[i] = (tri_type){.struct_size = sizeof(tri_type), .name = "scanned", .size = sizes[i],
+                types[i] = (tri_type){.struct_size = sizeof(tri_type),
+                                      .name = "scanned",
+                                      .size = sizes[i],
                                       .pointers = {.offsets = first_word, .noffsets = 1}};
             check_zeroed(&f, &types[i], 0, (int)(100000 / sizes[i]) + 2, poison != 0);
         }
@@ -367,7 +372,7 @@ TEST(heap, every_address_of_an_object_names_it) {
     const tri_type *expected[] = {&pair_type, &array_type, &array_type};
     for (int i = 0; i < 3; i++) {
         size_t usable = tri_usable_size(f.heap, roots[i]);
-        for (size_t offset = 0; offset < usable; offset += usable > 200 ? 1001 : 1) {
+        for (size_t offset = 0; offset<usable; offset += usable> 200 ? 1001 : 1) {
             const tri_type *type = NULL;
             CHECK(tri_find(f.thread, (char *)roots[i] + offset, &type) == roots[i]);
             CHECK(type == expected[i]);
@@ -392,7 +397,10 @@ TEST(heap, addresses_that_name_no_object_are_refused) {
     int local = 0;
     char *p = tri_new(f.thread, &pair_type), *q = tri_new_bytes(f.thread, 48);
     const struct space *space = &f.heap->mem.space;
-    const void *nothing[] = {NULL, &local, (void *)(space->base - 8), (void *)(space->base + space->size_bytes),
+    const void *nothing[] = {NULL,
+                             &local,
+                             (void *)(space->base - 8),
+                             (void *)(space->base + space->size_bytes),
                              (void *)(space->base + space->size_bytes - 8), /* reserved, not committed */
                              p + 32,                                        /* the unused part of a hole */
                              (void *)(align_down((uintptr_t)q, PAGE_BYTES) + PAGE_BYTES - 1)}; /* tail waste */
@@ -602,7 +610,8 @@ static size_t resident_bytes(void) {
 
 TEST(heap, trim_gives_free_pages_back_to_the_system) {
     struct fixture f = fixture_open();
-    CHECK_EQ(tri_heap_set(f.heap, "min_heap_bytes=64M"), TRI_OK); /* the collector's own scavenging keeps its hands off */
+    CHECK_EQ(tri_heap_set(f.heap, "min_heap_bytes=64M"),
+             TRI_OK); /* the collector's own scavenging keeps its hands off */
     fill(&f, 40 * MIB);
     size_t full = resident_bytes();
     fixture_collect(&f);
@@ -614,7 +623,8 @@ TEST(heap, trim_gives_free_pages_back_to_the_system) {
     CHECK_MSG(after.free_bytes <= MIB, "%zu bytes are free and resident after tri_trim", after.free_bytes);
     CHECK_EQ(after.returned_bytes, before.returned_bytes + returned);
     CHECK_EQ(tri_trim(f.heap), 0);
-    if (!TEST_IS_SLOW) CHECK_MSG(resident_bytes() < full - 25 * MIB, "%zu of %zu bytes resident", resident_bytes(), full);
+    if (!TEST_IS_SLOW)
+        CHECK_MSG(resident_bytes() < full - 25 * MIB, "%zu of %zu bytes resident", resident_bytes(), full);
     /* What comes back from the system is zero and serves again. */
     check_zeroed(&f, &array_type, 3000, 20, false);
     fixture_close(&f);

@@ -260,7 +260,7 @@ static void coroutine_open(struct fixture *f, struct coroutine *c) {
     c->top = c->values;
     c->stack = tri_vmstack_add(f->thread, c->values, &c->top, NULL);
     CHECK(c->stack != NULL);
-    for (int i = 0; i < 8; i++) *c->top++ = (tri_word)~(c->hidden[i] = new_hidden(f));
+    for (int i = 0; i < 8; i++) *c->top++ = (tri_word) ~(c->hidden[i] = new_hidden(f));
 }
 
 TEST(roots, several_stacks_of_a_thread_are_roots_running_or_suspended) {
@@ -380,8 +380,7 @@ TEST(roots, registered_ranges_keep_what_is_stored_into_them) {
     tri_root *range = tri_root_add(f.thread, global_slots, 40, NULL);
     tri_root *boxes = tri_root_add(f.thread, global_values, 10, &nan_box);
     CHECK(range && boxes);
-    for (int i = 0; i < 40; i++)
-        tri_root_store(f.thread, range, &global_slots[i], reveal(hidden[i] = new_hidden(&f)));
+    for (int i = 0; i < 40; i++) tri_root_store(f.thread, range, &global_slots[i], reveal(hidden[i] = new_hidden(&f)));
     for (int i = 0; i < 10; i++)
         tri_root_store_value(f.thread, boxes, &global_values[i], box(values[i] = new_hidden(&f)));
     expect_alive(&f, hidden, 40, true, "range");
@@ -575,7 +574,7 @@ static __attribute__((noinline)) void block_with_roots(struct blocked *b, tri_th
     TRI_LOCALS(thread, slots, 1);
     slots[0] = reveal(b->hidden[1] = new_hidden(&f));
     CHECK(tri_local(thread, reveal(b->hidden[2] = new_hidden(&f))) != NULL);
-    b->registry.words[0] = (tri_word)~(b->hidden[3] = new_hidden(&f));
+    b->registry.words[0] = (tri_word) ~(b->hidden[3] = new_hidden(&f));
     b->registry.n = 2;
     CHECK(tri_scanner_add(thread, visit_registry, &b->registry) != NULL);
     coroutine_open(&f, &b->coroutine);

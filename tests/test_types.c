@@ -381,8 +381,7 @@ TEST(types, a_traced_object_is_visited_in_slices) {
     CHECK_MSG(trace_worst_visit <= NSLOTS / 10, "one slice visited %zu slots", trace_worst_visit);
     tri_clear(f.thread, t, &t->slots[NSLOTS / 2], 1000);
     fixture_collect(&f);
-    for (size_t i = 0; i < NSLOTS; i++)
-        CHECK_EQ(is_alive(f.heap, hidden[i]), i < NSLOTS / 2 || i >= NSLOTS / 2 + 1000);
+    for (size_t i = 0; i < NSLOTS; i++) CHECK_EQ(is_alive(f.heap, hidden[i]), i < NSLOTS / 2 || i >= NSLOTS / 2 + 1000);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
