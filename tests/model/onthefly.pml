@@ -86,7 +86,7 @@
  *   -DLARGE    a large object under construction across safepoints: -DFAULT_LARGE
  *   -DLATEINIT initialising stores across safepoints while the object is unpublished
  *   -DROOTBESIDE  global roots scanned beside the scan handshake
- *   -DXCHG     (with FAULT_NO_SETTLE) the barrier's load and store are one atomic exchange
+ *   -DXCHG     the barrier's load and store are one atomic exchange; then FAULT_NO_SETTLE is no fault
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
  *
  * -DNOROOT narrows a search for a fault: the mutators leave the global root alone.

@@ -102,7 +102,7 @@ long  bound bits attach-2         -DNT=2 -DATTACH
 long  bound bits span-2           -DNT=2 -DSPAN
 long  bound bits overflow-2       -DNT=2 -DOVERFLOW
 long  bound bits overflow-candq-2 -DNT=2 -DOVERFLOW -DCANDQ -DASSIST -DQUIETROUND
-long  fault bits no-settle-xchg-2 -DNT=2 -DXCHG -DFAULT_NO_SETTLE
+long  bound bits xchg-2           -DNT=2 -DXCHG -DFAULT_NO_SETTLE
 END
 }
 
