@@ -16,6 +16,7 @@ enum {
     MIXED_MAX_BYTES = 2048,
     ASSIST_SLICE_NS = 50000,
     ASSIST_THRESHOLD_BYTES = 16 << 10,
+    PACE_UNIT_BYTES = 32 << 10,
     NAP_NS = 50000,
     LONG_NAP_NS = 500000,
     MAX_STEP_NS = 20000000
@@ -76,6 +77,11 @@ static void assist(struct mutator *m) {
     atomic_sub_seq(&heap->nassists, 1);
 }
 
+static bool is_far_beyond_goal(tri_heap *heap) {
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* counters */
+    return heap_total_bytes(heap) > goal + goal / 4;
+}
+
 struct nap {
     tri_heap *heap;
     uint64_t ns;
@@ -93,32 +99,38 @@ static void throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
     if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
     uint64_t start = tri__os_now_ns();
-    if (start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS) return; /* a hint */
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes);
-    bool far = atomic_load_relaxed(&heap->heap_bytes) - goal > goal / 4; /* counters */
-    struct nap nap = {heap, far ? LONG_NAP_NS : NAP_NS};
+    if (atomic_load_relaxed(&heap->pending) && start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS)
+        return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
+    struct nap nap = {heap, is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS};
     tri__blocking_wait(m, take_nap, &nap);
     tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
 }
 
 static bool is_beyond_goal(tri_heap *heap) {
-    return atomic_load_relaxed(&heap->heap_bytes) > atomic_load_relaxed(&heap->goal_bytes); /* counters */
+    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
 }
 
-static void pace(struct mutator *m) {
+/* One slice of help, or one nap. True if this thread still owes something. */
+static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__heap_account(m);
     if (TRI_UNLIKELY(is_beyond_goal(heap)) && tri__work_is_empty(&heap->work)) throttle(m);
     if (atomic_load_acquire(&heap->tracing)) { /* see heap_account */
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
-        return;
+        return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);
     }
     m->assist_debt = 0;
-    if (atomic_load_relaxed(&heap->heap_bytes) < atomic_load_relaxed(&heap->trigger_bytes)) return; /* counters */
+    if (heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes)) return false; /* a counter */
     if ((atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) == 0 &&
         atomic_swap_relaxed(&heap->triggered, 1) == 0)
         tri__cycle_request(heap, "trigger");
+    return atomic_load_relaxed(&heap->triggered) && is_far_beyond_goal(heap);
+}
+
+/* As many slices as the request is large, with a safepoint between two: one for a hole, more for a large object. */
+static void pace(struct mutator *m, size_t size_bytes) {
+    for (size_t slices = 1 + size_bytes / PACE_UNIT_BYTES; pace_once(m) && --slices > 0;) safepoint_poll(m);
 }
 
 static void stress(struct mutator *m) {
@@ -205,7 +217,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
 static void *allocate(struct mutator *m, const struct request *r) {
     safepoint_poll(m); /* R1: first, with nothing in hand */
     stress(m);
-    pace(m);
+    pace(m, r->size_bytes);
     void *obj = try_once(m, r);
     if (TRI_UNLIKELY(!obj)) obj = without_memory(m, r);
     return obj;

@@ -115,16 +115,17 @@ static bool find_owner(struct mutator *m, const char *call, void *obj, const voi
 }
 
 /* Shades what a word of this slot names. A traced type's slots are not known, only its callback reads them: both
- * readings are shaded, as an encoded value and as a plain pointer. */
+ * readings are shaded, as an encoded value and as a plain pointer, validated like a maybe word (R5). */
 static void shade_slot_word(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word w) {
     if (!reader->desc) return;
     if (TRI_LIKELY(!reader->desc->type->trace)) {
         tri__shade_word(m, w, kind_of(reader, slot), &reader->desc->enc);
         return;
     }
+    const struct space *space = &m->heap->mem.space;
     uintptr_t ref = enc_decode(&reader->desc->enc, w);
-    if (ref) shade_pointer(m, ref);
-    if (ref != (uintptr_t)w) shade_pointer(m, (uintptr_t)w);
+    if (ref && space_contains(space, ref)) (void)tri__gate_shade(m, ref);
+    if (ref != (uintptr_t)w && space_contains(space, (uintptr_t)w)) (void)tri__gate_shade(m, (uintptr_t)w);
 }
 
 /* The barrier for one slot: old value, and new value while this thread's stack is grey. */

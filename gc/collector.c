@@ -59,14 +59,31 @@ struct job_waiter {
     struct job job;
 };
 
+/* Takes a job that has not begun off the list. Requires the cycle lock. */
+static bool unlink_job(tri_heap *heap, struct job *job) {
+    for (struct job **p = &heap->jobs; *p; p = &(*p)->next)
+        if (*p == job) {
+            *p = job->next;
+            return true;
+        }
+    return false;
+}
+
+/* Bounded (R14): by the wait for its turn here, by the stop of the world once it has begun. */
 static void wait_for_job(void *p) {
     struct job_waiter *w = p;
-    tri__lock_acquire(&w->heap->cycle_lock);
-    w->job.next = w->heap->jobs;
-    w->heap->jobs = &w->job;
-    tri__cond_broadcast(&w->heap->cycle_wanted);
-    while (!w->job.done) tri__cond_wait(&w->heap->cycle_done, &w->heap->cycle_lock);
-    tri__lock_release(&w->heap->cycle_lock);
+    tri_heap *heap = w->heap;
+    uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(heap);
+    tri__lock_acquire(&heap->cycle_lock);
+    w->job.next = heap->jobs;
+    heap->jobs = &w->job;
+    tri__cond_broadcast(&heap->cycle_wanted);
+    while (!w->job.done) {
+        uint64_t waited = tri__os_now_ns() - start;
+        if (waited >= limit_ns && unlink_job(heap, &w->job)) break;
+        tri__cond_wait_for(&heap->cycle_done, &heap->cycle_lock, waited < limit_ns ? limit_ns - waited : limit_ns);
+    }
+    tri__lock_release(&heap->cycle_lock);
 }
 
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg) {
@@ -106,7 +123,9 @@ static void run_cycle(tri_heap *heap) {
 static bool scavenge_some(tri_heap *heap) {
     struct pageheap_stats ps;
     tri__pageheap_get_stats(heap->mem.pages, &ps);
-    size_t goal_pages = atomic_load_relaxed(&heap->goal_bytes) >> PAGE_SHIFT; /* a hint */
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes),
+           outside = atomic_load_relaxed(&heap->external_bytes); /* hints */
+    size_t goal_pages = (goal > outside ? goal - outside : 0) >> PAGE_SHIFT;
     size_t keep = goal_pages + goal_pages * SCAVENGE_KEEP_PERCENT / 100;
     size_t resident = ps.used_pages + ps.dirty_free_pages;
     if (resident <= keep || ps.dirty_free_pages == 0) return false;

@@ -173,9 +173,7 @@ static void publish_progress(tri_heap *heap) {
     atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
     atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
     w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
-    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* marking makes progress: a hint for throttle */
-    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes),
-                      atomic_load_relaxed(&heap->heap_bytes));
+    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), heap_total_bytes(heap));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
 }
 
@@ -238,6 +236,8 @@ static void begin(tri_heap *heap) {
     atomic_store_relaxed(&heap->cycle_marked_bytes, 0);
     atomic_store_relaxed(&heap->cycle_black_bytes, 0);
     atomic_store_relaxed(&heap->background_credit, 0);
+    atomic_store_relaxed(&heap->triggered,
+                         1); /* whatever started it: until the sweep, allocation is held to the goal */
     atomic_store_relaxed(&heap->stats.cycle_worst_pause_ns, 0);
     atomic_store_relaxed(&heap->stats.cycle_assist_ns, 0);
     gate_set(heap, GATE_OPEN); /* before H1: from the first armed thread on such loads shade */

@@ -156,6 +156,11 @@ struct tri_heap {
     uint64_t created_ns; /* [const] */
 };
 
+/* What the goal and the trigger are compared with: bytes in the heap and those that the host holds for it outside. */
+static inline size_t heap_total_bytes(tri_heap *heap) {
+    return atomic_load_relaxed(&heap->heap_bytes) + atomic_load_relaxed(&heap->external_bytes); /* counters */
+}
+
 static inline enum phase heap_phase(tri_heap *heap) {
     return (enum phase)atomic_load_acquire(&heap->phase); /* pairs with phase_set's release */
 }

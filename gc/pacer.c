@@ -10,14 +10,14 @@ static const double SMOOTHING = 0.5;      /* weight of the newest measurement */
 static const double MAX_ASSIST_RATIO = 64.0;
 
 static void set_trigger(struct pacer *p) {
-    size_t room = p->goal_bytes - p->live_bytes;
-    size_t low = p->live_bytes + room / 100 * TRIGGER_LOW_PERCENT;
-    size_t high = p->live_bytes + room / 100 * TRIGGER_HIGH_PERCENT;
+    size_t room = p->goal_bytes - p->base_bytes;
+    size_t low = p->base_bytes + room / 100 * TRIGGER_LOW_PERCENT;
+    size_t high = p->base_bytes + room / 100 * TRIGGER_HIGH_PERCENT;
     double runway = p->alloc_per_mark * (double)p->live_bytes * RUNWAY_SAFETY;
     size_t trigger = runway >= (double)p->goal_bytes ? low : p->goal_bytes - (size_t)runway;
     p->trigger_bytes = trigger < low ? low : trigger > high ? high : trigger;
-    check_internal(p->live_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes,
-                   "I-PACE1: live <= trigger <= goal");
+    check_internal(p->base_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes,
+                   "I-PACE1: base <= trigger <= goal");
 }
 
 void tri__pacer_init(struct pacer *p, const struct pacer_config *config) {
@@ -36,11 +36,12 @@ void tri__pacer_end(struct pacer *p, const struct pacer_config *config, size_t l
             p->alloc_per_mark += SMOOTHING * (ratio - p->alloc_per_mark);
     }
     p->live_bytes = live_bytes;
+    p->base_bytes = live_bytes + external_bytes;
     size_t held = live_bytes + external_bytes;
-    size_t goal = live_bytes + (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
+    size_t goal = held + (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
     goal = max_size(goal, config->min_heap_bytes);
     if (config->soft_limit_bytes && goal > config->soft_limit_bytes)
-        goal = max_size(config->soft_limit_bytes, live_bytes + live_bytes / 16); /* never a cycle without a gap */
+        goal = max_size(config->soft_limit_bytes, held + held / 16); /* never a cycle without a gap */
     p->goal_bytes = goal;
     set_trigger(p);
 }

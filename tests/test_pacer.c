@@ -37,7 +37,7 @@ TEST(pacer, roots_and_external_bytes_add_to_the_growth) {
     struct pacer p = pacer_after(&plain_config, (size_t)100 * MIB, (size_t)10 * MIB, 0);
     CHECK_EQ(p.goal_bytes, (size_t)210 * MIB);
     p = pacer_after(&plain_config, (size_t)100 * MIB, 0, (size_t)50 * MIB);
-    CHECK_EQ(p.goal_bytes, (size_t)250 * MIB);
+    CHECK_EQ(p.goal_bytes, (size_t)300 * MIB);
 }
 
 TEST(pacer, no_goal_is_below_the_least_heap) {
