@@ -1198,7 +1198,7 @@ static void run_property(struct options options) {
         struct worker *wk = &run.workers[i];
         wk->run = &run;
         wk->index = i;
-        wk->rng = ((run.seed + 1) * 0x9e3779b97f4a7c15ull) + ((uint64_t)i * 0x123456789abcdefull);
+        wk->rng = (run.seed + 1) * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)i * UINT64_C(0x123456789abcdef);
         wk->nops_wanted = options.nops / (uint64_t)run.nworkers + 1;
         for (int h = 0; h < run.nheaps; h++) wk->parts[h].w = run.worlds[h];
     }

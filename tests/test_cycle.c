@@ -53,7 +53,7 @@ static void watch_once(struct watch *w) {
     bool again = w->last == PHASE_FLUSH && phase == PHASE_MARK;
     CHECK_MSG(phase > w->last || again || phase == PHASE_IDLE, "cycle %llu: phase %d after %d",
               (unsigned long long)cycle, (int)phase, (int)w->last);
-    w->again += again;
+    atomic_store_relaxed(&w->again, w->again + again); /* its only writer */
     w->ended = phase == PHASE_IDLE;
     w->last = phase;
 }
