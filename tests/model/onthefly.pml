@@ -69,7 +69,7 @@
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
  *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
  *                                  -DFAULT_QUIET        the answer tells only what is held now
- *                                  -DFAULT_HIDDEN       such a flush in a round tells nothing till its thread's next answer
+ *                                  -DFAULT_HIDDEN       such a flush in a round tells nothing till the next answer
  *   -DQUIETROUND (with ASSIST) assists are stopped before a round; without it they go on in it
  *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
  *                                  -DFAULT_DETACH_QUIET (with ASSIST)
@@ -86,7 +86,7 @@
  *   -DLARGE    a large object under construction across safepoints: -DFAULT_LARGE
  *   -DLATEINIT initialising stores across safepoints while the object is unpublished
  *   -DROOTBESIDE  global roots scanned beside the scan handshake
- *   -DXCHG     the barrier's load and store are one atomic exchange; then FAULT_NO_SETTLE is no fault
+ *   -DXCHG     the barrier's load and store are one atomic exchange; FAULT_NO_SETTLE is then none
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
  *
  * -DNOROOT narrows a search for a fault: the mutators leave the global root alone.
@@ -624,12 +624,12 @@ stored: x = 0; o = 0
      }
 #endif
 #ifdef BLOCK
-  :: bst[t] = blocked;                                          /* M-BLOCK: the state is stored, then the request is read */
+  :: bst[t] = blocked;                                          /* M-BLOCK: the state first, then the request is read */
 #ifndef FAULT_BLOCK_LOST
      if :: req[t] != none -> goto unblock :: else fi;
 #endif
 inside:
-     if :: true -> skip :: true -> !cycling fi;                 /* comes out by itself, or waits until the cycle is over */
+     if :: true -> skip :: true -> !cycling fi;                 /* comes out by itself, or waits for the cycle's end */
 unblock:
 #ifdef FAULT_BLOCK_UNCHECKED
      bst[t] = running;
