@@ -46,6 +46,14 @@ static struct span *pop_to(struct memory *mem, struct span_list *list, enum span
     return span;
 }
 
+/* An unswept span: of the generation before `gen`, which is looked at under the lock. A thread that has not retired may
+ * come here with a generation that the flip has just made the old one: the lists of the other parity then hold spans
+ * that retired threads have swept already, one generation ahead of it (I-SPAN3). */
+static struct span *pop_unswept(struct memory *mem, struct span_list *list, uint32_t gen) {
+    if (list->head && atomic_load_relaxed(&list->head->gen) + 1 != gen) return NULL; /* one generation in a list */
+    return pop_to(mem, list, SPAN_CLAIMED, true);
+}
+
 /* Sweeps a claimed span. */
 static void sweep_claimed(struct memory *mem, struct span *span, uint32_t gen) {
     tri__span_sweep(&mem->space, span, gen, atomic_load_relaxed(&mem->poison) != 0);
@@ -97,9 +105,10 @@ static struct span *take_fresh(struct memory *mem, struct central *central, uint
 static struct span *take_swept_here(struct memory *mem, struct central *central, uint32_t gen) {
     unsigned old = (gen + 1) & 1;
     for (int i = 0; i < MAX_SWEEPS_A_REFILL; i++) {
+        if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
         tri__lock_acquire(&central->lock);
-        struct span *span = pop_to(mem, &central->partial[old], SPAN_CLAIMED, true);
-        if (!span) span = pop_to(mem, &central->full[old], SPAN_CLAIMED, true);
+        struct span *span = pop_unswept(mem, &central->partial[old], gen);
+        if (!span) span = pop_unswept(mem, &central->full[old], gen);
         tri__lock_release(&central->lock);
         if (!span) return NULL;
         sweep_claimed(mem, span, gen);
@@ -167,8 +176,8 @@ size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
         while (n < max_spans) {
             if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
             tri__lock_acquire(&c->lock);
-            struct span *span = pop_to(mem, &c->partial[old], SPAN_CLAIMED, true);
-            if (!span) span = pop_to(mem, &c->full[old], SPAN_CLAIMED, true);
+            struct span *span = pop_unswept(mem, &c->partial[old], gen);
+            if (!span) span = pop_unswept(mem, &c->full[old], gen);
             tri__lock_release(&c->lock);
             if (!span) break;
             sweep_in_background(mem, c, span, gen);
@@ -177,7 +186,7 @@ size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
     }
     while (n < max_spans) {
         tri__lock_acquire(&mem->large_lock);
-        struct span *span = pop_to(mem, &mem->large[old], SPAN_CLAIMED, true);
+        struct span *span = pop_unswept(mem, &mem->large[old], gen);
         tri__lock_release(&mem->large_lock);
         if (!span) break;
         sweep_large(mem, span, gen);

@@ -262,7 +262,7 @@ static void poison_freed(const struct space *space, const struct span *span, con
 uint32_t tri__span_sweep(struct space *space, struct span *span, uint32_t gen, bool poison) {
     struct bit_words w = words_of(space, span);
     uint32_t before = span->nalloc, live = 0;
-    check_internal(atomic_load_relaxed(&span->gen) + 1 == gen, "I-SPAN3: a span is swept once in each generation");
+    check_always(atomic_load_relaxed(&span->gen) + 1 == gen, "I-SPAN3: a span is swept once in each generation");
     if (poison && span->kind != PAGE_LARGE) poison_freed(space, span, &w);
     for (size_t i = 0; i < w.nwords; i++) {
         uint64_t marks = atomic_load_relaxed(&w.marks[i]); /* all marking ended before the flip */

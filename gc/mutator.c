@@ -379,7 +379,7 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     memset(m, 0, sizeof *m);
     m->heap = heap;
     m->os = os;
-    m->flags = flags | (heap->config.flags & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
+    m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
     m->rng = os->id * 0x9e3779b97f4a7c15ull + 1;
     tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes, &os->lock);
