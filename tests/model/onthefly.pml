@@ -651,7 +651,8 @@ unblock:
 #endif
 #ifdef CANDQ
      if :: queue & BIT(o) -> queue = queue & ~BIT(o); i = 1 :: else -> queue = queue & ~CAND(o); i = 0 fi };
-     atomic { if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o); forget_marked() fi; i = 0 };  /* marked at the pop */
+     atomic {                   /* a candidate is marked at the pop */
+       if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o); forget_marked() fi; i = 0 };
 #else
      queue = queue & ~BIT(o) };
 #endif
