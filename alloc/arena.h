@@ -112,7 +112,7 @@ static inline bool space_find_slot(const struct space *space, uintptr_t addr, st
     uintptr_t offset = addr - space->base;
     if (offset >= space->size_bytes) return false;
     size_t page = offset >> PAGE_SHIFT;
-    uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_format's release (I-ARENA2) */
+    uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_publish's release (I-ARENA2) */
     if (TRI_UNLIKELY(shape_kind(shape) == PAGE_NONE)) return false;
     uint64_t place = atomic_load_relaxed(&space->pages[page].place); /* ordered by the acquire above */
     slot->shape = shape;
@@ -158,7 +158,7 @@ static inline bool space_is_marked(const struct space *space, const struct slot 
 static inline bool space_is_allocated(const struct space *space, const struct slot *slot) {
     uint64_t bit;
     uint64_t *word = space_alloc_word(space, slot, &bit);
-    return (atomic_load_acquire(word) & bit) != 0; /* pairs with the release in hole_take (R15) */
+    return (atomic_load_acquire(word) & bit) != 0; /* pairs with the release in span_take_hole (R15) */
 }
 /* Sets a mark; true if it was not set before. */
 static inline bool space_set_mark(const struct space *space, const struct slot *slot) {
@@ -171,8 +171,7 @@ static inline bool space_set_mark(const struct space *space, const struct slot *
 }
 /* Layout number of a slot: its page's, or its own in a mixed span (0: nothing is allocated there yet). */
 static inline uint32_t space_layout_of(const struct space *space, const struct slot *slot) {
-    if (TRI_UNLIKELY(shape_kind(slot->shape) ==
-                     PAGE_MIXED)) /* acquire pairs with the release in cache_alloc_mixed (R15) */
+    if (TRI_UNLIKELY(shape_kind(slot->shape) == PAGE_MIXED)) /* acquire pairs with the release in try_small (R15) */
         return atomic_load_acquire(&space->layouts[(slot->addr - space->base) >> LAYOUT_SHIFT]);
     return shape_layout(slot->shape);
 }

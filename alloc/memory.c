@@ -68,7 +68,6 @@ static bool reserve_pages(struct memory *mem, size_t npages) {
         atomic_sub_relaxed(&mem->used_pages, npages);
         return false;
     }
-    if (used > atomic_load_relaxed(&mem->used_peak_pages)) atomic_store_relaxed(&mem->used_peak_pages, used);
     return true;
 }
 

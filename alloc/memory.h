@@ -9,7 +9,7 @@
  *   cache.c      struct cache  one thread's holes
  *
  * Invariants: I-MEM1 used_pages counts every page of a published or building span. I-MEM2 `gen` changes only in
- * memory_flip, when no span of the generation before it is left (I-MEM3, asserted there). */
+ * memory_flip, when no span of the generation before it is left (I-CYC2: asserted at the begin of the cycle). */
 #ifndef TRI_ALLOC_MEMORY_H
 #define TRI_ALLOC_MEMORY_H
 
@@ -62,7 +62,6 @@ struct memory {
     size_t limit_pages;           /* hard limit [atomic] */
     size_t used_pages;            /* in spans [atomic] */
     size_t building_pages;        /* of those, in large objects under construction (R12) [atomic] */
-    size_t used_peak_pages;       /* [atomic, approximate] */
     uint64_t swept_spans;         /* [atomic] */
 };
 
@@ -91,7 +90,7 @@ bool tri__memory_is_swept(struct memory *mem);
 /* The flip: heap's generation advances. Requires RANK_THREADS and tri__memory_is_swept before the cycle began. */
 void tri__memory_flip(struct memory *mem);
 
-/* Large objects. `poll_arg` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). */
+/* Large objects. `mutator` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). */
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
                        const uint32_t *gen, const bool *black, size_t *npages);
 

@@ -23,6 +23,7 @@ bool tri__barrier_flush(struct mutator *m) {
 
 static inline void shade_pointer(struct mutator *m, uintptr_t ref) {
     if (!space_contains(&m->heap->mem.space, ref)) return;
+    check_internal(m->armed, "I-BAR3: only an armed thread shades");
     if (m->nshade == SHADE_BUFFER) tri__barrier_flush(m);
     m->shade[m->nshade++] = ref;
 }

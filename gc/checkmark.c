@@ -102,6 +102,9 @@ static void thread_roots(struct checkmark *c, struct mutator *m) {
         for (size_t i = 0; i < b->n; i++) words(c, &b->slots[i].word, &b->slots[i].word + 1, &plain);
     c->root = "a VM stack";
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) vmstack(c, s);
+    c->root = "a scanner callback";
+    struct tri_visitor visitor = {.each = visit_slot, .context = c};
+    for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 
 static void heap_roots(struct checkmark *c) {

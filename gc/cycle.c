@@ -179,6 +179,7 @@ static void publish_progress(tri_heap *heap) {
 
 static void mark_until_empty(tri_heap *heap) {
     uint64_t start = tri__os_now_ns();
+    check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     for (;;) {

@@ -201,9 +201,10 @@ static int set_cycles(tri_heap *heap, const char *value) {
     bool on = strcmp(value, "on") == 0;
     if (!on && strcmp(value, "off") != 0)
         return tri__error(TRI_EINVAL, "tri_heap_set", "cycles is on or off, not %s", value);
-    uint32_t flags = heap->config.flags;
-    atomic_store_relaxed(&heap->config.flags,
-                         on ? flags & ~(uint32_t)TRI_HEAP_NO_CYCLES : flags | TRI_HEAP_NO_CYCLES); /* an option */
+    if (on) /* an option: orders nothing */
+        atomic_and_relaxed(&heap->config.flags, ~(uint32_t)TRI_HEAP_NO_CYCLES);
+    else
+        atomic_or_relaxed(&heap->config.flags, (uint32_t)TRI_HEAP_NO_CYCLES);
     return TRI_OK;
 }
 

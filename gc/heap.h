@@ -21,7 +21,7 @@
 #include "gc/pacer.h"
 #include "gc/work.h"
 
-/* The steps of a cycle (DESIGN's table); STEP_STOP is the stop of checkmark, verify and walk. */
+/* The steps of a cycle (the table in docs/design.md). */
 enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
 
 /* The phases between them. Edges: see phase_edges in cycle.c. */
@@ -59,7 +59,7 @@ struct tri_root {
 };
 
 struct roots {
-    struct lock lock;             /* RANK_ROOTS; a scanner holds it over one range (R17) */
+    struct lock lock;             /* RANK_ROOTS; a scanner holds it over a few thousand slots (R17) */
     struct tri_root *ranges;      /* [lock] */
     struct handle_block *handles; /* [lock] */
     struct tri_ref *free_handles; /* list through the slots' words, tagged odd (R17) [lock] */
@@ -132,7 +132,7 @@ struct tri_heap {
 
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
-    bool quit, running;         /* [cycle lock] */
+    bool quit;                  /* [cycle lock] */
     const char *wanted;         /* reason, NULL: none [cycle lock] */
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */

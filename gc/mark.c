@@ -20,6 +20,8 @@ static TRI_COLD void push_without_memory(struct marker *mk, uintptr_t entry) {
     struct slot slot;
     uintptr_t addr = entry & ~(uintptr_t)WORK_TAG_MASK;
     if (!space_find_slot(mk->space, addr, &slot)) return;
+    if (heap_phase(mk->heap) == PHASE_FLUSH)
+        atomic_store_release(&mk->heap->found, 1); /* before the mark, as in shade */
     bool unmarked = space_set_mark(mk->space, &slot);
     if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
@@ -182,7 +184,7 @@ static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t f
 
 static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t addr, size_t from) {
     do {
-        struct tri_visitor visitor = {mk, d, 0, false};
+        struct tri_visitor visitor = {.marker = mk, .desc = d};
         from = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
         mk->scanned_bytes += visitor.nvisited * 8;
     } while (from != 0 && !push_resume(mk, addr, from)); /* without memory for the position: all of it now (R19) */
@@ -414,8 +416,20 @@ void tri__marker_shade_words(struct marker *mk, const tri_word *p, const tri_wor
     }
 }
 
+static void visit_each(tri_visitor *visitor, const tri_word *p, size_t n, const tri_enc *enc) {
+    for (size_t i = 0; i < n; i++) {
+        tri_word w = slot_load(p + i);
+        visitor->each(visitor->context, p + i, enc ? enc_decode(enc, w) : (uintptr_t)w,
+                      enc ? SLOT_VALUE : SLOT_POINTER);
+    }
+}
+
 void tri_visit(tri_visitor *visitor, const void *slots, size_t n) {
     visitor->nvisited += n;
+    if (TRI_UNLIKELY(visitor->each != NULL)) {
+        visit_each(visitor, slots, n, NULL);
+        return;
+    }
     if (visitor->shade) {
         tri__marker_shade_words(visitor->marker, slots, (const tri_word *)slots + n, NULL);
         return;
@@ -425,6 +439,10 @@ void tri_visit(tri_visitor *visitor, const void *slots, size_t n) {
 
 void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n, const tri_enc *enc) {
     visitor->nvisited += n;
+    if (TRI_UNLIKELY(visitor->each != NULL)) {
+        visit_each(visitor, slots, n, enc);
+        return;
+    }
     if (visitor->shade) {
         tri__marker_shade_words(visitor->marker, slots, (const tri_word *)slots + n, enc);
         return;

@@ -29,12 +29,17 @@ struct marker {
     bool worked;            /* R2: turned grey, popped or handed over since the last answer [owner] */
 };
 
+/* Calls visit(context, slot address, decoded reference, kind) for every slot of an object. For checkmark and verify. */
+typedef void (*slot_visit_fn)(void *context, const tri_word *slot, uintptr_t ref, enum slot_kind kind);
+
 /* The visitor of trace and root callbacks. */
 struct tri_visitor {
     struct marker *marker;
     const struct type_desc *desc; /* of the traced object, NULL for roots */
     size_t nvisited;
-    bool shade; /* mark at once what it visits: outside a scan handshake, so that R2 is exact */
+    bool shade;         /* mark at once what it visits: outside a scan handshake, so that R2 is exact */
+    slot_visit_fn each; /* checkmark: called for each slot instead */
+    void *context;
 };
 
 void tri__marker_init(struct marker *marker, tri_heap *heap);
@@ -58,8 +63,6 @@ bool tri__marker_is_idle(const struct marker *marker);
 /* After running out of memory: scans every marked object of the spans with a rescan flag (R19). */
 void tri__marker_rescan(struct marker *marker);
 
-/* Calls visit(context, slot address, decoded reference, kind) for every slot of an object. For checkmark and verify. */
-typedef void (*slot_visit_fn)(void *context, const tri_word *slot, uintptr_t ref, enum slot_kind kind);
 void tri__mark_each_slot(struct space *space, const struct slot *slot, slot_visit_fn visit, void *context);
 /* Bytes of a slot: large objects from their span. */
 size_t tri__slot_bytes(const struct space *space, const struct slot *slot);

@@ -320,6 +320,7 @@ static void osthread_put(struct osthread *os) {
 /* R9: a newcomer starts as if it had answered the last posted step. Requires the threads lock. */
 static void start_like_last_step(struct mutator *m) {
     tri_heap *heap = m->heap;
+    check_cheap(tri__lock_held(&heap->threads_lock), "R9: a newcomer starts under the lock of posting and flip");
     m->cache.gen = heap->posted_gen;
     switch (heap->last_step) {
     case STEP_ARM:
@@ -381,7 +382,6 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     m->os = os;
     m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
-    m->rng = os->id * 0x9e3779b97f4a7c15ull + 1;
     tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes, &os->lock);
     tri__marker_init(&m->marker, heap);
     tri__stress_delay(heap);
@@ -475,7 +475,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
-    struct tri_visitor visitor = {mk, NULL, 0, false};
+    struct tri_visitor visitor = {.marker = mk};
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 

@@ -83,7 +83,6 @@ struct mutator {
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
-    uint64_t rng;                    /* for stress delays [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {
@@ -105,7 +104,7 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
 
 /* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
 void tri__handshake_post(tri_heap *heap, uint64_t seq);
-/* Waits until all have answered seq, answering for blocked ones. `delay`: NULL or a stress hook. Collector only. */
+/* Waits until all have answered seq, answering for blocked ones.  Collector only. */
 void tri__handshake_wait(tri_heap *heap, uint64_t seq);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */

@@ -211,7 +211,7 @@ void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
     struct mutator *m = tri__mutator_check(thread, "tri_scanner_remove");
     if (!m || !scanner) return;
     if (m->armed) {
-        struct tri_visitor visitor = {&m->marker, NULL, 0, true};
+        struct tri_visitor visitor = {.marker = &m->marker, .shade = true};
         scanner->fn(&visitor, scanner->arg);
     }
     if (scanner->prev)

@@ -12,6 +12,7 @@
  *    it was, what was wrong and what to do. A call that fails changes nothing.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
+ *  - A child of fork may exec or _exit, but not use a heap of its parent's.
  *  - References are kept by roots and by objects that roots reach, and by nothing else: a reference that sits only in
  *    malloc'd memory, a C queue or another heap keeps nothing alive. Use a handle (`tri_global`) to hand one over.
  */
@@ -60,7 +61,7 @@ typedef uint64_t __attribute__((__may_alias__)) tri_word;
     X(TRI_EUNATTACHED, -6, "the calling thread is not attached to the heap")   \
     X(TRI_EBUSY, -7, "threads are still attached or objects still registered") \
     X(TRI_ETYPE, -8, "the type descriptor contradicts itself")                 \
-    X(TRI_ETIMEDOUT, -9, "a thread did not reach a safepoint in time")
+    X(TRI_ETIMEDOUT, -9, "the wait limit passed before what was waited for came")
 
 #define TRI__ENUM(name, value, text) name = value,
 typedef enum tri_err { TRI_ERRORS(TRI__ENUM) TRI__ERR_LAST = -100 } tri_err;
@@ -83,7 +84,7 @@ TRI_API const char *tri_version(void);
 /* Kinds of event that the host's hook is told. */
 enum {
     TRI_EVENT_CYCLE_END = 1,    /* a collection is complete but for its sweep */
-    TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ns */
+    TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ms */
 };
 
 /* One event. Valid during the hook only. */
@@ -91,7 +92,7 @@ typedef struct tri_event {
     uint32_t struct_size;      /* sizeof(tri_event) in the library */
     uint32_t kind;             /* TRI_EVENT_* */
     uint64_t cycle;            /* number of the cycle, from 1 */
-    const char *reason;        /* what started it: "trigger", "forced", "limit", "stress" */
+    const char *reason;        /* what started it: "trigger", "forced", "limit", "stress", "silent thread" */
     size_t live_before_bytes;  /* allocated when the cycle was triggered */
     size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
     size_t goal_bytes;         /* the size at which the next cycle should be complete */
@@ -306,7 +307,7 @@ TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
  * ------------------------------------------------------------------------------------------------------------- */
 
 /* The first store to a slot of an object that no other thread has seen, before the thread's next safepoint: no
- * barrier. */
+ * barrier (rule R18 of docs/design.md). */
 static inline void tri_init(tri_thread *thread, void *obj, void *slot, const void *ref);
 static inline void tri_init_value(tri_thread *thread, void *obj, void *slot, tri_word value);
 
@@ -398,6 +399,7 @@ TRI_API int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack);
 /* Registers a callback that visits roots of the calling thread, in its scan handshake, on its own thread or, while it
  * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM. */
 TRI_API tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void *), void *arg);
+/* Takes a callback back; it is called once more while a cycle marks, so `arg` must still be valid. Its owner. */
 TRI_API void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner);
 
 /* For trace and root callbacks: visits n slots from `slots` on: plain pointers, or values under `enc`. */
@@ -415,7 +417,7 @@ TRI_API int tri_collect(tri_thread *thread);
 /* Returns free pages to the system now. The number of bytes that went. Any attached thread; not a safepoint. */
 TRI_API size_t tri_trim(tri_heap *heap);
 
-/* Counters of a heap. All are cheap to read, and consistent within one cycle. */
+/* Counters of a heap. All are cheap to read; each is read on its own, so two may differ by what happened in between. */
 typedef struct tri_stats {
     uint32_t struct_size;     /* set before the call: sizeof(tri_stats) */
     uint32_t nthreads;        /* attached now */
@@ -434,7 +436,7 @@ typedef struct tri_stats {
     uint64_t mark_ns;         /* time spent tracing by the collector, ever */
     uint64_t assist_ns;       /* by mutators */
     uint64_t sweep_ns;        /* by the collector */
-    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever */
+    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever; waits (TRI_PAUSE_WAIT) apart */
     uint64_t handshakes;      /* steps answered */
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
