@@ -81,8 +81,9 @@ static void edit(tri_thread *thread, void **array, size_t n, uint64_t *random, b
 
 struct editor {
     tri_heap *heap;
-    bool starved;  /* allocation may fail */
-    uint32_t stop; /* [atomic] */
+    bool starved;   /* allocation may fail */
+    uint32_t stop;  /* [atomic] */
+    uint32_t ready; /* it has its array [atomic] */
 };
 
 static void *edit_thread(void *arg) {
@@ -92,6 +93,8 @@ static void *edit_thread(void *arg) {
     TRI_LOCALS(thread, roots, 1);
     uint64_t random = fixture_seed();
     roots[0] = tri_new_n(thread, &array_type, 500);
+    CHECK(roots[0] != NULL);
+    atomic_store_release(&e->ready, 1);
     while (!atomic_load_acquire(&e->stop)) {
         edit(thread, roots[0], 500, &random, e->starved);
         tri_poll(thread);
@@ -606,6 +609,8 @@ TEST(cycle, without_memory_for_buffers_mutators_lose_nothing) {
     struct editor e[2] = {{.heap = f.heap, .starved = true}, {.heap = f.heap, .starved = true}};
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, edit_thread, &e[i]), 0);
+    for (int i = 0; i < 2; i++)
+        while (!atomic_load_acquire(&e[i].ready)) tri_poll(f.thread);
     fixture_collect(&f);
     limit_address_space(mapped_bytes() + 16 * MIB); /* they allocate, too */
     struct workbuf *taken = take_buffers(&f.heap->work, 0);
