@@ -17,7 +17,7 @@ void tri_config_init(tri_config *config) {
     if (!config) return;
     *config = (tri_config){.struct_size = sizeof *config,
                            .min_heap_bytes = MIN_HEAP_BYTES,
-                           .growth_percent = 75,
+                           .growth_percent = 60,
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000};
 }

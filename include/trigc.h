@@ -120,7 +120,7 @@ typedef struct tri_config {
     size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
     size_t soft_limit_bytes;  /* cycles work towards staying below it; 0: none */
     size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
-    uint32_t growth_percent;  /* goal = live + (live + roots) * growth_percent / 100; default 75 */
+    uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
     uint64_t wait_limit_ms;   /* bound of each wait for a cycle (forced, or at the hard limit); default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and

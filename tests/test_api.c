@@ -70,7 +70,7 @@ TEST(api, defaults_are_what_the_header_says) {
     CHECK_EQ(c.hard_limit_bytes, 0);
     CHECK_EQ(c.soft_limit_bytes, 0);
     CHECK_EQ(c.min_heap_bytes, 4 * MIB);
-    CHECK_EQ(c.growth_percent, 75);
+    CHECK_EQ(c.growth_percent, 60);
     CHECK_EQ(c.silent_after_ms, 1000);
     CHECK_EQ(c.wait_limit_ms, 10000);
     CHECK(!c.oom && !c.event && !c.report && !c.user);
