@@ -485,6 +485,41 @@ static struct thing *delete_while_marking(const struct fixture *f, void **roots)
     return g.thing;
 }
 
+/* The same by every call that takes a reference out of an object: what it took out is in a frame that is not scanned
+ * again, so only the call's own shading keeps it. Each of them is caught here when its barrier is taken out. */
+enum deletion { BY_STORE, BY_CLEAR, BY_MOVE_UP, BY_MOVE_DOWN, BY_XCHG, BY_CAS, DELETIONS };
+
+static void delete_by(tri_thread *t, struct owner *keeper, enum deletion how) {
+    static const tri_word nothing[2];
+    tri_word expected = tri_load_value(&keeper->second);
+    switch (how) {
+    case BY_STORE: tri_store(t, keeper, &keeper->second, NULL); break;
+    case BY_CLEAR: tri_clear(t, keeper, &keeper->first, 2); break;
+    case BY_MOVE_UP: tri_move(t, keeper, &keeper->first, nothing, 2); break;
+    case BY_MOVE_DOWN: tri_move(t, keeper, &keeper->second, &keeper->first, 1); break;
+    case BY_XCHG: CHECK_EQ(tri_xchg(t, keeper, &keeper->second, 0), expected); break;
+    case BY_CAS: CHECK(tri_cas(t, keeper, &keeper->second, &expected, 0)); break;
+    case DELETIONS: break;
+    }
+}
+
+TEST(planted, every_way_to_take_a_reference_out_shades_it) {
+    for (int how = 0; how < DELETIONS; how++) {
+        struct fixture f = open_heap("checkmark=1", NULL);
+        TRI_LOCALS(f.thread, roots, 2);
+        struct graph g = make_graph(&f, roots);
+        pthread_t collect = begin_cycle(&f);
+        roots[1] = tri_load(&g.keeper->second);
+        delete_by(f.thread, g.keeper, (enum deletion)how);
+        CHECK(tri_load(&g.keeper->second) == NULL);
+        end_cycle(&f, collect);
+        expect_silence();
+        CHECK_MSG(is_alive(f.heap, hide(g.thing)), "deletion %d lost what it took out", how);
+        TRI_POP(f.thread, roots);
+        close_heap(&f);
+    }
+}
+
 static void flush_blindly(bool fault) {
     struct fixture f = open_heap("checkmark=1", fault ? "fault=flush_blind" : NULL);
     TRI_LOCALS(f.thread, roots, 2);
