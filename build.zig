@@ -84,9 +84,18 @@ const tests = [_]Program{
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "stress_handshake", .tsan = true },
-    .{ .name = "stress_property", .sources = &.{ "tests/stress_property.c", "tests/shadow.c" }, .tsan = true },
+    .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
+};
+
+/// Random mutators against a shadow graph: the coordinator and its tests, a worker, its operations, the graph.
+const property_sources = [_][]const u8{
+    "tests/stress_property.c",
+    "tests/property_objects.c",
+    "tests/property_roots.c",
+    "tests/property_threads.c",
+    "tests/shadow.c",
 };
 
 /// Examples: examples/<name>.c, installed into bin/.

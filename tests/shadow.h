@@ -6,7 +6,7 @@
  *
  * Owns: the shapes of objects (which words are slots, of which kind), the table of entries, encoding and decoding of
  * slot words, and the comparison of the whole heap with the table (shadow_check). Does not own: who edits what when;
- * that is stress_property.c. An entry's edges are changed only under its lock; "wild" objects have no edges: any thread
+ * that is property_*.c. An entry's edges are changed only under its lock; "wild" objects have no edges: any thread
  * stores into them at any time without a lock, and the comparison takes what it finds there, which must be intact.
  *
  * Invariants: SH1 an entry is complete before its object's address is stored anywhere. SH2 entries are freed only by
