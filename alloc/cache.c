@@ -40,10 +40,15 @@ static void set_hole(tri_hole *hole, char *cursor, char *limit) {
     atomic_store_relaxed(&hole->limit, limit);
 }
 
-/* Gives the hole's unused part and its span back. */
-static void close_hole(struct cache *cache, tri_hole *hole) {
+static struct span *chain_head(struct span *span) {
+    while (span && span->prev) span = span->prev;
+    return span;
+}
+
+/* Gives the unused part of the hole back to its span. */
+static void return_rest(struct cache *cache, tri_hole *hole) {
     struct span *span = hole->span;
-    if (!span) return;
+    if (!span || hole->cursor == hole->limit) return;
     uintptr_t base = span_base(&cache->mem->space, span);
     uint32_t first = (uint32_t)(((uintptr_t)hole->cursor - base) / span->slot_bytes);
     uint32_t left = (uint32_t)((size_t)(hole->limit - hole->cursor) / span->slot_bytes);
@@ -51,10 +56,16 @@ static void close_hole(struct cache *cache, tri_hole *hole) {
     cache->taken_bytes -= (int64_t)(left * span->slot_bytes);
     if (cache->black && atomic_load_relaxed(&span->gen) == cache->gen) /* own span */
         cache->black_bytes -= (int64_t)(left * span->slot_bytes);
+}
+
+static void close_hole(struct cache *cache, tri_hole *hole) {
+    struct span *span = hole->span;
+    if (!span) return;
+    return_rest(cache, hole);
     hole->span = NULL;
     set_hole(hole, NULL, NULL);
     struct central *central = atomic_load_acquire(&cache->mem->centrals[span->layout]); /* pairs with central_get */
-    tri__central_put(cache->mem, central, span);
+    tri__central_put(cache->mem, central, chain_head(span));
 }
 
 /* The next run of free slots of the hole's span. */
@@ -73,23 +84,42 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     return true;
 }
 
-void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class) {
-    if (TRI_UNLIKELY(span_class->layout >= *cache->nholes) && !grow_table(cache, span_class->layout)) return NULL;
-    tri_hole *hole = &(*cache->holes)[span_class->layout];
-    while (hole->cursor == hole->limit) {
-        if (hole->span && next_run(cache, hole)) break;
-        close_hole(cache, hole);
-        struct central *central = tri__central_get(cache->mem, span_class);
-        if (!central) return NULL;
-        struct span *span = tri__central_take(cache->mem, central, cache->gen);
-        if (!span) return NULL;
+/* Opens the next run of the hole's span, or of the ones after it. */
+static bool next_hole(struct cache *cache, tri_hole *hole) {
+    for (struct span *span = hole->span; span; span = span->next) {
         hole->span = span;
-        hole->slot_bytes = span->slot_bytes;
+        if (next_run(cache, hole)) return true;
     }
+    return false;
+}
+
+static void *bump_hole(tri_hole *hole) {
     char *obj = hole->cursor;
     atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
     check_internal(hole->cursor <= hole->limit, "I-CACHE1: a hole is a whole number of slots");
     return obj;
+}
+
+void *tri__cache_next(struct cache *cache, uint32_t layout) {
+    if (layout >= *cache->nholes) return NULL;
+    tri_hole *hole = &(*cache->holes)[layout];
+    if (!hole->span || (hole->cursor == hole->limit && !next_hole(cache, hole))) return NULL;
+    return bump_hole(hole);
+}
+
+void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class) {
+    if (TRI_UNLIKELY(span_class->layout >= *cache->nholes) && !grow_table(cache, span_class->layout)) return NULL;
+    tri_hole *hole = &(*cache->holes)[span_class->layout];
+    while (hole->cursor == hole->limit && !next_hole(cache, hole)) {
+        struct span *done = chain_head(hole->span);
+        hole->span = NULL;
+        set_hole(hole, NULL, NULL);
+        struct central *central = tri__central_get(cache->mem, span_class);
+        if (!central) return NULL; /* then there was no span either */
+        hole->span = tri__central_exchange(cache->mem, central, cache->gen, done, &cache->block);
+        if (!hole->span) return NULL;
+    }
+    return bump_hole(hole);
 }
 
 void tri__cache_blacken(struct cache *cache) {
@@ -108,4 +138,5 @@ void tri__cache_blacken(struct cache *cache) {
 
 void tri__cache_flush(struct cache *cache) {
     for (uint32_t i = 0; i < *cache->nholes; i++) close_hole(cache, &(*cache->holes)[i]); /* I-CACHE3 */
+    tri__pageheap_put_block(cache->mem->pages, &cache->block);
 }

@@ -1,4 +1,4 @@
-/* central.c - one layout's spans: partial and full, swept and unswept; see memory.h.
+/* central.c - one layout's spans: partial and full, swept and unswept, and those in which nothing lives; see memory.h.
  *
  * A span is filed under the parity of its own generation (R10). When the heap's generation is g, lists of parity g & 1
  * hold swept spans, the others what is left of g - 1; before the next H1 those are empty, so the flip needs no walk.
@@ -7,14 +7,22 @@
  * A thread that has not retired yet (it knows g - 1 while the heap is at g) takes spans of its own generation only,
  * allocates black in them, and gives them back at its H6, before they are swept.
  *
- * Lock rank: RANK_CENTRAL, one at a time, nothing else taken inside but by sweeping's hook (none). */
+ * Spans move in chains of up to BATCH_SPANS, so that a cache comes to this lock once for 64 KiB of slots. Partial spans
+ * are filed by how full they are and the fullest are taken first: sparse ones get the time to empty.
+ *
+ * A span that a sweep found empty lies ready in `empty` for its own layout, as far as empty_limit_pages allows: making
+ * one anew costs as much as allocating a page's worth of objects. Only a sweep files one there, never a cache that
+ * gives an unused hole back in the middle of a cycle: a marker may still hold a conservative word that names a slot of
+ * that hole and mark it (R4), and a span without a generation would keep the stale mark.
+ *
+ * Lock rank: RANK_CENTRAL, one at a time, nothing else taken inside. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
 
-/* How many unswept full spans one refill sweeps in the hope for a free slot, before it takes fresh pages. */
-enum { MAX_SWEEPS_A_REFILL = 16 };
+/* How many unswept spans without a free slot one refill sweeps, before it takes fresh pages. */
+enum { MAX_SWEEPS_A_REFILL = 16, BACKGROUND_BATCH = 16 };
 
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class) {
     struct central **entry = &mem->centrals[span_class->layout];
@@ -36,32 +44,11 @@ struct central *tri__central_get(struct memory *mem, const struct span_class *sp
     return central;
 }
 
-static struct span *pop_to(struct memory *mem, struct span_list *list, enum span_place place, bool to_sweep) {
-    struct span *span = list->head;
-    if (!span) return NULL;
-    tri__span_list_remove(list, span);
-    check_internal(atomic_load_relaxed(&span->place) == SPAN_LISTED, "I-SPAN1: a span is in one place");
-    atomic_store_relaxed(&span->place, (uint8_t)place);
-    if (to_sweep) atomic_add_relaxed(&mem->nsweeping, 1); /* under the list's lock: seen by whoever sees it empty */
-    return span;
-}
+/* ---- filing and taking, under the lock ------------------------------------------------------------------------ */
 
-/* An unswept span: of the generation before `gen`, which is looked at under the lock. A thread that has not retired may
- * come here with a generation that the flip has just made the old one: the lists of the other parity then hold spans
- * that retired threads have swept already, one generation ahead of it (I-SPAN3). */
-static struct span *pop_unswept(struct memory *mem, struct span_list *list, uint32_t gen) {
-    if (list->head && atomic_load_relaxed(&list->head->gen) + 1 != gen) return NULL; /* one generation in a list */
-    return pop_to(mem, list, SPAN_CLAIMED, true);
-}
-
-/* Sweeps a claimed span. */
-static void sweep_claimed(struct memory *mem, struct span *span, uint32_t gen) {
-    tri__span_sweep(&mem->space, span, gen, atomic_load_relaxed(&mem->poison) != 0);
-    atomic_add_relaxed(&mem->swept_spans, 1);
-}
-
-static void sweep_done(struct memory *mem) {
-    atomic_sub_acqrel(&mem->nsweeping, 1); /* pairs with the acquire in memory_is_swept */
+/* Which of the partial lists: fuller spans have the higher number. */
+static unsigned fill_of(const struct span *span) {
+    return span->nalloc * NUM_FILLS / span->nslots;
 }
 
 static void file(struct central *central, struct span *span) {
@@ -71,23 +58,145 @@ static void file(struct central *central, struct span *span) {
     if (span->nalloc == span->nslots)
         tri__span_list_push(&central->full[parity], span);
     else
-        tri__span_list_push(&central->partial[parity], span);
+        tri__span_list_push(&central->partial[parity][fill_of(span)], span);
 }
 
-void tri__central_put(struct memory *mem, struct central *central, struct span *span) {
-    (void)mem;
-    check_internal(atomic_load_relaxed(&span->place) == SPAN_CACHED, "I-SPAN1: only a cached span is given back");
+static void file_chain(struct central *central, struct span *chain) {
+    while (chain) {
+        struct span *next = chain->next;
+        check_internal(atomic_load_relaxed(&chain->place) == SPAN_CACHED, "I-SPAN1: only a cached span is given back");
+        file(central, chain);
+        chain = next;
+    }
+}
+
+static struct span *pop_to(struct span_list *list, enum span_place place) {
+    struct span *span = list->head;
+    if (!span) return NULL;
+    tri__span_list_remove(list, span);
+    check_internal(atomic_load_relaxed(&span->place) == SPAN_LISTED, "I-SPAN1: a span is in one place");
+    atomic_store_relaxed(&span->place, (uint8_t)place);
+    return span;
+}
+
+/* An unswept span: of the generation before `gen`, which is looked at under the lock. A thread that has not retired may
+ * come here with a generation that the flip has just made the old one: the lists of the other parity then hold spans
+ * that retired threads have swept already, one generation ahead of it (I-SPAN3). */
+static struct span *pop_unswept(struct memory *mem, struct span_list *list, uint32_t gen) {
+    if (!list->head || atomic_load_relaxed(&list->head->gen) + 1 != gen) return NULL; /* one generation in a list */
+    struct span *span = pop_to(list, SPAN_CLAIMED);
+    atomic_add_relaxed(&mem->nsweeping, 1); /* under the list's lock: seen by whoever sees it empty */
+    return span;
+}
+
+static struct span *pop_unswept_small(struct memory *mem, struct central *central, uint32_t gen) {
+    unsigned old = (gen + 1) & 1;
+    struct span *span = NULL;
+    for (int fill = NUM_FILLS; fill-- > 0 && !span;) span = pop_unswept(mem, &central->partial[old][fill], gen);
+    return span ? span : pop_unswept(mem, &central->full[old], gen);
+}
+
+/* The head of a chain in front of `chain`. */
+static struct span *chained(struct span *span, struct span *chain) {
+    span->next = chain;
+    span->prev = NULL;
+    if (chain) chain->prev = span;
+    return span;
+}
+
+static unsigned batch_of(const struct central *central) {
+    size_t span_bytes = (size_t)tri__size_classes[central->span_class.class_index].npages << PAGE_SHIFT;
+    size_t n = BATCH_BYTES / span_bytes;
+    return n < 1 ? 1 : n > BATCH_SPANS ? BATCH_SPANS : (unsigned)n;
+}
+
+static struct span *take_partial(struct central *central, uint32_t gen) {
+    struct span *chain = NULL;
+    unsigned left = batch_of(central);
+    for (int fill = NUM_FILLS; fill-- > 0;)
+        for (struct span *span; left > 0 && (span = pop_to(&central->partial[gen & 1][fill], SPAN_CACHED)); left--)
+            chain = chained(span, chain);
+    return chain;
+}
+
+/* They get the taker's generation, like fresh ones: they have no mark and no object (R10). */
+static struct span *take_empty(struct memory *mem, struct central *central, uint32_t gen) {
+    struct span *chain = NULL;
+    for (unsigned left = batch_of(central); left > 0 && central->empty.head; left--) {
+        struct span *span = central->empty.head;
+        tri__span_list_remove(&central->empty, span);
+        check_internal(atomic_load_relaxed(&span->place) == SPAN_EMPTY && span->nalloc == 0,
+                       "I-SPAN1: an empty span is in one place");
+        check_whole(tri__span_count_marks(&mem->space, span) == 0, "R10: an empty span has no marks");
+        atomic_store_relaxed(&span->gen, gen);
+        atomic_store_release(&span->place, SPAN_CACHED); /* as in file() */
+        atomic_sub_relaxed(&mem->empty_pages, span->npages);
+        chain = chained(span, chain);
+    }
+    if (central->empty.nspans < central->empty_low) central->empty_low = central->empty.nspans;
+    return chain;
+}
+
+/* ---- sweeping ------------------------------------------------------------------------------------------------- */
+
+static void sweep_claimed(struct memory *mem, struct span *span, uint32_t gen) {
+    tri__span_sweep(&mem->space, span, gen, atomic_load_relaxed(&mem->poison) != 0);
+    atomic_add_relaxed(&mem->swept_spans, 1);
+}
+
+static void sweep_done(struct memory *mem, uint32_t n) {
+    atomic_sub_acqrel(&mem->nsweeping, n); /* pairs with the acquire in memory_is_swept */
+}
+
+/* Up to `max` unswept spans, claimed. */
+static struct span *claim_unswept(struct memory *mem, struct central *central, uint32_t gen, unsigned max) {
+    struct span *chain = NULL;
+    if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
     tri__lock_acquire(&central->lock);
-    file(central, span);
+    for (struct span *span; max > 0 && (span = pop_unswept_small(mem, central, gen)); max--)
+        chain = chained(span, chain);
+    tri__lock_release(&central->lock);
+    return chain;
+}
+
+/* Sweeps some unswept spans of the generation before and keeps those with a free slot; NULL when a few have none. */
+static struct span *take_swept_here(struct memory *mem, struct central *central, uint32_t gen) {
+    struct span *found = NULL;
+    unsigned batch = batch_of(central);
+    for (unsigned swept = 0; !found && swept < MAX_SWEEPS_A_REFILL; swept += batch) {
+        struct span *chain = claim_unswept(mem, central, gen, batch), *full = NULL;
+        uint32_t n = 0;
+        if (!chain) break;
+        for (struct span *span = chain, *next; span; span = next, n++) {
+            next = span->next;
+            sweep_claimed(mem, span, gen);
+            atomic_store_release(&span->place, SPAN_CACHED); /* as in file() */
+            if (span->nalloc < span->nslots)
+                found = chained(span, found);
+            else
+                full = chained(span, full);
+        }
+        if (full) tri__central_put(mem, central, full);
+        sweep_done(mem, n);
+    }
+    return found;
+}
+
+/* ---- a cache's side ------------------------------------------------------------------------------------------- */
+
+void tri__central_put(struct memory *mem, struct central *central, struct span *chain) {
+    (void)mem;
+    tri__lock_acquire(&central->lock);
+    file_chain(central, chain);
     tri__lock_release(&central->lock);
 }
 
-static struct span *take_fresh(struct memory *mem, struct central *central, uint32_t gen) {
+static struct span *take_fresh(struct memory *mem, struct central *central, uint32_t gen, struct page_block *block) {
     const struct span_class *sc = &central->span_class;
     bool dirty;
     size_t first;
     size_t npages = tri__size_classes[sc->class_index].npages;
-    struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
+    struct span *span = tri__memory_new_span(mem, npages, block, &dirty, &first);
     if (!span) return NULL;
     if (dirty &&
         atomic_load_relaxed(&mem->poison)) { /* no pattern of the pages' life before in this span's free slots */
@@ -101,58 +210,80 @@ static struct span *take_fresh(struct memory *mem, struct central *central, uint
     return span;
 }
 
-/* An unswept span of the generation before, swept here; NULL when none of a few has a free slot. */
-static struct span *take_swept_here(struct memory *mem, struct central *central, uint32_t gen) {
+/* Requires the lock. */
+static bool has_unswept(const struct central *central, uint32_t gen) {
     unsigned old = (gen + 1) & 1;
-    for (int i = 0; i < MAX_SWEEPS_A_REFILL; i++) {
-        if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
-        tri__lock_acquire(&central->lock);
-        struct span *span = pop_unswept(mem, &central->partial[old], gen);
-        if (!span) span = pop_unswept(mem, &central->full[old], gen);
-        tri__lock_release(&central->lock);
-        if (!span) return NULL;
-        sweep_claimed(mem, span, gen);
-        if (span->nalloc < span->nslots) {
-            atomic_store_release(&span->place, SPAN_CACHED); /* as in file() */
-            sweep_done(mem);
-            return span;
-        }
-        tri__lock_acquire(&central->lock);
-        file(central, span);
-        tri__lock_release(&central->lock);
-        sweep_done(mem);
-    }
-    return NULL;
+    bool left = central->full[old].head != NULL;
+    for (int fill = 0; fill < NUM_FILLS; fill++) left |= central->partial[old][fill].head != NULL;
+    return left;
 }
 
-struct span *tri__central_take(struct memory *mem, struct central *central, uint32_t gen) {
-    if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
+bool tri__central_is_swept(struct central *central, uint32_t gen) {
     tri__lock_acquire(&central->lock);
-    struct span *span = pop_to(mem, &central->partial[gen & 1], SPAN_CACHED, false);
+    bool left = has_unswept(central, gen);
     tri__lock_release(&central->lock);
-    if (span) return span;
-    if (gen == atomic_load_acquire(&mem->gen)) { /* retired threads sweep (R10) */
-        uint64_t start = tri__os_now_ns();
-        span = take_swept_here(mem, central, gen);
-        if (span) {
-            if (mem->hooks.swept_on_demand) mem->hooks.swept_on_demand(mem->hooks.context, tri__os_now_ns() - start);
-            return span;
-        }
-    }
-    return take_fresh(mem, central, gen);
+    return !left;
 }
 
-/* Sweeps one claimed small span and files it, or frees its pages when nothing in it lives. */
-static void sweep_in_background(struct memory *mem, struct central *central, struct span *span, uint32_t gen) {
-    sweep_claimed(mem, span, gen);
-    if (span->nalloc == 0) {
-        tri__memory_free_span(mem, span);
-    } else {
+struct span *tri__central_exchange(struct memory *mem, struct central *central, uint32_t gen, struct span *done,
+                                   struct page_block *block) {
+    if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
+    bool retired = gen == atomic_load_acquire(&mem->gen); /* only such threads sweep (R10) */
+    tri__lock_acquire(&central->lock);
+    file_chain(central, done);
+    struct span *chain = take_partial(central, gen);
+    bool unswept = !chain && retired && has_unswept(central, gen);
+    if (!chain && !unswept) chain = take_empty(mem, central, gen);
+    tri__lock_release(&central->lock);
+    if (unswept) {
+        uint64_t start = tri__os_now_ns();
+        chain = take_swept_here(mem, central, gen);
+        if (mem->hooks.swept_on_demand) mem->hooks.swept_on_demand(mem->hooks.context, tri__os_now_ns() - start);
+        if (chain) return chain;
         tri__lock_acquire(&central->lock);
-        file(central, span);
+        chain = take_empty(mem, central, gen);
         tri__lock_release(&central->lock);
     }
-    sweep_done(mem);
+    return chain ? chain : take_fresh(mem, central, gen, block);
+}
+
+/* ---- in the background ---------------------------------------------------------------------------------------- */
+
+/* Files what was swept; what is empty lies ready, or is returned as a chain when enough does. */
+static struct span *file_swept(struct memory *mem, struct central *central, struct span *chain) {
+    struct span *freed = NULL;
+    tri__lock_acquire(&central->lock);
+    for (struct span *span = chain, *next; span; span = next) {
+        next = span->next;
+        if (span->nalloc > 0) {
+            file(central, span);
+        } else if (atomic_load_relaxed(&mem->empty_pages) >= atomic_load_relaxed(&mem->empty_limit_pages)) { /* hints */
+            freed = chained(span, freed);
+        } else {
+            atomic_store_release(&span->place, SPAN_EMPTY); /* as in file() */
+            tri__span_list_push(&central->empty, span);
+            atomic_add_relaxed(&mem->empty_pages, span->npages);
+        }
+    }
+    tri__lock_release(&central->lock);
+    return freed;
+}
+
+static size_t sweep_central(struct memory *mem, struct central *central, uint32_t gen, size_t max_spans) {
+    size_t total = 0;
+    while (total < max_spans) {
+        struct span *chain = claim_unswept(mem, central, gen, BACKGROUND_BATCH);
+        uint32_t n = 0;
+        if (!chain) break;
+        for (struct span *span = chain; span; span = span->next, n++) sweep_claimed(mem, span, gen);
+        for (struct span *span = file_swept(mem, central, chain), *next; span; span = next) {
+            next = span->next;
+            tri__memory_free_span(mem, span);
+        }
+        sweep_done(mem, n);
+        total += n;
+    }
+    return total;
 }
 
 static void sweep_large(struct memory *mem, struct span *span, uint32_t gen) {
@@ -165,25 +296,15 @@ static void sweep_large(struct memory *mem, struct span *span, uint32_t gen) {
         tri__span_list_push(&mem->large[gen & 1], span);
         tri__lock_release(&mem->large_lock);
     }
-    sweep_done(mem);
+    sweep_done(mem, 1);
 }
 
 size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
     uint32_t gen = atomic_load_acquire(&mem->gen);
     unsigned old = (gen + 1) & 1;
     size_t n = 0;
-    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c && n < max_spans; c = c->next) {
-        while (n < max_spans) {
-            if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
-            tri__lock_acquire(&c->lock);
-            struct span *span = pop_unswept(mem, &c->partial[old], gen);
-            if (!span) span = pop_unswept(mem, &c->full[old], gen);
-            tri__lock_release(&c->lock);
-            if (!span) break;
-            sweep_in_background(mem, c, span, gen);
-            n++;
-        }
-    }
+    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c && n < max_spans; c = c->next)
+        n += sweep_central(mem, c, gen, max_spans - n);
     while (n < max_spans) {
         tri__lock_acquire(&mem->large_lock);
         struct span *span = pop_unswept(mem, &mem->large[old], gen);
@@ -193,4 +314,35 @@ size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
         n++;
     }
     return n;
+}
+
+/* Takes up to n empty spans, the ones that lay longest, off the list. */
+static struct span *take_coldest(struct memory *mem, struct central *central, bool all) {
+    struct span *chain = NULL;
+    tri__lock_acquire(&central->lock);
+    size_t n = all ? central->empty.nspans : (central->empty_low + 1) / 2;
+    for (; n > 0 && central->empty.tail; n--) {
+        struct span *span = central->empty.tail;
+        tri__span_list_remove(&central->empty, span);
+        atomic_store_relaxed(&span->place, SPAN_CLAIMED);
+        atomic_sub_relaxed(&mem->empty_pages, span->npages);
+        chain = chained(span, chain);
+    }
+    central->empty_low = central->empty.nspans;
+    tri__lock_release(&central->lock);
+    return chain;
+}
+
+void tri__memory_drop_empty(struct memory *mem, bool all) {
+    if (atomic_load_relaxed(&mem->empty_pages) == 0) return; /* a hint */
+    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next)
+        for (struct span *span = take_coldest(mem, c, all), *next; span; span = next) {
+            next = span->next;
+            if (tri__memory_try_free_span(mem, span)) continue;
+            tri__lock_acquire(&c->lock); /* a cycle marks: it lies ready again (R13) */
+            atomic_store_release(&span->place, SPAN_EMPTY);
+            tri__span_list_push(&c->empty, span);
+            atomic_add_relaxed(&mem->empty_pages, span->npages);
+            tri__lock_release(&c->lock);
+        }
 }

@@ -23,7 +23,7 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     if (size_bytes > mem->space.size_bytes) return NULL;
     size_t npages = ceil_div(size_bytes, PAGE_BYTES), first;
     bool dirty;
-    struct span *span = tri__memory_new_span(mem, npages, &dirty, &first);
+    struct span *span = tri__memory_new_span(mem, npages, NULL, &dirty, &first);
     if (!span) return NULL;
     atomic_add_relaxed(&mem->building_pages, npages); /* for verify, which stops every thread */
     uintptr_t addr = space_page_addr(&mem->space, first);

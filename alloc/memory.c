@@ -43,6 +43,7 @@ bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct all
     }
     mem->hooks = *hooks;
     mem->limit_pages = mem->space.npages;
+    mem->empty_limit_pages = EMPTY_FLOOR_PAGES;
     tri__fixalloc_init(&mem->fix_span, sizeof(struct span), "spans", NULL, NULL);
     tri__fixalloc_init(&mem->fix_central, sizeof(struct central), "central lists", NULL, NULL);
     tri__lock_init(&mem->gate, RANK_GATE, "gate");
@@ -71,10 +72,38 @@ static bool reserve_pages(struct memory *mem, size_t npages) {
     return true;
 }
 
-struct span *tri__memory_new_span(struct memory *mem, size_t npages, bool *dirty, size_t *first_page) {
+/* The lowest run of npages in a block, as a mask; 0: none. */
+static uint64_t run_in(uint64_t free, size_t npages) {
+    uint64_t starts = free; /* bit i: pages i to i + n - 1 are free, for growing n */
+    for (size_t n = 1; n < npages && starts; n++) starts &= free >> n;
+    return starts ? (UINT64_MAX >> (64 - npages)) << bit_lowest(starts) : 0;
+}
+
+static bool take_from_block(struct page_block *block, size_t npages, size_t *first, bool *dirty) {
+    uint64_t mask = run_in(block->free, npages);
+    if (!mask) return false;
+    *first = block->first + bit_lowest(mask);
+    *dirty = (block->dirty & mask) != 0;
+    block->free &= ~mask;
+    block->dirty &= ~mask;
+    return true;
+}
+
+/* Small runs come out of the thread's own block, which is filled anew when it is empty (SOURCES S8). */
+static bool take_pages(struct memory *mem, size_t npages, struct page_block *block, size_t *first, bool *dirty) {
+    if (block && npages <= BLOCK_RUN_PAGES) {
+        if (take_from_block(block, npages, first, dirty)) return true;
+        if (!block->free && tri__pageheap_take_block(mem->pages, block) && take_from_block(block, npages, first, dirty))
+            return true;
+    }
+    return tri__pageheap_alloc(mem->pages, npages, first, dirty);
+}
+
+static struct span *try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                 size_t *first_page) {
     if (!reserve_pages(mem, npages)) return NULL;
     struct span *span = tri__fixalloc_get(&mem->fix_span);
-    if (span && tri__pageheap_alloc(mem->pages, npages, first_page, dirty)) {
+    if (span && take_pages(mem, npages, block, first_page, dirty)) {
         atomic_store_relaxed(&span->place, SPAN_BUILDING); /* nobody else has it */
         return span;
     }
@@ -83,19 +112,39 @@ struct span *tri__memory_new_span(struct memory *mem, size_t npages, bool *dirty
     return NULL;
 }
 
+struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                  size_t *first_page) {
+    struct span *span = try_new_span(mem, npages, block, dirty, first_page);
+    if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
+    tri__memory_drop_empty(mem, true);
+    return try_new_span(mem, npages, block, dirty, first_page);
+}
+
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {
     tri__pageheap_free(mem->pages, first_page, npages);
     tri__fixalloc_put(&mem->fix_span, span);
     atomic_sub_relaxed(&mem->used_pages, npages);
 }
 
-void tri__memory_free_span(struct memory *mem, struct span *span) {
+static bool free_span(struct memory *mem, struct span *span, bool is_sweeper) {
     size_t first = span->first_page, npages = span->npages;
     tri__lock_acquire(&mem->gate); /* R13: outside cycles a lookup holds this */
-    tri__span_unpublish(&mem->space, span);
+    bool goes = !mem->pages_stay;
+    check_cheap(goes || !is_sweeper, "R13: no page leaves a span from H1 on until H5 is answered");
+    if (goes) tri__span_unpublish(&mem->space, span);
     tri__lock_release(&mem->gate);
+    if (!goes) return false;
     atomic_store_relaxed(&span->place, SPAN_DEAD);
     tri__memory_drop_span(mem, span, first, npages);
+    return true;
+}
+
+void tri__memory_free_span(struct memory *mem, struct span *span) {
+    (void)free_span(mem, span, true);
+}
+
+bool tri__memory_try_free_span(struct memory *mem, struct span *span) {
+    return free_span(mem, span, false);
 }
 
 void tri__memory_flip(struct memory *mem) {
@@ -104,12 +153,10 @@ void tri__memory_flip(struct memory *mem) {
 }
 
 bool tri__memory_is_swept(struct memory *mem) {
-    unsigned old = (atomic_load_acquire(&mem->gen) + 1) & 1; /* parity of the generation before */
+    uint32_t gen = atomic_load_acquire(&mem->gen);
+    unsigned old = (gen + 1) & 1; /* parity of the generation before */
     for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) { /* pairs with central_get */
-        tri__lock_acquire(&c->lock);
-        bool left = c->partial[old].head || c->full[old].head;
-        tri__lock_release(&c->lock);
-        if (left) return false;
+        if (!tri__central_is_swept(c, gen)) return false;
     }
     tri__lock_acquire(&mem->large_lock);
     bool left = mem->large[old].head != NULL;

@@ -19,7 +19,14 @@
 #include "alloc/hooks.h"
 #include "alloc/span.h"
 
-enum { MAX_LAYOUTS = 65536, HOLE_MAX_BYTES = 8192 };
+enum {
+    MAX_LAYOUTS = 65536,
+    HOLE_MAX_BYTES = 8192,
+    NUM_FILLS = 4,          /* partial spans are filed by how full they are */
+    BATCH_BYTES = 64 << 10, /* of spans that a cache takes at once */
+    BATCH_SPANS = 8,
+    EMPTY_FLOOR_PAGES = 512 /* this much may lie ready in empty spans whatever the heap's goal */
+};
 
 /* A doubly linked list of spans under somebody's lock. */
 struct span_list {
@@ -39,11 +46,13 @@ struct span_class {
 
 /* One layout's spans. Which of the two lists of a kind is the swept one is the parity of the heap's generation. */
 struct central {
-    struct lock lock;             /* RANK_CENTRAL */
-    struct span_class span_class; /* [const] */
-    struct span_list partial[2];  /* with a free slot, as far as known; by gen & 1 [lock] */
-    struct span_list full[2];     /* without; by gen & 1 [lock] */
-    struct central *next;         /* all centrals of the heap [const once linked] */
+    struct lock lock;                       /* RANK_CENTRAL */
+    struct span_class span_class;           /* [const] */
+    struct span_list partial[2][NUM_FILLS]; /* with a free slot, as far as known; by gen & 1 and fill [lock] */
+    struct span_list full[2];               /* without; by gen & 1 [lock] */
+    struct span_list empty;                 /* swept, and nothing lives in them: of no generation [lock] */
+    size_t empty_low;                       /* fewest empty spans since the last tri__memory_drop_empty [lock] */
+    struct central *next;                   /* all centrals of the heap [const once linked] */
 };
 
 struct memory {
@@ -57,11 +66,14 @@ struct memory {
     struct central **centrals;    /* by layout number [atomic entries] */
     struct central *all_centrals; /* newest first [atomic] */
     struct lock gate;             /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
+    bool pages_stay;              /* from before H1 to the flip no page leaves a span (R13) [gate] */
     struct lock large_lock;       /* RANK_LARGE */
     struct span_list large[2];    /* by gen & 1 [large_lock] */
     size_t limit_pages;           /* hard limit [atomic] */
     size_t used_pages;            /* in spans [atomic] */
     size_t building_pages;        /* of those, in large objects under construction (R12) [atomic] */
+    size_t empty_pages;           /* of those, in empty spans that lie ready [atomic] */
+    size_t empty_limit_pages;     /* how many may (a hint) [atomic] */
     uint64_t swept_spans;         /* [atomic] */
 };
 
@@ -69,20 +81,32 @@ struct memory {
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks);
 void tri__memory_fini(struct memory *mem);
 
-/* Pages for a span within the limit, and a span object; unformatted. NULL when they cannot be had. */
-struct span *tri__memory_new_span(struct memory *mem, size_t npages, bool *dirty, size_t *first_page);
-/* An emptied span: its entries go, its pages return to the page heap (gate lock taken inside). */
+/* Pages for a span within the limit, out of the thread's own `block` if there is one, and a span object; unformatted.
+ * NULL when they cannot be had. */
+struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                  size_t *first_page);
+/* An emptied span: its entries go, its pages return to the page heap (gate lock taken inside). Sweepers only: between
+ * the flip and the next H1. The other one may be called at any time; false: a cycle marks, nothing was done (R13). */
 void tri__memory_free_span(struct memory *mem, struct span *span);
+bool tri__memory_try_free_span(struct memory *mem, struct span *span);
 /* A span that was never published. */
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages);
 
 /* The central list of a layout, made at its first use. NULL without memory. */
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class);
-/* A span with a free slot for a thread that knows generation `gen` (R10): swept partial, else unswept (swept here),
- * else a fresh one. The span is cached by the caller from now on. NULL when memory cannot be had. */
-struct span *tri__central_take(struct memory *mem, struct central *central, uint32_t gen);
-/* Back from a cache, filed by its own generation (R10). */
-void tri__central_put(struct memory *mem, struct central *central, struct span *span);
+/* A chain (by next) of spans with free slots, at most BATCH_SPANS, for a thread that knows generation `gen` (R10): swept
+ * partial ones, fullest first, so that sparse ones drain; else unswept ones, swept here; else empty ones; else a fresh
+ * one. They are cached by the caller from now on. `done` is a chain to give back first, under the same lock. `block`:
+ * the thread's own pages, or NULL. NULL when memory cannot be had. */
+struct span *tri__central_exchange(struct memory *mem, struct central *central, uint32_t gen, struct span *done,
+                                   struct page_block *block);
+/* A chain back from a cache, each filed by its own generation (R10). */
+void tri__central_put(struct memory *mem, struct central *central, struct span *chain);
+/* True when no unswept span of the generation before `gen` is listed. */
+bool tri__central_is_swept(struct central *central, uint32_t gen);
+/* Lets empty spans go to the page heap: half of those that lay unused since the last call, or all. Nothing goes while
+ * a cycle marks (R13). */
+void tri__memory_drop_empty(struct memory *mem, bool all);
 /* Sweeps up to max_spans unswept spans of all layouts and large objects; the number swept. For the background. */
 size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
 /* True when no unswept span is left, in a list or in somebody's hand. Needs every thread to know the generation. */

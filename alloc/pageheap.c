@@ -324,6 +324,49 @@ bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool
     return found;
 }
 
+/* The word of the bitmaps that a block is made of. */
+static struct piece piece_of_block(const struct pageheap *ph, size_t first) {
+    struct page_chunk *chunk = chunk_at(ph, first >> CHUNK_SHIFT);
+    size_t word = first / 64 % CHUNK_WORDS;
+    return (struct piece){&chunk->free[word], &chunk->dirty[word], UINT64_MAX};
+}
+
+bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block) {
+    size_t page;
+    check_cheap(block->free == 0, "I-PAGE1 a block is filled when it is empty");
+    tri__lock_acquire(&ph->lock);
+    bool found = find_run(ph, 1, &page) || (grow(ph, 1) && find_run(ph, 1, &page));
+    if (found) {
+        struct piece p = piece_of_block(ph, page);
+        *block = (struct page_block){align_down(page, 64), *p.free, *p.dirty};
+        *p.free = *p.dirty = 0;
+        ph->used_pages += bit_count(block->free);
+        ph->dirty_free_pages -= bit_count(block->dirty);
+        ph->search = block->first + 64; /* the lowest free page lay in here */
+        update_summaries(ph, block->first, block->first + 64);
+    }
+    tri__lock_release(&ph->lock);
+    return found;
+}
+
+void tri__pageheap_put_block(struct pageheap *ph, struct page_block *block) {
+    if (block->free == 0) return;
+    tri__lock_acquire(&ph->lock);
+    struct piece p = piece_of_block(ph, block->first);
+    check_always((*p.free & block->free) == 0, "I-PAGE1 a page is freed once");
+    *p.free |= block->free;
+    *p.dirty |= block->dirty;
+    ph->used_pages -= bit_count(block->free);
+    if (block->dirty) {
+        ph->dirty_free_pages += bit_count(block->dirty);
+        ph->dirty_limit = max_size(ph->dirty_limit, block->first + bit_highest(block->dirty) + 1);
+    }
+    ph->search = min_size(ph->search, block->first + bit_lowest(block->free));
+    update_summaries(ph, block->first, block->first + 64);
+    tri__lock_release(&ph->lock);
+    *block = (struct page_block){0, 0, 0};
+}
+
 void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages) {
     tri__lock_acquire(&ph->lock);
     check_always(npages > 0 && first < ph->frontier && npages <= ph->frontier - first,

@@ -44,6 +44,18 @@ void tri__pageheap_destroy(struct pageheap *ph);
 
 /* A run of npages at the lowest address. *dirty: some page of it may hold old bytes. False: none, and no growth. */
 bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty);
+
+/* Free pages of one aligned group of 64, in the hand of one thread: its pages for small spans (SOURCES S8). */
+struct page_block {
+    size_t first;         /* page of bit 0 */
+    uint64_t free, dirty; /* of those taken: not given on yet; of these: may hold old bytes */
+};
+enum { BLOCK_RUN_PAGES = 16 }; /* longer runs come from the tree at once */
+
+/* Fills an empty block: every free page of the group that holds the lowest free page. False: none, and no growth. */
+bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block);
+/* Takes back what is left in a block, which is empty then; pages that nobody wrote are still clean. */
+void tri__pageheap_put_block(struct pageheap *ph, struct page_block *block);
 /* Takes a whole run back (as given out). The pages count as dirty. */
 void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
 /* Returns up to max_pages dirty free pages to the system, highest addresses first, in runs of at most 64 pages at a

@@ -266,7 +266,7 @@ uint32_t tri__span_sweep(struct space *space, struct span *span, uint32_t gen, b
     if (poison && span->kind != PAGE_LARGE) poison_freed(space, span, &w);
     for (size_t i = 0; i < w.nwords; i++) {
         uint64_t marks = atomic_load_relaxed(&w.marks[i]); /* all marking ended before the flip */
-        live += bit_count(marks);
+        if (marks) live += bit_count(marks);
         if (marks != atomic_load_relaxed(&w.allocs[i])) atomic_store_release(&w.allocs[i], marks);
         if (marks) atomic_store_release(&w.marks[i], 0);
     }

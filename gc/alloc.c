@@ -17,6 +17,7 @@ enum {
     ASSIST_SLICE_NS = 50000,
     ASSIST_THRESHOLD_BYTES = 16 << 10,
     PACE_UNIT_BYTES = 32 << 10,
+    ACCOUNT_BYTES = 32 << 10, /* taken before the heap's counters are told: they are shared by all threads */
     NAP_NS = 50000,
     LONG_NAP_NS = 500000,
     MAX_STEP_NS = 20000000
@@ -143,9 +144,14 @@ static void stress(struct mutator *m) {
 #endif
 }
 
+/* The class of a small request. */
+static unsigned class_of(const struct request *r) {
+    return r->leaf && !r->align16 ? size_class_of(r->size_bytes) : size_class_of_scan(r->size_bytes);
+}
+
 /* The span class for a small request; counts towards the layout's heat. */
 static struct span_class choose_class(tri_heap *heap, const struct request *r, uint32_t *number) {
-    unsigned class_index = r->leaf && !r->align16 ? size_class_of(r->size_bytes) : size_class_of_scan(r->size_bytes);
+    unsigned class_index = class_of(r);
     *number = r->layout + (r->sized ? class_index : 0);
     uint32_t slot_bytes = tri__size_classes[class_index].slot_bytes;
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
@@ -214,8 +220,17 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
     return obj;
 }
 
+/* The next hole of the chain that the cache has: no lock, and nothing to tell anyone yet. */
+static void *try_next_hole(struct mutator *m, const struct request *r) {
+    if (r->size_bytes > SMALL_MAX_BYTES || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
+    if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
+    return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
+}
+
 static void *allocate(struct mutator *m, const struct request *r) {
     safepoint_poll(m); /* R1: first, with nothing in hand */
+    void *next = try_next_hole(m, r);
+    if (next) return next;
     stress(m);
     pace(m, r->size_bytes);
     void *obj = try_once(m, r);

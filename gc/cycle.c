@@ -18,12 +18,13 @@
  * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing begins
  * after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at H5 nothing
  * unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while waiting. */
+#include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
 /* How long the collector marks between two looks at the pace. */
-enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 32 };
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, EMPTY_SHARE = 16 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
@@ -45,6 +46,7 @@ static void phase_set(tri_heap *heap, enum phase to) {
 static void gate_set(tri_heap *heap, enum weak_gate gate) {
     tri__lock_acquire(&heap->mem.gate);
     heap->gate = gate;
+    heap->mem.pages_stay = gate != GATE_IDLE; /* R13 */
     heap->spoiled = false;
     tri__lock_release(&heap->mem.gate);
 }
@@ -152,6 +154,7 @@ static void handshake(tri_heap *heap, enum step step) {
     if (step == STEP_RETIRE) {              /* model: M-FLIP */
         tri__lock_acquire(&heap->mem.gate); /* lookups trust marks until here, generations from here on (R5) */
         heap->gate = GATE_IDLE;
+        heap->mem.pages_stay = false; /* H5 is answered (R13) */
         tri__memory_flip(&heap->mem);
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
@@ -293,6 +296,8 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
                    marked);
     atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
     atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
+    atomic_store_relaxed(&heap->mem.empty_limit_pages,
+                         max_size(heap->pacer.goal_bytes / EMPTY_SHARE >> PAGE_SHIFT, EMPTY_FLOOR_PAGES));
     return live;
 }
 
@@ -328,7 +333,8 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     phase_set(heap, PHASE_SWEEP);
     atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
     tri__os_futex_wake_all(&heap->triggered);
-    sweep(heap); /* model: M-SWEEP */
+    sweep(heap);                                                        /* model: M-SWEEP */
+    tri__memory_drop_empty(&heap->mem, strcmp(reason, "trigger") != 0); /* who asks for a cycle wants its memory */
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);
 

@@ -240,6 +240,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
 size_t tri_trim(tri_heap *heap) {
     if (!heap) return 0;
     size_t total = 0, n;
+    tri__memory_drop_empty(&heap->mem, true);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
     return total << PAGE_SHIFT;
 }

@@ -95,11 +95,31 @@ static void check_list(struct verify *v, const struct span_list *list, unsigned 
     v->spans_listed += n;
 }
 
+/* The empty spans of a layout: nothing in them, no mark, of no generation. */
+static size_t check_empty(struct verify *v, const struct span_list *list) {
+    size_t n = 0, npages = 0;
+    for (const struct span *s = list->head; s; s = s->next, n++) {
+        npages += s->npages;
+        EXPECT(v, atomic_load_relaxed(&s->place) == SPAN_EMPTY && s->nalloc == 0,
+               "I-SPAN1: span at page %zu lies ready as empty and has %u objects", s->first_page, s->nalloc);
+        EXPECT(v, tri__span_count_marks(&v->heap->mem.space, s) == 0, "R10: empty span at page %zu has marks",
+               s->first_page);
+    }
+    EXPECT(v, n == list->nspans, "I-SPAN1: the list of empty spans holds %zu and counts %zu", n, list->nspans);
+    v->spans_listed += n;
+    return npages;
+}
+
 static void check_lists(struct verify *v) {
     struct memory *mem = &v->heap->mem;
+    size_t empty_pages = 0;
+    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) /* pairs with central_get */
+        empty_pages += check_empty(v, &c->empty);
+    EXPECT(v, empty_pages == atomic_load_relaxed(&mem->empty_pages),
+           "I-MEM1: empty spans have %zu pages, %zu are counted", empty_pages, atomic_load_relaxed(&mem->empty_pages));
     for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) /* pairs with central_get */
         for (unsigned parity = 0; parity < 2; parity++) {
-            check_list(v, &c->partial[parity], parity, "partial", 0);
+            for (int fill = 0; fill < NUM_FILLS; fill++) check_list(v, &c->partial[parity][fill], parity, "partial", 0);
             check_list(v, &c->full[parity], parity, "full", 1);
         }
     for (unsigned parity = 0; parity < 2; parity++) check_list(v, &mem->large[parity], parity, "large", -1);
@@ -111,10 +131,13 @@ static void check_caches(struct verify *v) {
             const tri_hole *h = &m->pub.holes[i];
             if (!h->span) continue;
             const struct span *span = h->span;
-            v->spans_listed++;
-            EXPECT(v, atomic_load_relaxed(&span->place) == SPAN_CACHED, "I-SPAN1: a cached span is elsewhere too");
             EXPECT(v, (size_t)(h->limit - h->cursor) % span->slot_bytes == 0,
                    "I-CACHE1: a hole is no whole number of slots");
+            while (span->prev) span = span->prev;
+            for (; span; span = span->next) {
+                v->spans_listed++;
+                EXPECT(v, atomic_load_relaxed(&span->place) == SPAN_CACHED, "I-SPAN1: a cached span is elsewhere too");
+            }
         }
 }
 

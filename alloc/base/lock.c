@@ -133,8 +133,16 @@ bool tri__lock_none_held(void) {
 #endif
 
 void tri__lock_init(struct lock *lock, enum lock_rank rank, const char *name) {
-    int error = pthread_mutex_init(&lock->mutex, NULL);
-    check_always(error == 0, "I-LOCK a mutex without attributes can always be made");
+    pthread_mutexattr_t attr;
+    int error = pthread_mutexattr_init(&attr);
+    check_always(error == 0, "I-LOCK attributes of a mutex need nothing of the system");
+#if defined(__GLIBC__) /* short critical sections: a waiter spins for a moment before it sleeps */
+    error = pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+    check_always(error == 0, "I-LOCK the adaptive type exists");
+#endif
+    error = pthread_mutex_init(&lock->mutex, &attr);
+    check_always(error == 0, "I-LOCK a mutex can always be made");
+    pthread_mutexattr_destroy(&attr);
     lock->name = name;
     lock->rank = (int)rank;
 }
