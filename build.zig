@@ -33,6 +33,7 @@ const library_sources = [_][]const u8{
     "gc/handshake.c",
     "gc/heap.c",
     "gc/inspect.c",
+    "gc/manual.c",
     "gc/mark.c",
     "gc/mutator.c",
     "gc/pacer.c",
@@ -141,6 +142,16 @@ const bench_programs = [_]Program{
         .libs = &.{"bdw-gc"},
     },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
+    .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"} },
+    .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"} },
+    .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{"bdw-gc"} },
+};
+
+/// Loads beside other allocators and the plain limit; bench/field.py runs them.
+const field_sources = [_][]const u8{
+    "bench/field/load_limit.c",
+    "bench/field/load_short.c",
+    "bench/field/main.c",
 };
 
 /// The driver that starts the others, each row of its table in a process of its own.
