@@ -143,6 +143,7 @@ const bench_programs = [_]Program{
     },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"} },
+    .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"} },
     .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{"bdw-gc"} },
 };
