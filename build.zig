@@ -33,6 +33,7 @@ const library_sources = [_][]const u8{
     "gc/handshake.c",
     "gc/heap.c",
     "gc/inspect.c",
+    "gc/manual.c",
     "gc/mark.c",
     "gc/mutator.c",
     "gc/pacer.c",
@@ -78,11 +79,14 @@ const tests = [_]Program{
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
+    .{ .name = "test_blocking", .tsan = true },
+    .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
+    .{ .name = "test_planted_figures" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
@@ -141,6 +145,17 @@ const bench_programs = [_]Program{
         .libs = &.{"bdw-gc"},
     },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
+    .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"} },
+    .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"} },
+    .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"} },
+    .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{"bdw-gc"} },
+};
+
+/// Loads beside other allocators and the plain limit; bench/field.py runs them.
+const field_sources = [_][]const u8{
+    "bench/field/load_limit.c",
+    "bench/field/load_short.c",
+    "bench/field/main.c",
 };
 
 /// The driver that starts the others, each row of its table in a process of its own.

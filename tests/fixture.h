@@ -84,6 +84,28 @@ static inline void fixture_collect(struct fixture *f) {
     CHECK_MSG(err == TRI_OK, "tri_collect: %d: %s", err, tri_last_error());
 }
 
+/* The calling thread's own attachment to a heap. */
+static inline tri_thread *fixture_attach(tri_heap *heap) {
+    tri_thread *thread = NULL;
+    int err = tri_attach(heap, 0, &thread);
+    CHECK_MSG(err == TRI_OK, "tri_attach: %d: %s", err, tri_last_error());
+    return thread;
+}
+
+static inline void *fixture_join_thread(void *arg) {
+    CHECK_EQ(pthread_join(*(pthread_t *)arg, NULL), 0);
+    return NULL;
+}
+
+/* Joins as a blocking region, as a thread that waits has to. */
+static inline void fixture_join(tri_thread *thread, pthread_t other) {
+    tri_blocking(thread, fixture_join_thread, &other);
+}
+
+static inline void fixture_set(tri_heap *heap, const char *setting) {
+    CHECK_MSG(tri_heap_set(heap, setting) == TRI_OK, "%s", tri_last_error());
+}
+
 static inline tri_stats fixture_stats(tri_heap *heap) {
     tri_stats stats = {.struct_size = sizeof stats};
     CHECK_EQ(tri_stats_get(heap, &stats), TRI_OK);

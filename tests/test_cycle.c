@@ -6,19 +6,7 @@
  * the sanitizers; what starves the process stands aside there.
  */
 #include "tests/fixture.h"
-
-#include <limits.h>
-#include <sys/resource.h>
-
-static void *join_thread(void *arg) {
-    CHECK_EQ(pthread_join(*(pthread_t *)arg, NULL), 0);
-    return NULL;
-}
-
-/* Joins as a blocking region, as a thread that waits has to. */
-static void join(struct fixture *f, pthread_t thread) {
-    tri_blocking(f->thread, join_thread, &thread);
-}
+#include "tests/process.h"
 
 /* Ends a heap that is too large to be verified object by object. */
 static void close_unverified(struct fixture *f) {
@@ -121,41 +109,24 @@ TEST(cycle, phases_follow_the_table) {
         fixture_collect(&f);
     atomic_store_release(&e.stop, 1);
     atomic_store_release(&w.stop, 1);
-    join(&f, editor);
-    join(&f, watcher);
+    fixture_join(f.thread, editor);
+    fixture_join(f.thread, watcher);
     CHECK_MSG(w.seen == (1u << NUM_PHASES) - 1, "only phases 0x%x were seen", w.seen);
     CHECK_MSG(w.again > 0, "no round of the flush sent the cycle back to marking");
     fixture_close(&f);
 }
 
 /* In a child: a phase that the collector did not set. The next one is no edge of the table. */
-static void leave_the_table(enum phase from, int error_fd) {
-    struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    dup2(error_fd, 2);
+static void leave_the_table(const void *from) {
     struct fixture f = fixture_open();
-    atomic_store_release(&f.heap->phase, from);
+    atomic_store_release(&f.heap->phase, *(const enum phase *)from);
     tri_collect(f.thread);
-    _exit(0);
 }
 
 TEST(cycle, an_edge_that_is_not_in_the_table_ends_the_process_by_name) {
     for (enum phase from = PHASE_ARM; from < NUM_PHASES; from++) {
-        int fds[2];
-        CHECK_EQ(pipe(fds), 0);
-        fflush(NULL);
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) leave_the_table(from, fds[1]);
-        close(fds[1]);
         char text[8192];
-        size_t length = 0;
-        for (ssize_t n; length < sizeof text - 1 && (n = read(fds[0], text + length, sizeof text - 1 - length)) > 0;)
-            length += (size_t)n;
-        text[length] = '\0';
-        close(fds[0]);
-        int status = 0;
-        CHECK_EQ(waitpid(child, &status, 0), child);
+        int status = process_in_child(leave_the_table, &from, text, sizeof text);
         CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "from phase %d: status 0x%x", (int)from, status);
         CHECK_MSG(strstr(text, "I-CYC1") != NULL, "from phase %d: \"%s\"", (int)from, text);
     }
@@ -208,8 +179,8 @@ TEST(cycle, a_forced_collection_frees_what_was_garbage_before) {
     TRI_POP(f.thread, roots);
     atomic_store_release(&e.stop, 1);
     atomic_store_release(&c.stop, 1);
-    join(&f, editor);
-    join(&f, collector);
+    fixture_join(f.thread, editor);
+    fixture_join(f.thread, collector);
     fixture_close(&f);
 }
 
@@ -219,17 +190,6 @@ enum { DEPTH = TEST_IS_SLOW ? 1000000 : 10000000, WIDTH = TEST_IS_SLOW ? 500000 
 
 /* What work buffers may take, however deep or wide the graph is. */
 enum { BUFFERS_LIMIT_BYTES = 4 * MIB };
-
-static size_t peak_resident_bytes(void) {
-    char line[256];
-    size_t kib = 0;
-    FILE *status = fopen("/proc/self/status", "r");
-    CHECK(status != NULL);
-    while (fgets(line, sizeof line, status))
-        if (sscanf(line, "VmHWM: %zu kB", &kib) == 1) break;
-    fclose(status);
-    return kib << 10;
-}
 
 /* Newest first, so that the marker follows every link; with_leaves: each node of the spine has a node on its right. */
 static struct pair *build_spine(tri_thread *thread, void **root, bool with_leaves) {
@@ -279,7 +239,7 @@ static void *deep_thread(void *arg) {
     CHECK_MSG(fixture_stats(f.heap).live_bytes <= MIB, "%zu bytes live", fixture_stats(f.heap).live_bytes);
     TRI_POP(f.thread, roots);
     close_unverified(&f);
-    size_t peak = peak_resident_bytes();
+    size_t peak = process_status_bytes("VmHWM:");
     CHECK_MSG(TEST_IS_SLOW || peak < (size_t)1 << 30, "%zu bytes were resident", peak);
     return NULL;
 }
@@ -388,7 +348,7 @@ static void run_fast_allocator(size_t nchains) {
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, churn_thread, &c), 0);
     size_t worst_percent = (size_t)tri_blocking(f.thread, sample_heap, &c);
-    for (int i = 0; i < 2; i++) join(&f, threads[i]);
+    for (int i = 0; i < 2; i++) fixture_join(f.thread, threads[i]);
     CHECK_MSG(worst_percent > 0 && worst_percent < LIMIT_PERCENT, "the heap grew to %zu %% of its goal", worst_percent);
     CHECK_MSG(count_pauses(f.heap, TRI_PAUSE_ASSIST) > 0, "nobody was held back");
     CHECK(fixture_stats(f.heap).cycles >= cycles + NCYCLES);
@@ -463,7 +423,7 @@ TEST(cycle, threads_come_and_go_in_every_phase) {
         if (i >= 50 && (seen || TRI_CHECKS < 1)) break;
     }
     atomic_store_release(&v.stop, 1);
-    for (int i = 0; i < 3; i++) join(&f, threads[i]);
+    for (int i = 0; i < 3; i++) fixture_join(f.thread, threads[i]);
     CHECK_MSG(TRI_CHECKS < 1 || (v.attached == all && v.detached == all), "attached in phases 0x%x, detached in 0x%x",
               v.attached, v.detached);
     CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
@@ -531,21 +491,6 @@ static void check_tangle(tri_heap *heap, void **roots) {
     }
 }
 
-static size_t mapped_bytes(void) {
-    size_t pages = 0;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    CHECK(statm != NULL && fscanf(statm, "%zu", &pages) == 1);
-    fclose(statm);
-    return pages * 4096;
-}
-
-static void limit_address_space(rlim_t bytes) {
-    struct rlimit limit;
-    CHECK_EQ(getrlimit(RLIMIT_AS, &limit), 0);
-    limit.rlim_cur = bytes == RLIM_INFINITY ? limit.rlim_max : bytes;
-    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
-}
-
 /* Takes every buffer that can be had, but for `left` of them; the list of those taken. */
 static struct workbuf *take_buffers(struct work *work, size_t left) {
     struct workbuf *taken = NULL;
@@ -571,7 +516,7 @@ static void give_buffers(struct work *work, struct workbuf *taken) {
 }
 
 TEST(cycle, without_memory_for_buffers_nothing_is_lost_and_the_cycle_ends) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     static const size_t left[] = {0, 1, 2, 5};
     uint64_t random = fixture_seed();
     struct fixture f = fixture_open();
@@ -583,7 +528,7 @@ TEST(cycle, without_memory_for_buffers_nothing_is_lost_and_the_cycle_ends) {
         roots[2] = tri_new(f.thread, &own_type);
         uintptr_t garbage = hide(roots[2]);
         roots[2] = NULL;
-        limit_address_space(mapped_bytes());
+        process_limit(RLIMIT_AS, process_mapped_bytes());
         struct workbuf *taken = take_buffers(&f.heap->work, left[i]);
         CHECK(taken != NULL);
         for (int k = 0; k < 2; k++) {
@@ -591,7 +536,7 @@ TEST(cycle, without_memory_for_buffers_nothing_is_lost_and_the_cycle_ends) {
             CHECK_MSG(err == TRI_OK, "%zu buffers: %s", left[i], tri_last_error());
         }
         give_buffers(&f.heap->work, taken);
-        limit_address_space(RLIM_INFINITY);
+        process_limit(RLIMIT_AS, SIZE_MAX);
         check_tangle(f.heap, roots);
         CHECK_MSG(!is_alive(f.heap, garbage), "%zu buffers: garbage has survived", left[i]);
     }
@@ -601,7 +546,7 @@ TEST(cycle, without_memory_for_buffers_nothing_is_lost_and_the_cycle_ends) {
 
 /* The same while other threads edit, whose barriers have no buffers either. */
 TEST(cycle, without_memory_for_buffers_mutators_lose_nothing) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     struct fixture f = fixture_open();
     TRI_LOCALS(f.thread, roots, 3);
     uint64_t random = fixture_seed();
@@ -612,17 +557,17 @@ TEST(cycle, without_memory_for_buffers_mutators_lose_nothing) {
     for (int i = 0; i < 2; i++)
         while (!atomic_load_acquire(&e[i].ready)) tri_poll(f.thread);
     fixture_collect(&f);
-    limit_address_space(mapped_bytes() + 16 * MIB); /* they allocate, too */
+    process_limit(RLIMIT_AS, process_mapped_bytes() + 16 * MIB); /* they allocate, too */
     struct workbuf *taken = take_buffers(&f.heap->work, 0);
-    limit_address_space(mapped_bytes());
+    process_limit(RLIMIT_AS, process_mapped_bytes());
     struct workbuf *rest = take_buffers(&f.heap->work, 0);
     for (int k = 0; k < 5; k++) fixture_collect(&f);
     give_buffers(&f.heap->work, rest);
     give_buffers(&f.heap->work, taken);
-    limit_address_space(RLIM_INFINITY);
+    process_limit(RLIMIT_AS, SIZE_MAX);
     for (int i = 0; i < 2; i++) {
         atomic_store_release(&e[i].stop, 1);
-        join(&f, threads[i]);
+        fixture_join(f.thread, threads[i]);
     }
     fixture_collect(&f);
     check_tangle(f.heap, roots);

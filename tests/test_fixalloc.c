@@ -3,10 +3,7 @@
  * callback once a block, the bytes in use, chunks of 16 KiB that stay until the end, a refusal that changes nothing, and
  * several threads.
  */
-#include "tests/plain.h"
-
-#include <sys/mman.h>
-#include <sys/resource.h>
+#include "tests/process.h"
 
 #include "alloc/base/bits.h"
 #include "alloc/base/os.h"
@@ -129,11 +126,6 @@ TEST(fixalloc, first_use_is_told_once_a_block) {
 
 /* ---- Memory ---- */
 
-static bool is_mapped(const char *address) {
-    char *page = (char *)(uintptr_t)align_down((uintptr_t)address, tri__os_page_size());
-    return msync(page, tri__os_page_size(), MS_ASYNC) == 0;
-}
-
 TEST(fixalloc, chunks_stay_until_the_end) {
     struct fixalloc fix;
     tri__fixalloc_init(&fix, 4096, "blocks", NULL, NULL);
@@ -144,38 +136,25 @@ TEST(fixalloc, chunks_stay_until_the_end) {
         tri__fixalloc_put(&fix, blocks[i]);
     }
     for (size_t i = 0; i < 30; i++) {
-        CHECK(is_mapped(blocks[i]));
+        CHECK(process_is_mapped(blocks[i]));
     }
     tri__fixalloc_fini(&fix);
     for (size_t i = 0; i < 30; i++) {
-        CHECK(!is_mapped(blocks[i]));
+        CHECK(!process_is_mapped(blocks[i]));
     }
 }
 
-/* The sanitizers' own memory counts against a resource limit, and they end the process when they are refused. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNDER_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNDER_SANITIZER 1
-#endif
-#endif
-
-#ifndef UNDER_SANITIZER
+#if !PROCESS_CANNOT_STARVE
 TEST(fixalloc, without_memory_it_says_so_and_goes_on) {
     struct fixalloc fix;
-    struct rlimit before, none;
     tri__fixalloc_init(&fix, 512, "blocks", NULL, NULL);
-    CHECK_EQ(getrlimit(RLIMIT_AS, &before), 0);
-    none = before;
-    none.rlim_cur = 4096;
     size_t got = 0;
     CHECK(tri__fixalloc_get(&fix) != NULL);
-    CHECK_EQ(setrlimit(RLIMIT_AS, &none), 0);
+    process_limit(RLIMIT_AS, 4096);
     while (got < MANY && (blocks[got] = tri__fixalloc_get(&fix)) != NULL) {
         got++;
     }
-    CHECK_EQ(setrlimit(RLIMIT_AS, &before), 0);
+    process_limit(RLIMIT_AS, SIZE_MAX);
     CHECK_EQ(got, (CHUNK - 64) / 512 - 1); /* what was left of the first chunk */
     CHECK_EQ(tri__fixalloc_in_use_bytes(&fix), (got + 1) * 512);
     CHECK_EQ(fix.mapped_bytes, CHUNK);

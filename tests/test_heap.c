@@ -3,6 +3,7 @@
  * mixed spans, lookups, several heaps side by side, and memory that comes and goes.
  */
 #include "tests/fixture.h"
+#include "tests/process.h"
 
 /* ---- Spans on their own: memory without a heap around it ---- */
 
@@ -600,20 +601,12 @@ TEST(heap, empty_spans_go_back_to_the_page_heap) {
     fixture_close(&f);
 }
 
-static size_t resident_bytes(void) {
-    size_t size = 0, resident = 0;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    CHECK(statm != NULL && fscanf(statm, "%zu %zu", &size, &resident) == 2);
-    fclose(statm);
-    return resident * 4096;
-}
-
 TEST(heap, trim_gives_free_pages_back_to_the_system) {
     struct fixture f = fixture_open();
     CHECK_EQ(tri_heap_set(f.heap, "min_heap_bytes=64M"),
              TRI_OK); /* the collector's own scavenging keeps its hands off */
     fill(&f, 40 * MIB);
-    size_t full = resident_bytes();
+    size_t full = process_resident_bytes();
     fixture_collect(&f);
     tri_stats before = fixture_stats(f.heap);
     CHECK_MSG(before.free_bytes > 30 * MIB, "%zu bytes are free and resident", before.free_bytes);
@@ -624,7 +617,8 @@ TEST(heap, trim_gives_free_pages_back_to_the_system) {
     CHECK_EQ(after.returned_bytes, before.returned_bytes + returned);
     CHECK_EQ(tri_trim(f.heap), 0);
     if (!TEST_IS_SLOW)
-        CHECK_MSG(resident_bytes() < full - 25 * MIB, "%zu of %zu bytes resident", resident_bytes(), full);
+        CHECK_MSG(process_resident_bytes() < full - 25 * MIB, "%zu of %zu bytes resident", process_resident_bytes(),
+                  full);
     /* What comes back from the system is zero and serves again. */
     check_zeroed(&f, &array_type, 3000, 20, false);
     fixture_close(&f);

@@ -6,8 +6,7 @@
  * Tests that starve the process stand aside under the sanitizers, which map memory of their own.
  */
 #include "tests/fixture.h"
-
-#include <sys/resource.h>
+#include "tests/process.h"
 
 /* ---- The host's hook ---- */
 
@@ -213,11 +212,6 @@ static void *greedy_thread(void *arg) {
     return NULL;
 }
 
-static void *join_thread(void *arg) {
-    CHECK_EQ(pthread_join(*(pthread_t *)arg, NULL), 0);
-    return NULL;
-}
-
 TEST(limits, threads_share_the_limit_and_none_is_corrupted) {
     struct host host = {0};
     struct fixture f = limited_open(&host, 6 * MIB, TRI_HEAP_PRECISE);
@@ -227,7 +221,7 @@ TEST(limits, threads_share_the_limit_and_none_is_corrupted) {
         greedy[i] = (struct greedy){f.heap, 0};
         pthread_create(&threads[i], NULL, greedy_thread, &greedy[i]);
     }
-    for (int i = 0; i < 3; i++) tri_blocking(f.thread, join_thread, &threads[i]);
+    for (int i = 0; i < 3; i++) fixture_join(f.thread, threads[i]);
     CHECK(host.ncalls >= 9);
     fixture_collect(&f);
     fixture_collect(&f);
@@ -238,36 +232,9 @@ TEST(limits, threads_share_the_limit_and_none_is_corrupted) {
 
 /* ---- Limits of the system ---- */
 
-static size_t mapped_bytes(void) {
-    size_t pages = 0;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    CHECK(statm != NULL && fscanf(statm, "%zu", &pages) == 1);
-    fclose(statm);
-    return pages * 4096;
-}
-
-/* Private writable memory, as RLIMIT_DATA counts it. */
-static size_t data_bytes(void) {
-    char line[256];
-    size_t kib = 0;
-    FILE *status = fopen("/proc/self/status", "r");
-    CHECK(status != NULL);
-    while (fgets(line, sizeof line, status))
-        if (sscanf(line, "VmData: %zu kB", &kib) == 1) break;
-    fclose(status);
-    return kib << 10;
-}
-
-static void set_limit(int resource, size_t bytes) {
-    struct rlimit limit;
-    CHECK_EQ(getrlimit((__rlimit_resource_t)resource, &limit), 0);
-    limit.rlim_cur = bytes == SIZE_MAX ? limit.rlim_max : (rlim_t)bytes;
-    CHECK_EQ(setrlimit((__rlimit_resource_t)resource, &limit), 0);
-}
-
 TEST(limits, a_heap_fits_into_a_small_address_space) {
-    if (TEST_IS_SLOW) return;
-    set_limit(RLIMIT_AS, mapped_bytes() + (size_t)256 * MIB);
+    if (PROCESS_CANNOT_STARVE) return;
+    process_limit(RLIMIT_AS, process_mapped_bytes() + (size_t)256 * MIB);
     tri_heap *heap;
     tri_thread *thread;
     tri_config config;
@@ -291,7 +258,7 @@ TEST(limits, a_heap_fits_into_a_small_address_space) {
 
 /* Whatever the creation of a heap stumbles over, it says so and leaves nothing behind. */
 TEST(limits, creation_fails_cleanly_at_every_limit) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     tri_heap *heap;
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.reserve_bytes = 64 * MIB;
@@ -299,12 +266,12 @@ TEST(limits, creation_fails_cleanly_at_every_limit) {
         CHECK_EQ(tri_heap_create(&config, &heap), TRI_OK);
         CHECK_EQ(tri_heap_destroy(heap), TRI_OK);
     }
-    size_t before = mapped_bytes(), nfailed = 0, nworked = 0;
+    size_t before = process_mapped_bytes(), nfailed = 0, nworked = 0;
     for (size_t extra = 0; extra < 160 * MIB; extra += extra < 128 * MIB ? MIB * 3 / 2 : 48 << 10) {
-        set_limit(RLIMIT_AS, before + extra);
+        process_limit(RLIMIT_AS, before + extra);
         heap = (tri_heap *)&config;
         int err = tri_heap_create(&config, &heap);
-        set_limit(RLIMIT_AS, SIZE_MAX);
+        process_limit(RLIMIT_AS, SIZE_MAX);
         if (err == TRI_OK) {
             nworked++;
             CHECK_EQ(tri_heap_destroy(heap), TRI_OK);
@@ -314,23 +281,23 @@ TEST(limits, creation_fails_cleanly_at_every_limit) {
             CHECK(heap == NULL);
             CHECK_MSG(strstr(tri_last_error(), "tri_heap_create"), "%s", tri_last_error());
         }
-        CHECK_MSG(mapped_bytes() <= before + MIB / 4, "with %zu bytes: %zu bytes stay mapped", extra,
-                  mapped_bytes() - before);
+        CHECK_MSG(process_mapped_bytes() <= before + MIB / 4, "with %zu bytes: %zu bytes stay mapped", extra,
+                  process_mapped_bytes() - before);
     }
     CHECK_MSG(nfailed > 20 && nworked > 5, "%zu failed, %zu worked", nfailed, nworked);
 }
 
 /* No more mappings for metadata: what runs out first, it is NULL, and memory that comes back is used. */
 TEST(limits, allocation_survives_the_end_of_the_address_space) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     static const size_t sizes[] = {24, 1000, 40000};
     for (size_t i = 0; i < TRI_COUNT(sizes); i++) {
         struct host host = {0};
         struct fixture f = limited_open(&host, 0, TRI_HEAP_PRECISE);
         tri_handle list = tri_global(f.thread, NULL);
         CHECK(tri_new_n(f.thread, &block_type, 4) != NULL);
-        set_limit(RLIMIT_AS, mapped_bytes());
-        set_limit(RLIMIT_DATA, data_bytes() + 24 * MIB);
+        process_limit(RLIMIT_AS, process_mapped_bytes());
+        process_limit(RLIMIT_DATA, process_status_bytes("VmData:") + 24 * MIB);
         size_t n = fill_until_null(f.thread, list, sizes[i]);
         CHECK(host.ncalls >= 1);
         CHECK_MSG(strstr(tri_last_error(), "tri_new_n"), "%s", tri_last_error());
@@ -339,8 +306,8 @@ TEST(limits, allocation_survives_the_end_of_the_address_space) {
         tri_global_set(f.thread, list, NULL);
         size_t m = fill_until_null(f.thread, list, sizes[i]);
         CHECK_MSG(m >= n * 9 / 10, "%zu blocks of %zu bytes, and %zu the second time", n, sizes[i], m);
-        set_limit(RLIMIT_AS, SIZE_MAX);
-        set_limit(RLIMIT_DATA, SIZE_MAX);
+        process_limit(RLIMIT_AS, SIZE_MAX);
+        process_limit(RLIMIT_DATA, SIZE_MAX);
         check_list(list, m);
         CHECK(tri_new_n(f.thread, &block_type, sizes[i] / 8) != NULL);
         CHECK(tri_new_bytes(f.thread, 100 * MIB) != NULL);
@@ -350,16 +317,16 @@ TEST(limits, allocation_survives_the_end_of_the_address_space) {
 
 /* The first arena cannot be made usable: a heap that never had a page. */
 TEST(limits, a_heap_without_a_single_page_recovers) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     struct host host = {0};
     struct fixture f = limited_open(&host, 0, TRI_HEAP_PRECISE);
-    set_limit(RLIMIT_DATA, data_bytes() + MIB);
+    process_limit(RLIMIT_DATA, process_status_bytes("VmData:") + MIB);
     CHECK(tri_new(f.thread, &pair_type) == NULL);
     CHECK_MSG(strncmp(tri_last_error(), "tri_new:", 8) == 0, "%s", tri_last_error());
     CHECK(tri_new_bytes(f.thread, 1000000) == NULL);
     CHECK(host.ncalls >= 2);
     CHECK_EQ(tri_verify(f.thread), 0);
-    set_limit(RLIMIT_DATA, SIZE_MAX);
+    process_limit(RLIMIT_DATA, SIZE_MAX);
     CHECK(tri_new(f.thread, &pair_type) != NULL);
     CHECK(tri_new_bytes(f.thread, 1000000) != NULL);
     fixture_close(&f);
@@ -373,7 +340,7 @@ static void visit_nothing(tri_visitor *visitor, void *arg) {
 
 /* Handles, ranges, stacks and scanners: their records come from mappings too. */
 TEST(limits, registrations_fail_one_by_one_and_name_themselves) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     struct fixture f = fixture_open();
     static tri_word slots[4];
     static tri_word *top = slots;
@@ -383,7 +350,7 @@ TEST(limits, registrations_fail_one_by_one_and_name_themselves) {
     for (int kind = 0; kind < 5; kind++) {
         static const char *const calls[] = {"tri_global", "tri_local", "tri_root_add", "tri_vmstack_add",
                                             "tri_scanner_add"};
-        set_limit(RLIMIT_AS, mapped_bytes());
+        process_limit(RLIMIT_AS, process_mapped_bytes());
         size_t n = 0;
         uint32_t mark = tri_scope_open(f.thread);
         for (bool more = true; more; n++) {
@@ -402,7 +369,7 @@ TEST(limits, registrations_fail_one_by_one_and_name_themselves) {
         fixture_collect(&f);
         CHECK(tri_deref(keeper) == leaf && is_alive(f.heap, hide(leaf)));
         if (kind == 1) tri_scope_close(f.thread, mark);
-        set_limit(RLIMIT_AS, SIZE_MAX);
+        process_limit(RLIMIT_AS, SIZE_MAX);
         CHECK(tri_global(f.thread, leaf) != NULL && tri_local(f.thread, leaf) != NULL);
         CHECK(tri_root_add(f.thread, slots, 4, NULL) != NULL);
     }
@@ -447,7 +414,7 @@ static void *join_crowd(void *arg) {
 }
 
 TEST(limits, a_thread_that_cannot_be_attached_is_told_so) {
-    if (TEST_IS_SLOW) return;
+    if (PROCESS_CANNOT_STARVE) return;
     enum { CROWD = 24 };
     struct fixture f = fixture_open();
     static struct crowd c;
@@ -456,11 +423,12 @@ TEST(limits, a_thread_that_cannot_be_attached_is_told_so) {
     pthread_barrier_init(&c.end, NULL, CROWD + 1);
     pthread_t threads[CROWD];
     for (int i = 0; i < CROWD; i++) CHECK_EQ(pthread_create(&threads[i], NULL, join_crowd, &c), 0);
-    set_limit(RLIMIT_AS, mapped_bytes()); /* attachments come from 16 KiB chunks: a few fit into the first one */
+    process_limit(RLIMIT_AS,
+                  process_mapped_bytes()); /* attachments come from 16 KiB chunks: a few fit into the first one */
     pthread_barrier_wait(&c.start);
     pthread_barrier_wait(&c.end);
     for (int i = 0; i < CROWD; i++) pthread_join(threads[i], NULL);
-    set_limit(RLIMIT_AS, SIZE_MAX);
+    process_limit(RLIMIT_AS, SIZE_MAX);
     CHECK_EQ(c.nattached + c.nrefused, CROWD);
     CHECK_MSG(c.nrefused > 0, "all of them could be attached");
     pthread_t again;

@@ -2,7 +2,7 @@
  * Ranked locks: mutual exclusion, waiting with and without a timeout, and, in checked builds, a violation of the order
  * that ends the process with a message naming both locks.
  */
-#include "tests/plain.h"
+#include "tests/process.h"
 
 #include "alloc/base/bits.h"
 #include "alloc/base/lock.h"
@@ -47,39 +47,46 @@ TEST(lock, rising_ranks_are_taken_and_held) {
 
 #if TRI_CHECKS >= 1
 
-static void take_lower(void) {
+static void take_lower(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&pages);
     tri__lock_acquire(&central);
 }
 
-static void take_equal(void) {
+static void take_equal(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&central);
     tri__lock_acquire(&central_too);
 }
 
-static void take_again(void) {
+static void take_again(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&pages);
     tri__lock_acquire(&pages);
 }
 
-static void try_lower(void) {
+static void try_lower(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&logging);
     tri__lock_try(&pages);
 }
 
-static void take_lower_after_release(void) {
+static void take_lower_after_release(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&central);
     tri__lock_acquire(&logging);
     tri__lock_release(&central);
     tri__lock_acquire(&pages);
 }
 
-static void release_free(void) {
+static void release_free(const void *arg) {
+    (void)arg;
     tri__lock_acquire(&central);
     tri__lock_release(&pages);
 }
 
-static void wait_below_another(void) {
+static void wait_below_another(const void *arg) {
+    (void)arg;
     struct cond cond;
     tri__cond_init(&cond);
     tri__lock_acquire(&central);
@@ -87,39 +94,16 @@ static void wait_below_another(void) {
     tri__cond_wait_for(&cond, &central, 1);
 }
 
-static void wait_without(void) {
+static void wait_without(const void *arg) {
+    (void)arg;
     struct cond cond;
     tri__cond_init(&cond);
     tri__cond_wait_for(&cond, &central, 1);
 }
 
-/* Runs the body in a child process; what it wrote to standard error, and its status. */
-static int run_child(void (*body)(void), char *text, size_t capacity) {
-    int ends[2], status = 0;
-    size_t length = 0;
-    CHECK_EQ(pipe(ends), 0);
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        signal(SIGABRT, SIG_DFL);
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        body();
-        _exit(0);
-    }
-    close(ends[1]);
-    for (ssize_t n = 1; n > 0 && length<capacity - 1; length += n> 0 ? (size_t)n : 0) {
-        n = read(ends[0], text + length, capacity - 1 - length);
-    }
-    text[length] = '\0';
-    close(ends[0]);
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    return status;
-}
-
 TEST(lock, violations_abort_and_name_the_locks) {
     static const struct {
-        void (*body)(void);
+        void (*body)(const void *);
         const char *invariant, *first, *second;
     } cases[] = {
         {take_lower, "I-LOCK1", "central list (rank 50)", "holding page heap (rank 70)"},
@@ -134,7 +118,7 @@ TEST(lock, violations_abort_and_name_the_locks) {
     begin();
     for (size_t i = 0; i < TRI_COUNT(cases); i++) {
         char text[1024];
-        int status = run_child(cases[i].body, text, sizeof text);
+        int status = process_in_child(cases[i].body, NULL, text, sizeof text);
         CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "case %zu: status %#x, said: %s", i,
                   (unsigned)status, text);
         CHECK_MSG(strstr(text, "trigc: broken invariant ") == text, "case %zu: %s", i, text);

@@ -2,21 +2,15 @@
  * The operating system's layer: address space (reserved, committed, given back, taken back), limits, clocks, futexes,
  * threads. Access that must fault is tried in a child process.
  */
-#include "tests/plain.h"
+#include "tests/process.h"
 
 #include <sched.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 
 #include "alloc/base/atomic.h"
 #include "alloc/base/bits.h"
 #include "alloc/base/os.h"
 
 enum { MIB = 1 << 20 };
-
-static bool is_mapped(const char *page) {
-    return msync((void *)(uintptr_t)page, tri__os_page_size(), MS_ASYNC) == 0;
-}
 
 /* Whether reading (or writing) one byte ends a process. */
 static bool faults(volatile char *byte, bool write) {
@@ -45,25 +39,18 @@ TEST(os, reserve_is_aligned_and_without_access) {
         char *p = tri__os_reserve(size, aligns[i]);
         CHECK(p != NULL);
         CHECK_EQ((uintptr_t)p % aligns[i], 0);
-        CHECK(is_mapped(p) && is_mapped(p + size - tri__os_page_size()));
+        CHECK(process_is_mapped(p) && process_is_mapped(p + size - tri__os_page_size()));
         CHECK(faults(p, false) && faults(p + size - 1, false));
         tri__os_release(p, size);
-        CHECK(!is_mapped(p) && !is_mapped(p + size - tri__os_page_size()));
+        CHECK(!process_is_mapped(p) && !process_is_mapped(p + size - tri__os_page_size()));
     }
 }
 
 /* Over-allocation for the alignment is given back: the process grows by the size asked for. */
 TEST(os, reserve_keeps_no_slack) {
-    size_t pages[2];
-    for (int i = 0; i < 2; i++) {
-        FILE *statm = fopen("/proc/self/statm", "r");
-        CHECK(statm != NULL && fscanf(statm, "%zu", &pages[i]) == 1);
-        fclose(statm);
-        if (i == 0) {
-            CHECK(tri__os_reserve(8 * (size_t)MIB, 1024 * (size_t)MIB) != NULL);
-        }
-    }
-    CHECK((pages[1] - pages[0]) * tri__os_page_size() < 16 * (size_t)MIB);
+    size_t before = process_mapped_bytes();
+    CHECK(tri__os_reserve(8 * (size_t)MIB, 1024 * (size_t)MIB) != NULL);
+    CHECK(process_mapped_bytes() - before < 16 * (size_t)MIB);
 }
 
 TEST(os, reserve_refuses_what_cannot_be) {
@@ -123,7 +110,7 @@ TEST(os, map_is_zero_and_writable) {
     }
     memset(p, 7, MIB);
     tri__os_release(p, MIB);
-    CHECK(!is_mapped(p));
+    CHECK(!process_is_mapped(p));
 }
 
 /* ---- Limits ---- */
@@ -266,26 +253,13 @@ TEST(os, the_first_thread_knows_its_stack) {
     CHECK_EQ(tri__os_thread_id(), getpid());
 }
 
-/* The sanitizers' own memory counts against a resource limit, and they end the process when they are refused. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNDER_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNDER_SANITIZER 1
-#endif
-#endif
-
-#ifndef UNDER_SANITIZER
+#if !PROCESS_CANNOT_STARVE
 TEST(os, a_thread_that_cannot_start_is_refused) {
     struct os_thread thread;
     struct report r = {.id = 0};
-    struct rlimit before, none;
-    CHECK_EQ(getrlimit(RLIMIT_AS, &before), 0);
-    none = before;
-    none.rlim_cur = 4096;
-    CHECK_EQ(setrlimit(RLIMIT_AS, &none), 0);
+    process_limit(RLIMIT_AS, 4096);
     bool started = tri__os_thread_start(&thread, fill_report, &r, "never");
-    CHECK_EQ(setrlimit(RLIMIT_AS, &before), 0);
+    process_limit(RLIMIT_AS, SIZE_MAX);
     CHECK(!started);
     CHECK(tri__os_thread_start(&thread, fill_report, &r, "now"));
     tri__os_thread_join(&thread);

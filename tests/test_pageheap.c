@@ -3,9 +3,7 @@
  * counters, which pages may hold old bytes, what is scavenged and in which order; with refusals of either callback
  * injected at random, after which nothing may have changed and the same call must work.
  */
-#include "tests/plain.h"
-
-#include <sys/resource.h>
+#include "tests/process.h"
 
 #include "alloc/base/atomic.h"
 #include "alloc/base/bits.h"
@@ -435,30 +433,17 @@ TEST(pageheap, refuses_what_it_cannot_hold) {
     model_end(&m);
 }
 
-/* The sanitizers' own memory counts against a resource limit, and they end the process when they are refused. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNDER_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNDER_SANITIZER 1
-#endif
-#endif
-
-#ifndef UNDER_SANITIZER
+#if !PROCESS_CANNOT_STARVE
 /* The system may refuse the page heap's own memory, too. A reservation takes none of it, a bitmap does. */
 TEST(pageheap, survives_without_memory_for_its_bitmaps) {
     static struct model m;
-    struct rlimit before, none;
     size_t first = 0;
     bool dirty;
     begin_random(16);
     model_begin(&m, 100000, CHUNK_PAGES);
-    CHECK_EQ(getrlimit(RLIMIT_DATA, &before), 0);
-    none = before;
-    none.rlim_cur = 4096; /* Linux takes a limit of 0 for no limit, here */
-    CHECK_EQ(setrlimit(RLIMIT_DATA, &none), 0);
+    process_limit(RLIMIT_DATA, 4096);
     bool ok = tri__pageheap_alloc(m.ph, 7, &first, &dirty);
-    CHECK_EQ(setrlimit(RLIMIT_DATA, &before), 0);
+    process_limit(RLIMIT_DATA, SIZE_MAX);
     CHECK(!ok);
     CHECK_EQ(m.ncommits, 0);
     check_whole_heap(&m);

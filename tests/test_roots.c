@@ -343,11 +343,6 @@ static void *migrate(void *arg) {
     return NULL;
 }
 
-static void *join_thread(void *arg) {
-    CHECK_EQ(pthread_join(*(pthread_t *)arg, NULL), 0);
-    return NULL;
-}
-
 TEST(roots, a_stack_that_migrates_between_threads_loses_nothing) {
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
     if (TRI_CHECKS >= 1) {
@@ -364,7 +359,7 @@ TEST(roots, a_stack_that_migrates_between_threads_loses_nothing) {
     for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, migrate, &who[i]);
     for (int i = 0; i < (test_stress() ? 2000 : 200); i++) fixture_collect(&f);
     atomic_store_release(&m.stop, 1);
-    for (int i = 0; i < 2; i++) tri_blocking(f.thread, join_thread, &threads[i]);
+    for (int i = 0; i < 2; i++) fixture_join(f.thread, threads[i]);
     tri_vmstack_remove(f.thread, m.c.stack);
     fixture_close(&f);
 }
@@ -606,7 +601,7 @@ TEST(roots, a_blocked_threads_roots_are_scanned_for_it) {
     for (int i = 0; i < 5; i++) expect_alive(&f, b.hidden, 6, true, "roots of a blocked thread");
     CHECK_EQ(b.registry.ncalls, 5);
     pthread_barrier_wait(&b.barrier);
-    tri_blocking(f.thread, join_thread, &thread);
+    fixture_join(f.thread, thread);
     expect_alive(&f, b.hidden, 6, false, "roots of a detached thread");
     fixture_close(&f);
 }
@@ -649,7 +644,7 @@ TEST(roots, argument_and_result_of_a_blocking_region_are_roots) {
     pthread_create(&thread, NULL, return_all_the_time, &r);
     for (int i = 0; i < (test_stress() ? 3000 : 300); i++) fixture_collect(&f);
     atomic_store_release(&r.stop, 1);
-    tri_blocking(f.thread, join_thread, &thread);
+    fixture_join(f.thread, thread);
     CHECK(r.nreturns > 20);
     fixture_close(&f);
 }

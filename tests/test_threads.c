@@ -1,27 +1,10 @@
 /*
- * Threads: attach and detach at any moment of a cycle, threads that end, blocking regions, several heaps at once, and
- * misuse: by threads that are not attached, by threads with somebody else's attachment, by threads that fall silent.
+ * Threads: attach and detach at any moment of a cycle, newcomers and leavers at each step, threads that end, what a
+ * detached thread leaves. Blocking regions and threads that fall silent: test_blocking.c. Misuse: test_misuse.c.
  */
 #include "tests/fixture.h"
 
-#include <fcntl.h>
 #include <sched.h>
-
-static void *join_thread(void *arg) {
-    CHECK_EQ(pthread_join(*(pthread_t *)arg, NULL), 0);
-    return NULL;
-}
-
-static void join_blocking(tri_thread *thread, pthread_t other) {
-    tri_blocking(thread, join_thread, &other);
-}
-
-static tri_thread *attach(tri_heap *heap) {
-    tri_thread *thread = NULL;
-    int err = tri_attach(heap, 0, &thread);
-    CHECK_MSG(err == TRI_OK, "%s", tri_last_error());
-    return thread;
-}
 
 /* Bytes of metadata that belong to threads. */
 static size_t thread_bytes(tri_heap *heap) {
@@ -40,7 +23,7 @@ TEST(threads, attaching_twice_is_refused) {
     CHECK(tri_self(f.heap) == f.thread && tri_thread_heap(f.thread) == f.heap);
     CHECK_EQ(tri_detach(f.thread), TRI_OK);
     CHECK(tri_self(f.heap) != f.thread);
-    f.thread = attach(f.heap);
+    f.thread = fixture_attach(f.heap);
     fixture_close(&f);
 }
 
@@ -73,7 +56,7 @@ static void *attach_and_detach(void *arg) {
     struct churn *c = arg;
     uint64_t seed = fixture_seed() + c->index;
     for (int i = 0; i < c->rounds; i++) {
-        tri_thread *thread = attach(c->heap);
+        tri_thread *thread = fixture_attach(c->heap);
         TRI_LOCALS(thread, roots, 2);
         void **slot = &c->slots[fixture_random(&seed) % CHURN_SLOTS];
         uint32_t length;
@@ -112,7 +95,7 @@ TEST(threads, attaching_and_detaching_in_mid_cycle_loses_nothing) {
             pthread_create(&threads[i], NULL, attach_and_detach, &churn[i]);
         }
         for (int i = 0; i < (test_stress() ? 2000 : 100); i++) fixture_collect(&f);
-        for (int i = 0; i < N; i++) join_blocking(f.thread, threads[i]);
+        for (int i = 0; i < N; i++) fixture_join(f.thread, threads[i]);
         CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
         tri_root_remove(f.thread, root);
         fixture_close(&f);
@@ -162,7 +145,7 @@ static void *wait_to_leave(void *arg) {
 
 static void *visit(void *arg) {
     struct visitor *v = arg;
-    tri_thread *thread = attach(v->heap);
+    tri_thread *thread = fixture_attach(v->heap);
     const struct mutator *m = mutator_of(thread);
     int at = v->from; /* R9: as if it had answered the last posted step */
     CHECK_MSG(m->armed == (at <= 3), "step %d: armed %d", at, m->armed);
@@ -183,7 +166,7 @@ static enum step pending_step(tri_heap *heap, tri_thread *thread) {
 }
 
 static void *collect_once(void *arg) {
-    struct fixture f = {arg, attach(arg)};
+    struct fixture f = {arg, fixture_attach(arg)};
     fixture_collect(&f);
     CHECK_EQ(tri_detach(f.thread), TRI_OK);
     return NULL;
@@ -228,7 +211,7 @@ TEST(threads, newcomers_and_leavers_at_each_step_lose_nothing, .timeout = 120) {
                 }
             CHECK_EQ(visited_length(), expected);
         }
-        join_blocking(f.thread, collector);
+        fixture_join(f.thread, collector);
         CHECK_EQ(visited_length(), expected);
         fixture_collect(&f);
         CHECK_EQ(visited_length(), expected);
@@ -258,7 +241,7 @@ static void *end_attached(void *arg) {
     static _Thread_local tri_word *top;
     top = words;
     for (int i = 0; i < 3; i++) {
-        threads[i] = attach(ending_heaps[i]);
+        threads[i] = fixture_attach(ending_heaps[i]);
         for (int k = 0; k < 300; k++) CHECK(tri_local(threads[i], tri_new(threads[i], &leaf_type)) != NULL);
         CHECK(tri_scanner_add(threads[i], visit_dead, words) != NULL);
         CHECK(tri_vmstack_add(threads[i], words, &top, NULL) != NULL);
@@ -280,7 +263,7 @@ TEST(threads, a_thread_that_ends_is_detached_from_all_its_heaps) {
     for (uintptr_t how = 0; how < 5; how++) {
         pthread_t thread;
         pthread_create(&thread, NULL, end_attached, (void *)how);
-        join_blocking(f[0].thread, thread);
+        fixture_join(f[0].thread, thread);
         for (int i = 0; i < 3; i++) {
             CHECK_MSG(fixture_stats(f[i].heap).nthreads == 1, "way %d: heap %d still has its thread", (int)how, i);
             CHECK_MSG(thread_bytes(f[i].heap) == before[i], "way %d: heap %d: %zu bytes stay", (int)how, i,
@@ -305,7 +288,7 @@ static __attribute__((noinline)) void end_in_frames(tri_thread *thread, int dept
 }
 
 static void *end_with_frames(void *arg) {
-    tri_thread *thread = attach(arg);
+    tri_thread *thread = fixture_attach(arg);
     end_in_frames(thread, 20);
     return NULL;
 }
@@ -324,10 +307,10 @@ TEST(threads, a_thread_may_end_inside_its_frames) {
         pthread_t threads[2], collector;
         pthread_create(&collector, NULL, collect_once, f.heap);
         for (int k = 0; k < 2; k++) pthread_create(&threads[k], NULL, end_with_frames, f.heap);
-        for (int k = 0; k < 2; k++) join_blocking(f.thread, threads[k]);
-        join_blocking(f.thread, collector);
+        for (int k = 0; k < 2; k++) fixture_join(f.thread, threads[k]);
+        fixture_join(f.thread, collector);
         pthread_create(&threads[0], NULL, scribble, &f);
-        join_blocking(f.thread, threads[0]);
+        fixture_join(f.thread, threads[0]);
     }
     CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
     fixture_collect(&f);
@@ -339,7 +322,7 @@ TEST(threads, a_thread_may_end_inside_its_frames) {
 
 static void *come_and_go(void *arg) {
     tri_heap *heap = arg;
-    tri_thread *thread = attach(heap);
+    tri_thread *thread = fixture_attach(heap);
     for (int k = 0; k < 1000; k++) CHECK(tri_local(thread, tri_new(thread, &leaf_type)) != NULL);
     for (int k = 0; k < 30; k++) CHECK(tri_new_bytes(thread, (size_t)k * 700 + 1) != NULL);
     CHECK_EQ(tri_detach(thread), TRI_OK);
@@ -354,7 +337,7 @@ TEST(threads, a_detached_thread_leaves_nothing_behind) {
         pthread_t thread;
         pthread_create(&thread, NULL, come_and_go, f.heap);
         if (i % 2) fixture_collect(&f);
-        join_blocking(f.thread, thread);
+        fixture_join(f.thread, thread);
         CHECK_EQ(thread_bytes(f.heap), before);
         CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
         if (i == 10) work = tri__fixalloc_in_use_bytes(&f.heap->work.fix);
@@ -377,408 +360,7 @@ TEST(threads, detaching_forgets_stacks_that_still_run) {
     fixture_collect(&f);
     CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
     CHECK_EQ(tri_detach(f.thread), TRI_OK);
-    f.thread = attach(f.heap);
-    fixture_collect(&f);
-    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
-    fixture_close(&f);
-}
-
-/* ---- Blocking regions ---- */
-
-struct asleep {
-    tri_heap *heap;
-    pthread_barrier_t barrier;
-    tri_thread *thread;
-};
-
-static void *two_barriers(void *arg) {
-    struct asleep *a = arg;
-    pthread_barrier_wait(&a->barrier);
-    pthread_barrier_wait(&a->barrier);
-    return NULL;
-}
-
-static void *sleep_blocked(void *arg) {
-    struct asleep *a = arg;
-    a->thread = attach(a->heap);
-    for (int i = 0; i < 100; i++) CHECK(tri_new(a->thread, &pair_type) && tri_new_bytes(a->thread, 100));
-    tri_blocking(a->thread, two_barriers, a);
-    CHECK(tri_new(a->thread, &pair_type) != NULL);
-    CHECK_EQ(tri_detach(a->thread), TRI_OK);
-    return NULL;
-}
-
-static size_t holes_of(const struct mutator *m) {
-    size_t n = 0;
-    for (uint32_t i = 0; i < m->pub.nholes; i++) n += m->pub.holes[i].span != NULL;
-    return n;
-}
-
-TEST(threads, a_blocked_thread_keeps_no_hole_past_a_cycle) {
-    struct fixture f = fixture_open();
-    struct asleep a = {.heap = f.heap};
-    pthread_t thread;
-    pthread_barrier_init(&a.barrier, NULL, 2);
-    pthread_create(&thread, NULL, sleep_blocked, &a);
-    pthread_barrier_wait(&a.barrier);
-    CHECK(holes_of(mutator_of(a.thread)) > 0);
-    fixture_collect(&f);
-    CHECK_EQ(holes_of(mutator_of(a.thread)), 0);
-    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
-    pthread_barrier_wait(&a.barrier);
-    join_blocking(f.thread, thread);
-    fixture_close(&f);
-}
-
-static struct fixture *region; /* of the tests below, whose functions get plain arguments */
-
-static void *inner_region(void *arg) {
-    return arg;
-}
-
-static void *nest(void *arg) {
-    fixture_take_reports();
-    CHECK(tri_blocking(region->thread, inner_region, arg) == NULL);
-    CHECK_EQ(fixture_take_reports(), 1);
-    CHECK_MSG(strstr(fixture_report, "tri_blocking"), "%s", fixture_report);
-    return arg;
-}
-
-TEST(threads, a_blocking_region_inside_a_blocking_region_is_refused) {
-    struct fixture f = fixture_open();
-    region = &f;
-    static int token;
-    CHECK(tri_blocking(f.thread, nest, &token) == &token);
-    CHECK(tri_blocking(f.thread, inner_region, &token) == &token);
-    fixture_collect(&f);
-    fixture_close(&f);
-}
-
-static void *mutate_again(void *arg) {
-    TRI_LOCALS(region->thread, roots, 1);
-    struct pair *p = roots[0] = tri_new(region->thread, &pair_type);
-    p->value = 0xabcd;
-    tri_global_set(region->thread, arg, p);
-    CHECK_EQ(tri_detach(region->thread), TRI_ESTATE);
-    CHECK_MSG(strstr(tri_last_error(), "tri_detach"), "%s", tri_last_error());
-    fixture_collect(region);
-    static int token;
-    CHECK(tri_blocking(region->thread, inner_region, &token) == &token); /* blocks again, as an ordinary mutator may */
-    fixture_collect(region);
-    CHECK_EQ(p->value, 0xabcd);
-    TRI_POP(region->thread, roots);
-    return p;
-}
-
-static void *call_back_in(void *arg) {
-    for (int i = 0; i < 3; i++) CHECK(tri_callin(region->thread, mutate_again, arg) == tri_deref(arg));
-    return NULL;
-}
-
-TEST(threads, a_region_can_call_back_in) {
-    struct fixture f = fixture_open();
-    region = &f;
-    tri_handle h = tri_global(f.thread, NULL);
-    tri_blocking(f.thread, call_back_in, h);
-    CHECK_EQ(((struct pair *)tri_deref(h))->value, 0xabcd);
-    fixture_collect(&f);
-    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
-    fixture_close(&f);
-}
-
-TEST(threads, calling_in_from_outside_a_region_is_refused) {
-    struct fixture f = fixture_open();
-    static int token;
-    CHECK(tri_callin(f.thread, inner_region, &token) == NULL);
-    CHECK_MSG(strstr(tri_last_error(), "tri_callin") && strstr(tri_last_error(), "tri_blocking"), "%s",
-              tri_last_error());
-    fixture_close(&f);
-}
-
-/* ---- Several heaps ---- */
-
-struct two_heaps {
-    tri_heap *polled, *other;
-    uint32_t ready, stop;
-};
-
-static void *poll_one_heap(void *arg) {
-    struct two_heaps *t = arg;
-    tri_thread *polled = attach(t->polled), *other = attach(t->other);
-    TRI_LOCALS(other, roots, 1);
-    struct pair *p = roots[0] = tri_new(other, &pair_type);
-    p->value = 0xabcd;
-    atomic_store_release(&t->ready, 1);
-    while (!atomic_load_acquire(&t->stop)) tri_poll(polled);
-    CHECK_EQ(p->value, 0xabcd);
-    TRI_POP(other, roots);
-    CHECK_EQ(tri_detach(polled), TRI_OK);
-    CHECK_EQ(tri_detach(other), TRI_OK);
-    return NULL;
-}
-
-TEST(threads, a_poll_on_one_heap_answers_the_others, .timeout = 60) {
-    struct fixture a = fixture_open(), b = fixture_open();
-    struct two_heaps t = {a.heap, b.heap, 0, 0};
-    pthread_t thread;
-    pthread_create(&thread, NULL, poll_one_heap, &t);
-    while (!atomic_load_acquire(&t.ready)) sched_yield();
-    for (int i = 0; i < 20; i++) {
-        fixture_collect(&b);
-        fixture_collect(&a);
-    }
-    CHECK_EQ(tri_walk(b.thread, NULL, NULL), 1);
-    atomic_store_release(&t.stop, 1);
-    join_blocking(a.thread, thread);
-    fixture_close(&a);
-    fixture_close(&b);
-}
-
-static void *block_on_one_heap(void *arg) {
-    struct asleep *a = arg;
-    tri_thread *polled = attach(ending_heaps[0]);
-    tri_thread *other = attach(ending_heaps[1]);
-    CHECK(tri_new(other, &pair_type) != NULL);
-    tri_blocking(polled, two_barriers, a);
-    CHECK_EQ(tri_detach(polled), TRI_OK);
-    CHECK_EQ(tri_detach(other), TRI_OK);
-    return NULL;
-}
-
-TEST(threads, a_blocking_region_answers_for_every_heap) {
-    struct fixture a = fixture_open(), b = fixture_open();
-    struct asleep s = {.heap = NULL};
-    ending_heaps[0] = a.heap, ending_heaps[1] = b.heap;
-    pthread_barrier_init(&s.barrier, NULL, 2);
-    pthread_t thread;
-    pthread_create(&thread, NULL, block_on_one_heap, &s);
-    pthread_barrier_wait(&s.barrier);
-    for (int i = 0; i < 20; i++) {
-        fixture_collect(&a);
-        fixture_collect(&b);
-    }
-    pthread_barrier_wait(&s.barrier);
-    join_blocking(a.thread, thread);
-    fixture_close(&a);
-    fixture_close(&b);
-}
-
-/* ---- Misuse ---- */
-
-static tri_heap *foreign_heap;
-static tri_word foreign_words[4];
-
-static int saved_stderr = -1;
-
-static void silence(void) {
-    fflush(stderr);
-    saved_stderr = dup(2);
-    int null = open("/dev/null", O_WRONLY);
-    dup2(null, 2);
-    close(null);
-}
-
-static void speak(void) {
-    fflush(stderr);
-    dup2(saved_stderr, 2);
-    close(saved_stderr);
-}
-
-#define EXPECT_UNATTACHED(call_, expression_)                                                                  \
-    do {                                                                                                       \
-        CHECK_MSG((expression_), "%s: the value without an attachment is wrong", call_);                       \
-        CHECK_MSG(strncmp(tri_last_error(), call_ ":", strlen(call_ ":")) == 0, "%s: \"%s\"", call_,           \
-                  tri_last_error());                                                                           \
-        CHECK_MSG(strstr(tri_last_error(), "not attached"), "%s: \"%s\"", call_, tri_last_error());            \
-        CHECK_MSG(strstr(tri_last_error(), "tri_attach"), "%s: no remedy in \"%s\"", call_, tri_last_error()); \
-    } while (0)
-
-static void *call_without_attaching(void *arg) {
-    struct pair *p = arg;
-    tri_thread *t = tri_self(foreign_heap);
-    tri_word expected = 0, before = (tri_word)(uintptr_t)p->left;
-    static tri_word *top = foreign_words;
-    CHECK(t != NULL);
-    EXPECT_UNATTACHED("tri_new", tri_new(t, &pair_type) == NULL);
-    EXPECT_UNATTACHED("tri_new_n", tri_new_n(t, &array_type, 4) == NULL);
-    EXPECT_UNATTACHED("tri_new_bytes", tri_new_bytes(t, 4) == NULL);
-    EXPECT_UNATTACHED("tri_external", (tri_external(t, 5), true));
-    EXPECT_UNATTACHED("tri_store", (tri_store(t, p, &p->left, p), true));
-    EXPECT_UNATTACHED("tri_xchg", tri_xchg(t, p, &p->left, 1) == 0);
-    EXPECT_UNATTACHED("tri_cas", !tri_cas(t, p, &p->left, &expected, 1));
-    EXPECT_UNATTACHED("tri_move", (tri_move(t, p, &p->left, foreign_words, 1), true));
-    EXPECT_UNATTACHED("tri_clear", (tri_clear(t, p, &p->left, 1), true));
-    CHECK_MSG((tri_word)(uintptr_t)p->left == before, "something was stored");
-    EXPECT_UNATTACHED("tri_poll", (tri_poll(t), true));
-    EXPECT_UNATTACHED("tri_blocking", tri_blocking(t, inner_region, p) == NULL);
-    EXPECT_UNATTACHED("tri_callin", tri_callin(t, inner_region, p) == NULL);
-    EXPECT_UNATTACHED("tri_detach", tri_detach(t) == TRI_EUNATTACHED);
-    EXPECT_UNATTACHED("tri_thread_heap", tri_thread_heap(t) == NULL);
-    EXPECT_UNATTACHED("tri_scope_open", tri_scope_open(t) == 0);
-    EXPECT_UNATTACHED("tri_local", tri_local(t, p) == NULL);
-    EXPECT_UNATTACHED("tri_scope_close", (tri_scope_close(t, 0), true));
-    EXPECT_UNATTACHED("tri_global", tri_global(t, p) == NULL);
-    EXPECT_UNATTACHED("tri_root_add", tri_root_add(t, foreign_words, 4, NULL) == NULL);
-    EXPECT_UNATTACHED("tri_vmstack_add", tri_vmstack_add(t, foreign_words, &top, NULL) == NULL);
-    EXPECT_UNATTACHED("tri_scanner_add", tri_scanner_add(t, visit_dead, p) == NULL);
-    EXPECT_UNATTACHED("tri_collect", tri_collect(t) == TRI_EUNATTACHED);
-    EXPECT_UNATTACHED("tri_find", tri_find(t, p, NULL) == NULL);
-    EXPECT_UNATTACHED("tri_walk", tri_walk(t, NULL, NULL) == 0);
-    EXPECT_UNATTACHED("tri_verify", tri_verify(t) == TRI_EUNATTACHED);
-    return NULL;
-}
-
-/* What belongs to an attached thread, used by one that is not. */
-struct things {
-    tri_handle handle;
-    tri_root *root;
-    tri_vmstack *stack;
-    tri_scanner *scanner;
-};
-
-static void *use_without_attaching(void *arg) {
-    struct things *things = arg;
-    tri_thread *t = tri_self(foreign_heap);
-    EXPECT_UNATTACHED("tri_global_set", (tri_global_set(t, things->handle, NULL), true));
-    EXPECT_UNATTACHED("tri_global_free", (tri_global_free(t, things->handle), true));
-    EXPECT_UNATTACHED("tri_root_store", (tri_root_store(t, things->root, &foreign_words[0], things), true));
-    EXPECT_UNATTACHED("tri_root_remove", (tri_root_remove(t, things->root), true));
-    EXPECT_UNATTACHED("tri_vmstack_move", (tri_vmstack_move(t, things->stack, foreign_words, foreign_words), true));
-    EXPECT_UNATTACHED("tri_vmstack_suspend", tri_vmstack_suspend(t, things->stack) == TRI_EUNATTACHED);
-    EXPECT_UNATTACHED("tri_vmstack_resume", tri_vmstack_resume(t, things->stack) == TRI_EUNATTACHED);
-    EXPECT_UNATTACHED("tri_vmstack_touch", tri_vmstack_touch(t, things->stack) == TRI_EUNATTACHED);
-    EXPECT_UNATTACHED("tri_vmstack_remove", (tri_vmstack_remove(t, things->stack), true));
-    EXPECT_UNATTACHED("tri_scanner_remove", (tri_scanner_remove(t, things->scanner), true));
-    return NULL;
-}
-
-TEST(threads, a_call_by_an_unattached_thread_is_refused_by_name) {
-    struct fixture f = fixture_open();
-    TRI_LOCALS(f.thread, roots, 1);
-    struct pair *p = roots[0] = tri_new(f.thread, &pair_type);
-    foreign_heap = f.heap;
-    static tri_word words[4];
-    static tri_word *top = words;
-    struct things things = {tri_global(f.thread, p), tri_root_add(f.thread, foreign_words, 4, NULL),
-                            tri_vmstack_add(f.thread, words, &top, NULL), tri_scanner_add(f.thread, visit_dead, words)};
-    pthread_t thread;
-    silence(); /* there is no heap whose hook could be told */
-    pthread_create(&thread, NULL, call_without_attaching, p);
-    pthread_join(thread, NULL);
-    pthread_create(&thread, NULL, use_without_attaching, &things);
-    pthread_join(thread, NULL);
-    speak();
-    CHECK(tri_deref(things.handle) == p && foreign_words[0] == 0);
-    fixture_collect(&f);
-    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
-    CHECK_EQ(fixture_stats(f.heap).external_bytes, 0);
-    tri_vmstack_remove(f.thread, things.stack);
-    TRI_POP(f.thread, roots);
-    fixture_close(&f);
-}
-
-static void *use_foreign_attachment(void *arg) {
-    struct fixture *f = arg;
-    CHECK_EQ(tri_detach(f->thread), TRI_ESTATE);
-    CHECK_MSG(strstr(tri_last_error(), "tri_detach") && strstr(tri_last_error(), "another thread"), "%s",
-              tri_last_error());
-    fixture_take_reports();
-    tri_poll_slow(f->thread);
-    CHECK_EQ(fixture_take_reports(), 1);
-    CHECK_MSG(strstr(fixture_report, "tri_poll") && strstr(fixture_report, "another thread"), "%s", fixture_report);
-    return NULL;
-}
-
-TEST(threads, somebody_elses_attachment_is_refused) {
-    struct fixture f = fixture_open();
-    pthread_t thread;
-    pthread_create(&thread, NULL, use_foreign_attachment, &f);
-    pthread_join(thread, NULL);
-    CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
-    fixture_close(&f);
-}
-
-/* Checked builds see it in every call that is not inline. */
-static void *use_foreign_attachment_everywhere(void *arg) {
-    struct fixture *f = arg;
-    struct {
-        const char *call;
-        bool refused;
-    } calls[] = {
-        {"tri_collect", tri_collect(f->thread) < 0},
-        {"tri_new_bytes", tri_new_bytes(f->thread, 100000) == NULL},
-        {"tri_global", tri_global(f->thread, NULL) == NULL},
-        {"tri_local", tri_local(f->thread, NULL) == NULL},
-        {"tri_blocking", tri_blocking(f->thread, inner_region, f) == NULL},
-        {"tri_verify", tri_verify(f->thread) < 0},
-    };
-    for (size_t i = 0; i < TRI_COUNT(calls); i++)
-        CHECK_MSG(calls[i].refused, "%s takes another thread's attachment", calls[i].call);
-    CHECK_EQ(fixture_take_reports(), TRI_COUNT(calls));
-    return NULL;
-}
-
-TEST(threads, checked_builds_refuse_somebody_elses_attachment_in_every_call) {
-    if (TRI_CHECKS < 1) return;
-    struct fixture f = fixture_open();
-    pthread_t thread;
-    pthread_create(&thread, NULL, use_foreign_attachment_everywhere, &f);
-    pthread_join(thread, NULL);
-    fixture_close(&f);
-}
-
-/* ---- Silent threads ---- */
-
-struct silent {
-    tri_heap *heap;
-    uint32_t ready, nevents, stop;
-    uint64_t id, told_id, told_ns;
-};
-
-static struct silent silent;
-
-static void on_event(const tri_event *event, void *user) {
-    (void)user;
-    if (event->kind != TRI_EVENT_SILENT_THREAD) return;
-    CHECK_EQ(event->struct_size, sizeof *event);
-    atomic_store_relaxed(&silent.told_id, event->silent_thread_id);
-    atomic_store_relaxed(&silent.told_ns, event->silent_ns);
-    atomic_add_acqrel(&silent.nevents, 1);
-}
-
-static void *fall_silent(void *arg) {
-    struct silent *s = arg;
-    tri_thread *thread = attach(s->heap);
-    s->id = tri__os_thread_id();
-    atomic_store_release(&s->ready, 1);
-    while (!atomic_load_acquire(&s->stop)) fixture_sleep_ms(1); /* no poll, no blocking region */
-    tri_poll(thread);
-    CHECK_EQ(tri_detach(thread), TRI_OK);
-    return NULL;
-}
-
-TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
-    tri_config config = fixture_config(TRI_HEAP_PRECISE);
-    config.event = on_event;
-    config.silent_after_ms = 20;
-    config.wait_limit_ms = 150;
-    struct fixture f = fixture_open_config(&config);
-    silent.heap = f.heap;
-    pthread_t thread;
-    pthread_create(&thread, NULL, fall_silent, &silent);
-    while (!atomic_load_acquire(&silent.ready)) sched_yield();
-    uint64_t start = tri__os_now_ns();
-    CHECK_EQ(tri_collect(f.thread), TRI_ETIMEDOUT);
-    uint64_t waited_ms = (tri__os_now_ns() - start) / 1000000;
-    CHECK_MSG(waited_ms >= 150 && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
-    CHECK_MSG(strstr(tri_last_error(), "tri_collect") && strstr(tri_last_error(), "safepoint"), "%s", tri_last_error());
-    CHECK_MSG(atomic_load_acquire(&silent.nevents) >= 2, "told %u times", silent.nevents);
-    CHECK_EQ(atomic_load_relaxed(&silent.told_id), silent.id);
-    CHECK(atomic_load_relaxed(&silent.told_ns) >= 20000000);
-    /* This thread goes on meanwhile: it allocates, stores, and waits for nobody. */
-    for (int i = 0; i < 10000; i++) CHECK(tri_new(f.thread, &pair_type) != NULL);
-    atomic_store_release(&silent.stop, 1);
-    join_blocking(f.thread, thread);
+    f.thread = fixture_attach(f.heap);
     fixture_collect(&f);
     CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
     fixture_close(&f);

@@ -8,9 +8,15 @@ What a script should do stands in its comments, as in the suites written for the
     // [line N] Error at 'x': TEXT    the same for line N; [c line N] is meant for us, [java line N] is not
     // nontest                        not a test
     // trace: TEXT                    a line of the stack trace, in order (ours)
+    var n = 40000; // stress: 600     the number to run a whole program with when every allocation collects (ours)
 
 By default it runs tests/lox/cases, examples/lox/programs and checks of the command line and the REPL. A foreign suite
 is run by naming its folder: `run.py --lox zig-out/bin/lox path/to/suite`.
+
+With --stress each case runs a second time with a collection at every allocation. The programs, whose output stands in
+NAME.expected, run so too: as they are where that takes a second, else with the smaller numbers that their `// stress:`
+comments name; what they must print then is what the same text prints without any collection (--gc=none). At their full
+size they run with a collection at every 100,003rd allocation.
 """
 import argparse
 import concurrent.futures
@@ -34,6 +40,7 @@ ERROR_LINE = re.compile(r"// \[((java|c) )?line (\d+)\] (Error.*)")
 TRACE = re.compile(r"// trace: (.+)")
 SYNTAX = re.compile(r"\[line (\d+)\] (Error.+)")
 STACK = re.compile(r"\[line (\d+)\]")
+SCALED = re.compile(r"^(var \w+ = )\d+(; // stress: )(\d+)$", re.MULTILINE)
 # Programs that store a lot while the collector marks: once more with the library's own checks of every mark.
 CONCURRENT = ("moving", "linked_list", "lru_cache", "treap", "json")
 # Suites for the language keep these apart: they are for partial interpreters, or they measure time.
@@ -114,6 +121,29 @@ def run_case(job):
     problems = check_output(expected.output, stdout) + check_stderr(expected, stderr)
     if code != expected.exit_code():
         problems.append(f"expected exit code {expected.exit_code()}, got {code}")
+    return name, problems
+
+
+def stress_case(job):
+    """A program with a collection at every allocation, with its numbers for that."""
+    name, path, lox, gc, timeout = job
+    text = path.read_text()
+    scaled, count = SCALED.subn(r"\g<1>\3\g<2>\3", text)
+    if count != text.count("// stress:"):
+        return name, ["a `// stress:` comment that does not follow `var name = number;`"]
+    if count == 0:
+        return run_case((name, path, [lox, f"--gc={gc}", "--stress", str(path)], timeout))
+    with tempfile.TemporaryDirectory(prefix="lox-stress-") as folder:
+        small = pathlib.Path(folder) / path.name
+        small.write_text(scaled)
+        wanted = run_lox([lox, "--gc=none", str(small)], timeout)
+        got = run_lox([lox, f"--gc={gc}", "--stress", "--stats", str(small)], timeout)
+    problems = check_output(wanted[1].rstrip("\n").split("\n"), got[1])
+    if wanted[0] != 0 or got[0] != 0:
+        problems.append(f"expected exit codes 0 and 0, got {wanted[0]} (no collection) and {got[0]}: {got[2][-300:]}")
+    collections = re.search(r"\[stats\] cycles (\d+)", got[2])
+    if not collections or int(collections[1]) < 500:
+        problems.append(f"expected a collection at every allocation, got {collections and collections[1]}")
     return name, problems
 
 
@@ -304,6 +334,9 @@ def make_jobs(arguments):
             command = [arguments.lox, f"--gc={gc}"] + (["--stress=100003"] if stress else []) + [str(path)]
             label = f"programs/{name} ({gc}{', stress' if stress else ''})"
             jobs.append((run_case, (label, path, command, arguments.timeout)))
+            if stress:
+                label = f"programs/{name} ({gc}, every allocation)"
+                jobs.append((stress_case, (label, path, arguments.lox, gc, arguments.timeout)))
     if "trigc" in arguments.gc.split(","):
         for name in CONCURRENT:
             command = [arguments.lox, "--gc=trigc", str(PROGRAMS / f"{name}.lox")]

@@ -1,0 +1,96 @@
+/*
+ * process.h: what tests ask of the process around them: limits of the system that starve it, its own figures as /proc
+ * has them, and a child process for what must end one.
+ *
+ * A limit counts the sanitizers' own memory too, and they end the process when they are refused: tests that starve it
+ * stand aside where PROCESS_CANNOT_STARVE is 1.
+ */
+#ifndef TRI_TESTS_PROCESS_H
+#define TRI_TESTS_PROCESS_H
+
+#include "tests/plain.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN)
+
+/* The soft limit of RLIMIT_AS (mappings) or RLIMIT_DATA (private writable ones); SIZE_MAX: as high as it may be. Linux
+ * takes a limit of 0 for none, here and there. */
+static inline void process_limit(int resource, size_t bytes) {
+    struct rlimit limit;
+    CHECK_EQ(getrlimit((__rlimit_resource_t)resource, &limit), 0);
+    limit.rlim_cur = bytes == SIZE_MAX ? limit.rlim_max : (rlim_t)bytes;
+    CHECK_EQ(setrlimit((__rlimit_resource_t)resource, &limit), 0);
+}
+
+/* No buffer of the C library: what is measured must not grow by measuring. */
+static inline size_t process_read(const char *path, char *text, size_t capacity) {
+    size_t length = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK_MSG(fd >= 0, "%s: %s", path, strerror(errno));
+    for (ssize_t n; length + 1 < capacity && (n = read(fd, text + length, capacity - 1 - length)) > 0;)
+        length += (size_t)n;
+    close(fd);
+    text[length] = '\0';
+    return length;
+}
+
+/* Field of /proc/self/statm, in bytes: 0 is what is mapped, 1 what is resident. */
+static inline size_t process_statm(int field) {
+    char text[256], *at = text;
+    process_read("/proc/self/statm", text, sizeof text);
+    size_t pages = strtoull(at, &at, 10);
+    while (field-- > 0) pages = strtoull(at, &at, 10);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static inline size_t process_mapped_bytes(void) {
+    return process_statm(0);
+}
+static inline size_t process_resident_bytes(void) {
+    return process_statm(1);
+}
+
+/* A line of /proc/self/status: VmHWM (the most that was resident), VmData (what RLIMIT_DATA counts). */
+static inline size_t process_status_bytes(const char *name) {
+    char text[8192];
+    process_read("/proc/self/status", text, sizeof text);
+    const char *line = strstr(text, name);
+    CHECK_MSG(line != NULL, "/proc/self/status has no %s", name);
+    return (size_t)strtoull(line + strlen(name) + 1, NULL, 10) << 10;
+}
+
+/* Whether the OS page at this address is mapped, with or without access. */
+static inline bool process_is_mapped(const void *address) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    return msync((void *)((uintptr_t)address & ~(page - 1)), page, MS_ASYNC) == 0;
+}
+
+/* Runs fn in a process of its own; what it wrote to standard error, and how it ended. */
+static inline int process_in_child(void (*fn)(const void *arg), const void *arg, char *text, size_t capacity) {
+    int ends[2], status = 0;
+    CHECK_EQ(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        signal(SIGABRT, SIG_DFL); /* no framework's report of an end that is meant */
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        fn(arg);
+        _exit(0);
+    }
+    close(ends[1]);
+    size_t length = 0;
+    for (ssize_t n; length + 1 < capacity && (n = read(ends[0], text + length, capacity - 1 - length)) > 0;)
+        length += (size_t)n;
+    text[length] = '\0';
+    close(ends[0]);
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    return status;
+}
+
+#endif /* TRI_TESTS_PROCESS_H */

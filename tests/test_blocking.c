@@ -1,0 +1,246 @@
+/*
+ * Threads that do not answer by themselves: blocking regions and calls back in, with one heap and with several, world
+ * stops that want each other's threads, and threads that fall silent without a word.
+ */
+#include "tests/fixture.h"
+
+#include <sched.h>
+
+/* ---- Blocking regions ---- */
+
+struct asleep {
+    tri_heap *heap;
+    pthread_barrier_t barrier;
+    tri_thread *thread;
+};
+
+static void *two_barriers(void *arg) {
+    struct asleep *a = arg;
+    pthread_barrier_wait(&a->barrier);
+    pthread_barrier_wait(&a->barrier);
+    return NULL;
+}
+
+static void *sleep_blocked(void *arg) {
+    struct asleep *a = arg;
+    a->thread = fixture_attach(a->heap);
+    for (int i = 0; i < 100; i++) CHECK(tri_new(a->thread, &pair_type) && tri_new_bytes(a->thread, 100));
+    tri_blocking(a->thread, two_barriers, a);
+    CHECK(tri_new(a->thread, &pair_type) != NULL);
+    CHECK_EQ(tri_detach(a->thread), TRI_OK);
+    return NULL;
+}
+
+static size_t holes_of(const struct mutator *m) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->pub.nholes; i++) n += m->pub.holes[i].span != NULL;
+    return n;
+}
+
+TEST(threads, a_blocked_thread_keeps_no_hole_past_a_cycle) {
+    struct fixture f = fixture_open();
+    struct asleep a = {.heap = f.heap};
+    pthread_t thread;
+    pthread_barrier_init(&a.barrier, NULL, 2);
+    pthread_create(&thread, NULL, sleep_blocked, &a);
+    pthread_barrier_wait(&a.barrier);
+    CHECK(holes_of(mutator_of(a.thread)) > 0);
+    fixture_collect(&f);
+    CHECK_EQ(holes_of(mutator_of(a.thread)), 0);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
+    pthread_barrier_wait(&a.barrier);
+    fixture_join(f.thread, thread);
+    fixture_close(&f);
+}
+
+static struct fixture *region; /* of the tests below, whose functions get plain arguments */
+
+static void *inner_region(void *arg) {
+    return arg;
+}
+
+static void *nest(void *arg) {
+    fixture_take_reports();
+    CHECK(tri_blocking(region->thread, inner_region, arg) == NULL);
+    CHECK_EQ(fixture_take_reports(), 1);
+    CHECK_MSG(strstr(fixture_report, "tri_blocking"), "%s", fixture_report);
+    return arg;
+}
+
+TEST(threads, a_blocking_region_inside_a_blocking_region_is_refused) {
+    struct fixture f = fixture_open();
+    region = &f;
+    static int token;
+    CHECK(tri_blocking(f.thread, nest, &token) == &token);
+    CHECK(tri_blocking(f.thread, inner_region, &token) == &token);
+    fixture_collect(&f);
+    fixture_close(&f);
+}
+
+static void *mutate_again(void *arg) {
+    TRI_LOCALS(region->thread, roots, 1);
+    struct pair *p = roots[0] = tri_new(region->thread, &pair_type);
+    p->value = 0xabcd;
+    tri_global_set(region->thread, arg, p);
+    CHECK_EQ(tri_detach(region->thread), TRI_ESTATE);
+    CHECK_MSG(strstr(tri_last_error(), "tri_detach"), "%s", tri_last_error());
+    fixture_collect(region);
+    static int token;
+    CHECK(tri_blocking(region->thread, inner_region, &token) == &token); /* blocks again, as an ordinary mutator may */
+    fixture_collect(region);
+    CHECK_EQ(p->value, 0xabcd);
+    TRI_POP(region->thread, roots);
+    return p;
+}
+
+static void *call_back_in(void *arg) {
+    for (int i = 0; i < 3; i++) CHECK(tri_callin(region->thread, mutate_again, arg) == tri_deref(arg));
+    return NULL;
+}
+
+TEST(threads, a_region_can_call_back_in) {
+    struct fixture f = fixture_open();
+    region = &f;
+    tri_handle h = tri_global(f.thread, NULL);
+    tri_blocking(f.thread, call_back_in, h);
+    CHECK_EQ(((struct pair *)tri_deref(h))->value, 0xabcd);
+    fixture_collect(&f);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
+    fixture_close(&f);
+}
+
+TEST(threads, calling_in_from_outside_a_region_is_refused) {
+    struct fixture f = fixture_open();
+    static int token;
+    CHECK(tri_callin(f.thread, inner_region, &token) == NULL);
+    CHECK_MSG(strstr(tri_last_error(), "tri_callin") && strstr(tri_last_error(), "tri_blocking"), "%s",
+              tri_last_error());
+    fixture_close(&f);
+}
+
+/* ---- Several heaps ---- */
+
+struct two_heaps {
+    tri_heap *polled, *other;
+    uint32_t ready, stop;
+};
+
+static void *poll_one_heap(void *arg) {
+    struct two_heaps *t = arg;
+    tri_thread *polled = fixture_attach(t->polled), *other = fixture_attach(t->other);
+    TRI_LOCALS(other, roots, 1);
+    struct pair *p = roots[0] = tri_new(other, &pair_type);
+    p->value = 0xabcd;
+    atomic_store_release(&t->ready, 1);
+    while (!atomic_load_acquire(&t->stop)) tri_poll(polled);
+    CHECK_EQ(p->value, 0xabcd);
+    TRI_POP(other, roots);
+    CHECK_EQ(tri_detach(polled), TRI_OK);
+    CHECK_EQ(tri_detach(other), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, a_poll_on_one_heap_answers_the_others, .timeout = 60) {
+    struct fixture a = fixture_open(), b = fixture_open();
+    struct two_heaps t = {a.heap, b.heap, 0, 0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, poll_one_heap, &t);
+    while (!atomic_load_acquire(&t.ready)) sched_yield();
+    for (int i = 0; i < 20; i++) {
+        fixture_collect(&b);
+        fixture_collect(&a);
+    }
+    CHECK_EQ(tri_walk(b.thread, NULL, NULL), 1);
+    atomic_store_release(&t.stop, 1);
+    fixture_join(a.thread, thread);
+    fixture_close(&a);
+    fixture_close(&b);
+}
+
+static tri_heap *blocking_heaps[2];
+
+static void *block_on_one_heap(void *arg) {
+    struct asleep *a = arg;
+    tri_thread *polled = fixture_attach(blocking_heaps[0]);
+    tri_thread *other = fixture_attach(blocking_heaps[1]);
+    CHECK(tri_new(other, &pair_type) != NULL);
+    tri_blocking(polled, two_barriers, a);
+    CHECK_EQ(tri_detach(polled), TRI_OK);
+    CHECK_EQ(tri_detach(other), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, a_blocking_region_answers_for_every_heap) {
+    struct fixture a = fixture_open(), b = fixture_open();
+    struct asleep s = {.heap = NULL};
+    blocking_heaps[0] = a.heap, blocking_heaps[1] = b.heap;
+    pthread_barrier_init(&s.barrier, NULL, 2);
+    pthread_t thread;
+    pthread_create(&thread, NULL, block_on_one_heap, &s);
+    pthread_barrier_wait(&s.barrier);
+    for (int i = 0; i < 20; i++) {
+        fixture_collect(&a);
+        fixture_collect(&b);
+    }
+    pthread_barrier_wait(&s.barrier);
+    fixture_join(a.thread, thread);
+    fixture_close(&a);
+    fixture_close(&b);
+}
+
+/* ---- Silent threads ---- */
+
+struct silent {
+    tri_heap *heap;
+    uint32_t ready, nevents, stop;
+    uint64_t id, told_id, told_ns;
+};
+
+static struct silent silent;
+
+static void on_event(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind != TRI_EVENT_SILENT_THREAD) return;
+    CHECK_EQ(event->struct_size, sizeof *event);
+    atomic_store_relaxed(&silent.told_id, event->silent_thread_id);
+    atomic_store_relaxed(&silent.told_ns, event->silent_ns);
+    atomic_add_acqrel(&silent.nevents, 1);
+}
+
+static void *fall_silent(void *arg) {
+    struct silent *s = arg;
+    tri_thread *thread = fixture_attach(s->heap);
+    s->id = tri__os_thread_id();
+    atomic_store_release(&s->ready, 1);
+    while (!atomic_load_acquire(&s->stop)) fixture_sleep_ms(1); /* no poll, no blocking region */
+    tri_poll(thread);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.event = on_event;
+    config.silent_after_ms = 20;
+    config.wait_limit_ms = 150;
+    struct fixture f = fixture_open_config(&config);
+    silent.heap = f.heap;
+    pthread_t thread;
+    pthread_create(&thread, NULL, fall_silent, &silent);
+    while (!atomic_load_acquire(&silent.ready)) sched_yield();
+    uint64_t start = tri__os_now_ns();
+    CHECK_EQ(tri_collect(f.thread), TRI_ETIMEDOUT);
+    uint64_t waited_ms = (tri__os_now_ns() - start) / 1000000;
+    CHECK_MSG(waited_ms >= 150 && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
+    CHECK_MSG(strstr(tri_last_error(), "tri_collect") && strstr(tri_last_error(), "safepoint"), "%s", tri_last_error());
+    CHECK_MSG(atomic_load_acquire(&silent.nevents) >= 2, "told %u times", silent.nevents);
+    CHECK_EQ(atomic_load_relaxed(&silent.told_id), silent.id);
+    CHECK(atomic_load_relaxed(&silent.told_ns) >= 20000000);
+    /* This thread goes on meanwhile: it allocates, stores, and waits for nobody. */
+    for (int i = 0; i < 10000; i++) CHECK(tri_new(f.thread, &pair_type) != NULL);
+    atomic_store_release(&silent.stop, 1);
+    fixture_join(f.thread, thread);
+    fixture_collect(&f);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
+    fixture_close(&f);
+}

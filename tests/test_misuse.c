@@ -1,0 +1,178 @@
+/*
+ * Misuse of threads and roots: calls by threads that are not attached, with somebody else's attachment, with one that is
+ * gone, with words and encodings that cannot be. Each is refused by a value or a report that names the call, the cause
+ * and the remedy, and nothing is lost by it.
+ */
+#include "tests/fixture.h"
+
+#include <fcntl.h>
+
+static void *inner_region(void *arg) {
+    return arg;
+}
+
+static void visit_dead(tri_visitor *visitor, void *arg) {
+    tri_visit(visitor, arg, 1);
+}
+
+static tri_heap *foreign_heap;
+static tri_word foreign_words[4];
+
+static int saved_stderr = -1;
+
+static void silence(void) {
+    fflush(stderr);
+    saved_stderr = dup(2);
+    int null = open("/dev/null", O_WRONLY);
+    dup2(null, 2);
+    close(null);
+}
+
+static void speak(void) {
+    fflush(stderr);
+    dup2(saved_stderr, 2);
+    close(saved_stderr);
+}
+
+#define EXPECT_UNATTACHED(call_, expression_)                                                                  \
+    do {                                                                                                       \
+        CHECK_MSG((expression_), "%s: the value without an attachment is wrong", call_);                       \
+        CHECK_MSG(strncmp(tri_last_error(), call_ ":", strlen(call_ ":")) == 0, "%s: \"%s\"", call_,           \
+                  tri_last_error());                                                                           \
+        CHECK_MSG(strstr(tri_last_error(), "not attached"), "%s: \"%s\"", call_, tri_last_error());            \
+        CHECK_MSG(strstr(tri_last_error(), "tri_attach"), "%s: no remedy in \"%s\"", call_, tri_last_error()); \
+    } while (0)
+
+static void *call_without_attaching(void *arg) {
+    struct pair *p = arg;
+    tri_thread *t = tri_self(foreign_heap);
+    tri_word expected = 0, before = (tri_word)(uintptr_t)p->left;
+    static tri_word *top = foreign_words;
+    CHECK(t != NULL);
+    EXPECT_UNATTACHED("tri_new", tri_new(t, &pair_type) == NULL);
+    EXPECT_UNATTACHED("tri_new_n", tri_new_n(t, &array_type, 4) == NULL);
+    EXPECT_UNATTACHED("tri_new_bytes", tri_new_bytes(t, 4) == NULL);
+    EXPECT_UNATTACHED("tri_external", (tri_external(t, 5), true));
+    EXPECT_UNATTACHED("tri_store", (tri_store(t, p, &p->left, p), true));
+    EXPECT_UNATTACHED("tri_xchg", tri_xchg(t, p, &p->left, 1) == 0);
+    EXPECT_UNATTACHED("tri_cas", !tri_cas(t, p, &p->left, &expected, 1));
+    EXPECT_UNATTACHED("tri_move", (tri_move(t, p, &p->left, foreign_words, 1), true));
+    EXPECT_UNATTACHED("tri_clear", (tri_clear(t, p, &p->left, 1), true));
+    CHECK_MSG((tri_word)(uintptr_t)p->left == before, "something was stored");
+    EXPECT_UNATTACHED("tri_poll", (tri_poll(t), true));
+    EXPECT_UNATTACHED("tri_blocking", tri_blocking(t, inner_region, p) == NULL);
+    EXPECT_UNATTACHED("tri_callin", tri_callin(t, inner_region, p) == NULL);
+    EXPECT_UNATTACHED("tri_detach", tri_detach(t) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_thread_heap", tri_thread_heap(t) == NULL);
+    EXPECT_UNATTACHED("tri_scope_open", tri_scope_open(t) == 0);
+    EXPECT_UNATTACHED("tri_local", tri_local(t, p) == NULL);
+    EXPECT_UNATTACHED("tri_scope_close", (tri_scope_close(t, 0), true));
+    EXPECT_UNATTACHED("tri_global", tri_global(t, p) == NULL);
+    EXPECT_UNATTACHED("tri_root_add", tri_root_add(t, foreign_words, 4, NULL) == NULL);
+    EXPECT_UNATTACHED("tri_vmstack_add", tri_vmstack_add(t, foreign_words, &top, NULL) == NULL);
+    EXPECT_UNATTACHED("tri_scanner_add", tri_scanner_add(t, visit_dead, p) == NULL);
+    EXPECT_UNATTACHED("tri_collect", tri_collect(t) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_find", tri_find(t, p, NULL) == NULL);
+    EXPECT_UNATTACHED("tri_walk", tri_walk(t, NULL, NULL) == 0);
+    EXPECT_UNATTACHED("tri_verify", tri_verify(t) == TRI_EUNATTACHED);
+    return NULL;
+}
+
+/* What belongs to an attached thread, used by one that is not. */
+struct things {
+    tri_handle handle;
+    tri_root *root;
+    tri_vmstack *stack;
+    tri_scanner *scanner;
+};
+
+static void *use_without_attaching(void *arg) {
+    struct things *things = arg;
+    tri_thread *t = tri_self(foreign_heap);
+    EXPECT_UNATTACHED("tri_global_set", (tri_global_set(t, things->handle, NULL), true));
+    EXPECT_UNATTACHED("tri_global_free", (tri_global_free(t, things->handle), true));
+    EXPECT_UNATTACHED("tri_root_store", (tri_root_store(t, things->root, &foreign_words[0], things), true));
+    EXPECT_UNATTACHED("tri_root_remove", (tri_root_remove(t, things->root), true));
+    EXPECT_UNATTACHED("tri_vmstack_move", (tri_vmstack_move(t, things->stack, foreign_words, foreign_words), true));
+    EXPECT_UNATTACHED("tri_vmstack_suspend", tri_vmstack_suspend(t, things->stack) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_vmstack_resume", tri_vmstack_resume(t, things->stack) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_vmstack_touch", tri_vmstack_touch(t, things->stack) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_vmstack_remove", (tri_vmstack_remove(t, things->stack), true));
+    EXPECT_UNATTACHED("tri_scanner_remove", (tri_scanner_remove(t, things->scanner), true));
+    return NULL;
+}
+
+TEST(threads, a_call_by_an_unattached_thread_is_refused_by_name) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    struct pair *p = roots[0] = tri_new(f.thread, &pair_type);
+    foreign_heap = f.heap;
+    static tri_word words[4];
+    static tri_word *top = words;
+    struct things things = {tri_global(f.thread, p), tri_root_add(f.thread, foreign_words, 4, NULL),
+                            tri_vmstack_add(f.thread, words, &top, NULL), tri_scanner_add(f.thread, visit_dead, words)};
+    pthread_t thread;
+    silence(); /* there is no heap whose hook could be told */
+    pthread_create(&thread, NULL, call_without_attaching, p);
+    pthread_join(thread, NULL);
+    pthread_create(&thread, NULL, use_without_attaching, &things);
+    pthread_join(thread, NULL);
+    speak();
+    CHECK(tri_deref(things.handle) == p && foreign_words[0] == 0);
+    fixture_collect(&f);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
+    CHECK_EQ(fixture_stats(f.heap).external_bytes, 0);
+    tri_vmstack_remove(f.thread, things.stack);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+static void *use_foreign_attachment(void *arg) {
+    struct fixture *f = arg;
+    CHECK_EQ(tri_detach(f->thread), TRI_ESTATE);
+    CHECK_MSG(strstr(tri_last_error(), "tri_detach") && strstr(tri_last_error(), "another thread"), "%s",
+              tri_last_error());
+    fixture_take_reports();
+    tri_poll_slow(f->thread);
+    CHECK_EQ(fixture_take_reports(), 1);
+    CHECK_MSG(strstr(fixture_report, "tri_poll") && strstr(fixture_report, "another thread"), "%s", fixture_report);
+    return NULL;
+}
+
+TEST(threads, somebody_elses_attachment_is_refused) {
+    struct fixture f = fixture_open();
+    pthread_t thread;
+    pthread_create(&thread, NULL, use_foreign_attachment, &f);
+    pthread_join(thread, NULL);
+    CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
+    fixture_close(&f);
+}
+
+/* Checked builds see it in every call that is not inline. */
+static void *use_foreign_attachment_everywhere(void *arg) {
+    struct fixture *f = arg;
+    struct {
+        const char *call;
+        bool refused;
+    } calls[] = {
+        {"tri_collect", tri_collect(f->thread) < 0},
+        {"tri_new_bytes", tri_new_bytes(f->thread, 100000) == NULL},
+        {"tri_global", tri_global(f->thread, NULL) == NULL},
+        {"tri_local", tri_local(f->thread, NULL) == NULL},
+        {"tri_blocking", tri_blocking(f->thread, inner_region, f) == NULL},
+        {"tri_verify", tri_verify(f->thread) < 0},
+    };
+    for (size_t i = 0; i < TRI_COUNT(calls); i++)
+        CHECK_MSG(calls[i].refused, "%s takes another thread's attachment", calls[i].call);
+    CHECK_EQ(fixture_take_reports(), TRI_COUNT(calls));
+    return NULL;
+}
+
+TEST(threads, checked_builds_refuse_somebody_elses_attachment_in_every_call) {
+    if (TRI_CHECKS < 1) return;
+    struct fixture f = fixture_open();
+    pthread_t thread;
+    pthread_create(&thread, NULL, use_foreign_attachment_everywhere, &f);
+    pthread_join(thread, NULL);
+    fixture_close(&f);
+}
