@@ -16,7 +16,7 @@ static void memory_open(struct memory *mem) {
 static struct span *span_open(struct memory *mem, unsigned class_index) {
     bool dirty;
     size_t first;
-    struct span *span = tri__memory_new_span(mem, tri__size_classes[class_index].npages, &dirty, &first);
+    struct span *span = tri__memory_new_span(mem, tri__size_classes[class_index].npages, NULL, &dirty, &first);
     CHECK(span != NULL);
     tri__span_format_small(span, first, class_index, LAYOUT_BYTES + class_index, SPAN_LEAF, false, dirty);
     atomic_store_relaxed(&span->gen, 0);

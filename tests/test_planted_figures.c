@@ -146,7 +146,7 @@ static struct rested open_rested(void **roots, tri_frame *frame) {
     r.large = space_span_of(&r.mem->space, (uintptr_t)owner->second);
     r.central = r.mem->centrals[r.span->layout];
     r.parity = r.mem->gen & 1;
-    CHECK(r.span->place == SPAN_LISTED && r.central->partial[r.parity].head == r.span);
+    CHECK(r.span->place == SPAN_LISTED && r.central->partial[r.parity][0].head == r.span);
     CHECK(r.span->kind == PAGE_SMALL && r.large->kind == PAGE_LARGE && r.large->npages > 2);
     expect_sound(&r.f);
     return r;
@@ -218,7 +218,7 @@ TEST(planted, verify_sees_page_entries) {
 
 TEST(planted, verify_sees_lists) {
     RESTED(r, roots);
-    struct span_list *partial = &r.central->partial[r.parity], *large = &r.mem->large[r.parity];
+    struct span_list *partial = &r.central->partial[r.parity][0], *large = &r.mem->large[r.parity];
     size_t page = r.span->first_page, n = partial->nspans;
     partial->nspans++;
     expect_contradiction(&r.f, "I-SPAN1: list partial holds %zu spans and counts %zu", n, n + 1);
