@@ -208,6 +208,44 @@ static uint64_t text_hash(const struct text *t) {
     return h;
 }
 
+/* The line that `at` lies in, without its end, cut to what fits. */
+static void line_around(const char *bytes, size_t size, size_t at, char *line, size_t room) {
+    size_t start = at, n = 0;
+    while (start > 0 && bytes[start - 1] != '\n') start--;
+    while (start + n < size && bytes[start + n] != '\n' && n < room - 1) n++;
+    memcpy(line, bytes + start, n);
+    line[n] = '\0';
+}
+
+/* The file at `path`, whole; NULL when it cannot be read. */
+static char *file_bytes(const char *path, size_t *size) {
+    struct text t = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
+    while (t.fd >= 0) text_read(&t);
+    *size = t.size;
+    return t.bytes;
+}
+
+/* Whether the program printed exactly what the file holds; why not is the row's note. */
+static bool printed_what_it_should(struct row *row, const struct text *out) {
+    size_t size, at = 0;
+    unsigned number = 1;
+    char want[40], got[40];
+    char *expected = file_bytes(row->expected, &size);
+    const char *bytes = out->bytes ? out->bytes : "";
+    if (!expected) {
+        snprintf(row->why, sizeof row->why, "%.150s cannot be read", row->expected);
+        return false;
+    }
+    while (at < size && at < out->size && expected[at] == bytes[at]) number += expected[at++] == '\n';
+    bool same = at == size && at == out->size;
+    line_around(expected, size, at, want, sizeof want);
+    line_around(bytes, out->size, at, got, sizeof got);
+    if (!same)
+        snprintf(row->why, sizeof row->why, "line %u of its output is \"%s\" and should be \"%s\"", number, got, want);
+    free(expected);
+    return same;
+}
+
 static void row_fail(struct row *row, enum row_state state, const char *format, const char *detail, int number) {
     row->state = state;
     if (detail[0])
@@ -228,7 +266,7 @@ static void row_judge(struct row *row, struct child *c, double timeout_s) {
     } else if (WEXITSTATUS(c->status) != 0) {
         row_fail(row, ROW_FAILED, "exit code %d: %s", said, WEXITSTATUS(c->status));
     } else if (row->foreign) {
-        row->state = ROW_OK;
+        row->state = row->expected[0] == '\0' || printed_what_it_should(row, &c->out) ? ROW_OK : ROW_FAILED;
         row->checksum = text_hash(&c->out);
     } else if (c->out.bytes && parse_results(row, c->out.bytes)) {
         row->state = ROW_OK;

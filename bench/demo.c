@@ -4,8 +4,9 @@
  *     trigc-demo --quick         smaller amounts, two peers: what CI runs
  *     trigc-demo --only=store,lru64 --csv
  *
- * It judges nothing by an exit code: figures are figures. Only its own failures (no page written) are errors, and two
- * collectors that computed different results from the same program. */
+ * No figure is judged by an exit code: figures are figures. Errors are its own failures (1: no page written), and wrong
+ * results (2): two collectors that computed different ones from the same program, and a Lox program that did not print
+ * what it should. */
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -230,10 +231,20 @@ static unsigned count_disagreements(const struct show *s) {
     unsigned n = 0;
     for (unsigned i = 1; i < s->nrows; i++) {
         const struct row *a = &s->rows[i - 1], *b = &s->rows[i];
-        if (a->scene != b->scene || a->state != ROW_OK || b->state != ROW_OK || a->checksum == b->checksum) continue;
+        if (a->scene != b->scene || a->scene->checked || a->state != ROW_OK || b->state != ROW_OK ||
+            a->checksum == b->checksum)
+            continue;
         fprintf(stderr, "%s: %s and %s computed different results\n", a->scene->title, a->peer, b->peer);
         n++;
     }
+    return n;
+}
+
+/* Programs that did not print what they should: each of them is a row of the table, with the reason. */
+static unsigned count_wrong_programs(const struct show *s) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < s->nrows; i++) n += s->rows[i].expected[0] != '\0' && s->rows[i].state != ROW_OK;
+    if (n > 0) fprintf(stderr, "%u runs of Lox programs did not print what they should\n", n);
     return n;
 }
 
@@ -255,7 +266,7 @@ int main(int argc, char **argv) {
     printf("\n");
     report_histograms(stdout, rows, s.nrows);
     report_table(stdout, rows, s.nrows);
-    unsigned wrong = count_disagreements(&s);
+    unsigned wrong = count_disagreements(&s) + count_wrong_programs(&s);
     snprintf(page, sizeof page, "%s/index.html", o.out);
     snprintf(json, sizeof json, "%s/results.json", o.out);
     if (!folder_make(o.out) || !page_write(page, json, o.assets, rows, s.nrows)) return 1;

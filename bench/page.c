@@ -122,8 +122,8 @@ static void json_all(FILE *out, const struct row *rows, unsigned nrows) {
         if (i == 0 || rows[i - 1].scene != scene) {
             fprintf(out, "%s{\"id\":\"%s\",\"title\":", i ? "]}," : "", scene->id);
             json_string(out, scene->title);
-            fprintf(out, ",\"unit\":\"%s\",\"batch\":%u,\"interval\":%" PRIu64 ",\"rows\":[", scene->unit, scene->batch,
-                    scene->interval_ns);
+            fprintf(out, ",\"unit\":\"%s\",\"batch\":%u,\"interval\":%" PRIu64 ",\"checked\":%s,\"rows\":[",
+                    scene->unit, scene->batch, scene->interval_ns, scene->checked ? "true" : "false");
         } else {
             fputc(',', out);
         }

@@ -2,7 +2,9 @@
  *
  * Sizes are chosen for about a minute in all on two cores; quick ones for CI. The interval of each scene's corrected
  * columns is a round number a little above what one operation takes when nothing is in its way, the same for all peers.
- * Rows of one scene run one after another, so that what the machine does meanwhile meets all of them. */
+ * Rows of one scene run one after another, so that what the machine does meanwhile meets all of them.
+ *
+ * Every Lox program in the tree runs once, for what it prints; two kinds of them are timed too, on each collector. */
 #include "bench/plan.h"
 
 #include <glob.h>
@@ -11,24 +13,25 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct scene noise = {"noise", "the machine: clock reads only", "reads", 1, 1000};
-static const struct scene trees1 = {"trees", "binary trees, 1 thread", "nodes", 64, 2000};
-static const struct scene trees2 = {"trees2", "binary trees, 2 threads", "nodes", 64, 2000};
-static const struct scene store = {"store", "message store, 200,000 x 1 KB", "pushes", 1, 1000};
-static const struct scene lru64 = {"lru64", "LRU cache, 64 MB live", "gets and puts", 1, 2000};
-static const struct scene lru512 = {"lru512", "LRU cache, 512 MB live", "gets and puts", 1, 2000};
-static const struct scene lru2g = {"lru2g", "LRU cache, 2 GB live", "gets and puts", 1, 2000};
-static const struct scene list = {"list", "list of 2,000,001 nodes", "nodes", 64, 2000};
-static const struct scene alloc16 = {"alloc16", "allocation, 16 bytes", "objects", 64, 1000};
-static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects", 64, 1000};
-static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000};
+static const struct scene noise = {"noise", "the machine: clock reads only", "reads", 1, 1000, false};
+static const struct scene trees1 = {"trees", "binary trees, 1 thread", "nodes", 64, 2000, false};
+static const struct scene trees2 = {"trees2", "binary trees, 2 threads", "nodes", 64, 2000, false};
+static const struct scene store = {"store", "message store, 200,000 x 1 KB", "pushes", 1, 1000, false};
+static const struct scene lru64 = {"lru64", "LRU cache, 64 MB live", "gets and puts", 1, 2000, false};
+static const struct scene lru512 = {"lru512", "LRU cache, 512 MB live", "gets and puts", 1, 2000, false};
+static const struct scene lru2g = {"lru2g", "LRU cache, 2 GB live", "gets and puts", 1, 2000, false};
+static const struct scene list = {"list", "list of 2,000,001 nodes", "nodes", 64, 2000, false};
+static const struct scene alloc16 = {"alloc16", "allocation, 16 bytes", "objects", 64, 1000, false};
+static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects", 64, 1000, false};
+static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000, false};
 static const struct scene *const scenes[] = {&noise, &trees1, &trees2,  &store,   &lru64,    &lru512,
                                              &lru2g, &list,   &alloc16, &alloc32, &alloc16x2};
-enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8 };
+static const struct scene lox_all = {"lox", "Lox: all programs, checked", "programs", 1, 0, true};
+enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8, LOX_PROGRAMS = 40 };
 
 /* Lox's scenes are made from the programs that are there. */
 static struct scene lox_scenes[LOX_SCENES];
-static char lox_titles[LOX_SCENES][64], lox_ids[LOX_SCENES][64];
+static char lox_titles[LOX_SCENES][64], lox_ids[LOX_SCENES][64], lox_names[LOX_PROGRAMS][48];
 
 struct plan {
     struct row *rows;
@@ -41,7 +44,8 @@ enum { TRIGC = 1, BOEHM = 2, TYPED = 4, INCREMENTAL = 8 };
 
 void plan_list(FILE *out) {
     for (int i = 0; i < NSCENES; i++) fprintf(out, "  %-10s %s\n", scenes[i]->id, scenes[i]->title);
-    fprintf(out, "  %-10s %s\n", "lox", "Lox programs on trigc, on Boehm and without collection");
+    fprintf(out, "  %-10s %s\n", "lox",
+            "every Lox program, its output checked; some timed on trigc, on Boehm and without collection");
 }
 
 /* Is `id` (or its part before ':') in the comma-separated list? */
@@ -118,35 +122,61 @@ static void add_noise(struct plan *p) {
     row_arg(row, "--measure-noise=%d", p->options->quick ? 500 : 2000);
 }
 
-static void add_lox(struct plan *p, const char *path, unsigned index) {
-    static const char *const peers[] = {"trigc", "boehm", "none"};
+/* The name of a program, without folder and ending. */
+static const char *program_name(const char *path, int *length) {
     const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    int n = (int)strcspn(name, ".");
-    snprintf(lox_titles[index], sizeof lox_titles[0], "Lox: %.*s", n, name);
-    snprintf(lox_ids[index], sizeof lox_ids[0], "lox:%.*s", n, name);
-    lox_scenes[index] = (struct scene){lox_ids[index], lox_titles[index], "programs", 1, 0};
-    for (int i = 0; i < 3; i++) {
-        struct row *row = row_add(p, &lox_scenes[index], peers[i], "lox", 2);
-        if (!row) return;
-        row->foreign = true;
-        row_arg(row, "--gc=%s", peers[i]);
-        row_arg(row, "%.120s", path);
-    }
+    *length = (int)strcspn(name, ".");
+    return name;
 }
 
-/* binary_trees.lox and closures*.lox. */
+/* What has to be printed lies beside the program, in NAME.expected. */
+static struct row *row_add_lox(struct plan *p, const struct scene *scene, const char *peer, const char *collector,
+                               const char *path, double expected_s) {
+    struct row *row = row_add(p, scene, peer, "lox", expected_s);
+    if (!row) return NULL;
+    row->foreign = true;
+    row_arg(row, "--gc=%s", collector);
+    row_arg(row, "%s", path);
+    snprintf(row->expected, sizeof row->expected, "%.*s.expected", (int)(strlen(path) - strlen(".lox")), path);
+    return row;
+}
+
+static void add_lox_timed(struct plan *p, const char *path, unsigned index) {
+    static const char *const peers[] = {"trigc", "boehm", "none"};
+    int n;
+    const char *name = program_name(path, &n);
+    if (index >= LOX_SCENES) return;
+    snprintf(lox_titles[index], sizeof lox_titles[0], "Lox: %.*s", n, name);
+    snprintf(lox_ids[index], sizeof lox_ids[0], "lox:%.*s", n, name);
+    lox_scenes[index] = (struct scene){lox_ids[index], lox_titles[index], "programs", 1, 0, false};
+    for (int i = 0; i < 3; i++) row_add_lox(p, &lox_scenes[index], peers[i], peers[i], path, 0.7);
+}
+
+static void add_lox_checked(struct plan *p, const char *path, unsigned index) {
+    int n;
+    const char *name = program_name(path, &n);
+    if (index >= LOX_PROGRAMS) return;
+    snprintf(lox_names[index], sizeof lox_names[0], "%.*s", n, name);
+    row_add_lox(p, &lox_all, lox_names[index], "trigc", path, 0.15);
+}
+
+static void add_each(struct plan *p, const char *pattern, void (*add)(struct plan *, const char *, unsigned),
+                     unsigned *index) {
+    char path[512];
+    glob_t found;
+    snprintf(path, sizeof path, "%s/%s", p->options->programs, pattern);
+    if (glob(path, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++) add(p, found.gl_pathv[i], (*index)++);
+    globfree(&found);
+}
+
+/* All of them for their output, some for their time. */
 static void add_lox_programs(struct plan *p) {
-    static const char *const patterns[] = {"binary_trees.lox", "closures*.lox"};
-    unsigned index = 0;
+    unsigned nchecked = 0, ntimed = 0;
     if (!wanted(p, "lox")) return;
-    for (int i = 0; i < 2; i++) {
-        char pattern[512];
-        glob_t found;
-        snprintf(pattern, sizeof pattern, "%s/%s", p->options->programs, patterns[i]);
-        if (glob(pattern, 0, NULL, &found) == 0)
-            for (size_t k = 0; k < found.gl_pathc && index < LOX_SCENES; k++) add_lox(p, found.gl_pathv[k], index++);
-        globfree(&found);
-    }
+    add_each(p, "*.lox", add_lox_checked, &nchecked);
+    add_each(p, "binary_trees.lox", add_lox_timed, &ntimed);
+    add_each(p, "closures*.lox", add_lox_timed, &ntimed);
 }
 
 unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {

@@ -2,7 +2,7 @@
  *
  * Columns: the gaps as they were measured (p50 to the exact worst), the same corrected for the operations that a pause
  * held up, what the collector says is the longest pause it caused, its collections, throughput, peak memory. A row
- * without a result says why instead. */
+ * without a result says why instead. Of programs whose output is checked only the wrong ones have a line, and a count. */
 #include "bench/report.h"
 
 #include <inttypes.h>
@@ -65,6 +65,21 @@ bool report_compare(const struct row *rows, unsigned nrows, const struct scene *
     return true;
 }
 
+struct report_checked report_count_checked(const struct row *rows, unsigned nrows, const struct scene *scene) {
+    struct report_checked n = {0, 0};
+    for (unsigned i = 0; i < nrows; i++) {
+        if (rows[i].scene != scene) continue;
+        n.of++;
+        n.right += rows[i].state == ROW_OK;
+    }
+    return n;
+}
+
+static void print_checked(FILE *out, const struct row *rows, unsigned nrows, const struct scene *scene) {
+    struct report_checked n = report_count_checked(rows, nrows, scene);
+    if (scene->checked) fprintf(out, "  %u of %u Lox programs printed what they should\n", n.right, n.of);
+}
+
 static void print_cell(FILE *out, const struct hdr *h, double percent) {
     char text[16];
     fprintf(out, " %8s", h->total ? report_duration(text, hdr_percentile(h, percent)) : "-");
@@ -81,6 +96,7 @@ static void print_row(FILE *out, const struct row *row) {
         fprintf(out, "  %-17s  %s\n", row->peer, row->why);
         return;
     }
+    if (row->scene->checked) return;
     if (row->foreign) {
         print_foreign(out, row);
         return;
@@ -140,7 +156,9 @@ void report_table(FILE *out, const struct row *rows, unsigned nrows) {
             fprintf(out, "\n");
         }
         print_row(out, &rows[i]);
-        if (i + 1 == nrows || rows[i + 1].scene != scene) print_verdicts(out, rows, nrows, scene);
+        if (i + 1 < nrows && rows[i + 1].scene == scene) continue;
+        print_checked(out, rows, nrows, scene);
+        print_verdicts(out, rows, nrows, scene);
     }
     fprintf(out, "\n");
 }

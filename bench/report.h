@@ -33,4 +33,10 @@ const struct row *report_find(const struct row *rows, unsigned nrows, const stru
 
 double report_throughput(const struct row *row);
 
+/* Of a scene whose output is checked: how many of its programs printed what they should, and how many ran. */
+struct report_checked {
+    unsigned right, of;
+};
+struct report_checked report_count_checked(const struct row *rows, unsigned nrows, const struct scene *scene);
+
 #endif

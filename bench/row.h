@@ -9,7 +9,7 @@
 
 #include "bench/hdr.h"
 
-enum { ROW_ARGS = 10, ROW_KINDS = 6, ROW_TEXT = 200 };
+enum { ROW_ARGS = 10, ROW_KINDS = 6, ROW_TEXT = 200, ROW_PATH = 512 };
 
 enum row_state {
     ROW_WAITING,
@@ -25,6 +25,7 @@ struct scene {
     const char *unit;     /* what throughput counts */
     unsigned batch;       /* units in one gap that the probe saw */
     uint64_t interval_ns; /* at which the corrected columns expect an operation; 0: no gaps are measured */
+    bool checked;         /* its rows are different programs: how many of them printed what they should */
 };
 
 struct row_own {
@@ -36,13 +37,14 @@ struct row_own {
 
 struct row {
     const struct scene *scene;
-    const char *peer;  /* trigc, boehm, boehm typed, boehm incr., none, noise */
-    char program[512]; /* path */
-    char args[ROW_ARGS][128];
+    const char *peer; /* trigc, boehm, boehm typed, boehm incr., none, noise */
+    char program[ROW_PATH];
+    char args[ROW_ARGS][ROW_PATH];
     unsigned nargs;
-    double expected_s;  /* for the time still to go; corrected as rows end */
-    uint64_t total_ops; /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
-    bool foreign;       /* not one of our workers: only time, memory and output are taken */
+    double expected_s;       /* for the time still to go; corrected as rows end */
+    uint64_t total_ops;      /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
+    bool foreign;            /* not one of our workers: only time, memory and output are taken */
+    char expected[ROW_PATH]; /* foreign: the file that holds what it has to print; empty: anything */
 
     enum row_state state;
     char why[ROW_TEXT];
