@@ -82,6 +82,7 @@ const tests = [_]Program{
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
+    .{ .name = "test_here", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },

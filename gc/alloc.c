@@ -124,7 +124,7 @@ static bool pace_once(struct mutator *m) {
     m->assist_debt = 0;
     if (heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes)) return false; /* a counter */
     if ((atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) == 0 &&
-        atomic_swap_relaxed(&heap->triggered, 1) == 0)
+        atomic_swap_relaxed(&heap->triggered, 1) == 0 && !tri__cycle_here(m, "trigger"))
         tri__cycle_request(heap, "trigger");
     return atomic_load_relaxed(&heap->triggered) && is_far_beyond_goal(heap);
 }

@@ -1,6 +1,8 @@
 /* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs, returns memory.
  *
- * One thread a heap. It is the only one that changes phases. Who wants a cycle says so under the cycle lock; who waits
+ * One thread a heap. It is the only one that changes phases, but for one case: when the heap has one thread and its last
+ * cycle was over in microseconds, that thread runs the cycle itself, as a blocked thread (waking the collector and
+ * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over). Who wants a cycle says so under the cycle lock; who waits
  * for one does it as a blocked thread, holding nothing else (R14).
  *
  * Invariants: I-COL1 cycles begin and end under the cycle lock's counters: started >= finished. I-COL2 a waiter is let go
@@ -11,6 +13,10 @@
 
 /* Memory goes back in slices, so that a request never waits long for it. */
 enum { SCAVENGE_SLICE_PAGES = 512, SCAVENGE_KEEP_PERCENT = 10 };
+
+/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, and which have no more
+ * than this to sweep; how long it may mark; and how many slots of global roots it may find. */
+enum { HERE_LAST_MARK_NS = 30000, HERE_SLICE_NS = 50000, HERE_GOAL_BYTES = 8 << 20, HERE_ROOT_SLOTS = 4096 };
 
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
@@ -107,17 +113,91 @@ static void run_job(tri_heap *heap) {
     tri__cond_broadcast(&heap->cycle_done);
 }
 
-static void run_cycle(tri_heap *heap) {
-    const char *reason = heap->wanted;
-    heap->wanted = NULL;
-    heap->started++;
-    tri__lock_release(&heap->cycle_lock);
-    tri__cycle_run(heap, reason);
-    tri__lock_acquire(&heap->cycle_lock);
+/* Requires the cycle lock. */
+static void end_cycle(tri_heap *heap) {
     heap->finished++;
     check_cheap(heap->started == heap->finished, "I-COL1: one cycle at a time");
     tri__cond_broadcast(&heap->cycle_done);
 }
+
+/* A new cycle, or the rest of one that a thread has begun. Requires the cycle lock; releases it meanwhile. */
+static void run_cycle(tri_heap *heap) {
+    const char *reason = heap->handed_over ? NULL : heap->wanted;
+    if (reason) {
+        heap->wanted = NULL;
+        heap->started++;
+    }
+    heap->handed_over = false;
+    tri__lock_release(&heap->cycle_lock);
+    if (reason) tri__cycle_start(heap, reason);
+    bool ended = tri__cycle_continue(heap, UINT64_MAX);
+    check_cheap(ended, "I-COL1: a cycle ends");
+    tri__lock_acquire(&heap->cycle_lock);
+    end_cycle(heap);
+}
+
+/* ---- a cycle on the heap's only thread ------------------------------------------------------------------------- */
+
+/* It is short as far as the last one tells. */
+static bool is_small(tri_heap *heap) {
+    bool short_last = heap->run.mark_ns <= HERE_LAST_MARK_NS || atomic_load_relaxed(&heap->stress.here); /* a switch */
+    if (!short_last || atomic_load_relaxed(&heap->goal_bytes) > HERE_GOAL_BYTES) return false;
+    tri__lock_acquire(&heap->roots.lock);
+    bool few = heap->roots.nslots <= HERE_ROOT_SLOTS;
+    tri__lock_release(&heap->roots.lock);
+    return few;
+}
+
+/* Becomes the one that runs cycles, if the collector is idle and no other thread is attached; none attaches until it
+ * has ended (enter_list), so no handshake waits for anyone. */
+static bool borrow(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool idle = !heap->wanted && !heap->jobs && heap->started == heap->finished && heap->finished > 0 && is_small(heap);
+    if (idle) {
+        tri__lock_acquire(&heap->threads_lock);
+        idle = heap->nthreads == 1 && !atomic_load_relaxed(&heap->stopping); /* under the lock */
+        if (idle) atomic_store_release(&heap->borrowed, 1);                  /* pairs with enter_list */
+        tri__lock_release(&heap->threads_lock);
+    }
+    if (idle) heap->started++;
+    tri__lock_release(&heap->cycle_lock);
+    return idle;
+}
+
+static void give_back(tri_heap *heap, bool ended) {
+    tri__lock_acquire(&heap->cycle_lock);
+    atomic_store_release(&heap->borrowed, 0); /* pairs with enter_list */
+    tri__os_futex_wake_all(&heap->borrowed);
+    heap->handed_over = !ended;
+    atomic_add_relaxed(&heap->stats.cycles_here, 1);
+    if (!ended) atomic_add_relaxed(&heap->stats.cycles_handed, 1);
+    if (ended) end_cycle(heap);
+    if (!ended || heap->wanted || heap->jobs) tri__cond_broadcast(&heap->cycle_wanted);
+    tri__lock_release(&heap->cycle_lock);
+}
+
+struct here {
+    tri_heap *heap;
+    const char *reason;
+};
+
+/* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
+static void run_here(void *p) {
+    struct here *here = p;
+    tri__cycle_start(here->heap, here->reason);
+    give_back(here->heap, tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS));
+}
+
+bool tri__cycle_here(struct mutator *m, const char *reason) {
+    struct here here = {m->heap, reason};
+    if (!borrow(m->heap)) return false;
+    uint64_t start = tri__os_now_ns();
+    tri__blocking_wait(m, run_here, &here);
+    tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+    return true;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
 
 /* Free pages beyond what the next cycle will want go back, a slice at a time. True if there may be more. */
 static bool scavenge_some(tri_heap *heap) {
@@ -138,9 +218,11 @@ static void collector_main(void *p) {
     bool may_scavenge = false;
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
-        if (heap->jobs) {
+        if (atomic_load_relaxed(&heap->borrowed)) { /* written under the cycle lock */
+            tri__cond_wait(&heap->cycle_wanted, &heap->cycle_lock);
+        } else if (heap->jobs && !heap->handed_over) {
             run_job(heap);
-        } else if (heap->wanted) {
+        } else if (heap->wanted || heap->handed_over) {
             run_cycle(heap);
             may_scavenge = true;
         } else if (may_scavenge) {

@@ -180,19 +180,23 @@ static void publish_progress(tri_heap *heap) {
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
 }
 
-static void mark_until_empty(tri_heap *heap) {
-    uint64_t start = tri__os_now_ns();
+/* False: the deadline passed. */
+static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t start = tri__os_now_ns(), now = start;
     check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
-    for (;;) {
-        tri__marker_drain(&heap->worker, tri__os_now_ns() + MARK_SLICE_NS);
+    bool empty = false;
+    while (!empty && now < deadline_ns) {
+        tri__marker_drain(&heap->worker, deadline_ns - now < MARK_SLICE_NS ? deadline_ns : now + MARK_SLICE_NS);
         publish_progress(heap);
+        now = tri__os_now_ns();
         if (!tri__marker_is_idle(&heap->worker)) continue;
-        if (tri__work_is_empty(&heap->work)) break;
-        if (atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
+        empty = tri__work_is_empty(&heap->work);
+        if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
     }
-    atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start);
+    atomic_add_relaxed(&heap->stats.mark_ns, now - start);
+    return empty;
 }
 
 /* No assist runs and none starts after this (R3). */
@@ -218,17 +222,21 @@ static bool flush_round_closes(tri_heap *heap) {
     return closes;
 }
 
-static uint32_t mark(tri_heap *heap) {
-    uint32_t rounds = 0;
+/* False: the deadline passed. */
+static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
-        phase_set(heap, PHASE_MARK);
-        gate_set(heap, GATE_OPEN);
-        /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
-        atomic_store_relaxed(&heap->found, 0);
-        mark_until_empty(heap); /* model: M-MARK */
+        if (!heap->run.marking) {
+            phase_set(heap, PHASE_MARK);
+            gate_set(heap, GATE_OPEN);
+            /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
+            atomic_store_relaxed(&heap->found, 0);
+            heap->run.marking = true;
+        }
+        if (!mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+        heap->run.marking = false;
         phase_set(heap, PHASE_FLUSH);
-        rounds++;
-        if (flush_round_closes(heap)) return rounds;
+        heap->run.rounds++;
+        if (flush_round_closes(heap)) return true;
     }
 }
 
@@ -301,16 +309,33 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     return live;
 }
 
-static void tell_cycle(tri_heap *heap, const tri_event *event) {
-    if (heap->trace) tri__stats_trace_cycle(heap, event);
-    if (heap->config.event) heap->config.event(event, heap->config.user);
+static void tell_cycle(tri_heap *heap, size_t live, uint64_t end_ns) {
+    const struct cycle_run *run = &heap->run;
+    tri_event event = {sizeof event,
+                       TRI_EVENT_CYCLE_END,
+                       heap->cycle_number,
+                       run->reason,
+                       run->heap_before_bytes,
+                       live,
+                       heap->pacer.goal_bytes,
+                       end_ns - run->start_ns,
+                       run->mark_ns,
+                       atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
+                       atomic_load_relaxed(&heap->stats.cycle_assist_ns),
+                       run->rounds,
+                       atomic_load_relaxed(&heap->nthreads),
+                       0,
+                       0};
+    if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
 
-void tri__cycle_run(tri_heap *heap, const char *reason) {
-    uint64_t start = tri__os_now_ns(), mark_ns = atomic_load_relaxed(&heap->stats.mark_ns);
-    size_t heap_before = atomic_load_relaxed(&heap->heap_bytes);
+void tri__cycle_start(tri_heap *heap, const char *reason) {
+    heap->run = (struct cycle_run){.reason = reason,
+                                   .start_ns = tri__os_now_ns(),
+                                   .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
+                                   .heap_before_bytes = atomic_load_relaxed(&heap->heap_bytes)};
     begin(heap);
-
     phase_set(heap, PHASE_ARM);
     handshake(heap, STEP_ARM); /* model: M-ARM */
     phase_set(heap, PHASE_SETTLE);
@@ -319,8 +344,12 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     handshake(heap, STEP_SCAN);                        /* model: M-SCAN */
     tri__roots_scan(heap, &heap->worker);              /* model: M-ROOTS; after the last answer (I-CYC3) */
     tri__vmstacks_scan_suspended(heap, &heap->worker); /* R8 */
-    uint32_t rounds = mark(heap);                      /* model: M-MARK, M-FLUSH, M-CLOSE */
-    size_t alloc_while_marking = atomic_load_relaxed(&heap->heap_bytes) - heap_before;
+}
+
+bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
+    struct cycle_run *run = &heap->run;
+    if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
+    size_t alloc_while_marking = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
     phase_set(heap, PHASE_DEATH);
     death(heap); /* model: M-DEATH */
     phase_set(heap, PHASE_DISARM);
@@ -330,29 +359,15 @@ void tri__cycle_run(tri_heap *heap, const char *reason) {
     handshake(heap, STEP_RETIRE); /* model: M-FLIP, M-RETIRE */
     size_t live = pace_next(heap, heap_before_flip, alloc_while_marking);
     uint64_t end = tri__os_now_ns();
+    run->mark_ns = atomic_load_relaxed(&heap->stats.mark_ns) - run->mark_ns;
     phase_set(heap, PHASE_SWEEP);
     atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
     tri__os_futex_wake_all(&heap->triggered);
-    sweep(heap);                                                        /* model: M-SWEEP */
-    tri__memory_drop_empty(&heap->mem, strcmp(reason, "trigger") != 0); /* who asks for a cycle wants its memory */
+    sweep(heap);                                                             /* model: M-SWEEP */
+    tri__memory_drop_empty(&heap->mem, strcmp(run->reason, "trigger") != 0); /* who asks for one wants its memory */
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);
-
     atomic_add_relaxed(&heap->stats.cycles, 1);
-    tri_event event = {sizeof event,
-                       TRI_EVENT_CYCLE_END,
-                       heap->cycle_number,
-                       reason,
-                       heap_before,
-                       live,
-                       heap->pacer.goal_bytes,
-                       end - start,
-                       atomic_load_relaxed(&heap->stats.mark_ns) - mark_ns,
-                       atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
-                       atomic_load_relaxed(&heap->stats.cycle_assist_ns),
-                       rounds,
-                       atomic_load_relaxed(&heap->nthreads),
-                       0,
-                       0};
-    tell_cycle(heap, &event);
+    tell_cycle(heap, live, end);
+    return true;
 }

@@ -83,6 +83,7 @@ struct stress {
     uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t fault;                     /* planted fault for tests (checked builds only), enum fault [atomic] */
     uint64_t report_cycle;              /* cycle of cycle_reports [atomic] */
@@ -96,8 +97,18 @@ enum fault { FAULT_NONE = 0, FAULT_NO_BARRIER, FAULT_NO_SETTLE, FAULT_DROP_MARK,
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
     uint64_t allocated_bytes, cycle_assist_ns;
+    uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
+
+/* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
+struct cycle_run {
+    const char *reason;
+    uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
+    size_t heap_before_bytes;
+    uint32_t rounds;
+    bool marking; /* in the middle of the mark phase */
+};
 
 struct tri_heap {
     struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
@@ -136,6 +147,9 @@ struct tri_heap {
     const char *wanted;         /* reason, NULL: none [cycle lock] */
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
+    struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
+    bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
+    uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
     struct os_thread collector;
     uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
 
@@ -186,8 +200,14 @@ bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns)
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
 
-/* cycle.c */
-void tri__cycle_run(tri_heap *heap, const char *reason);
+/* Runs a cycle on the calling thread, if that is the heap's only one and the last cycle was so short that waking the
+ * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
+bool tri__cycle_here(struct mutator *m, const char *reason);
+
+/* cycle.c: a cycle from its first step to the end of H3, and the rest of it. False: the deadline passed while marking,
+ * call it again. */
+void tri__cycle_start(tri_heap *heap, const char *reason);
+bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
 void tri__roots_init(tri_heap *heap);

@@ -1,0 +1,156 @@
+/*
+ * Cycles that a heap's only thread runs itself (gc/collector.c): that they happen and collect, that what does not fit
+ * into a slice is left to the collector's thread, that threads which attach meanwhile wait for the end and no longer,
+ * and that nothing is lost with every check on. Objects carry a sum, so that one freed too early shows.
+ */
+#include "tests/fixture.h"
+
+struct sealed {
+    struct sealed *next;
+    uint64_t number, seal;
+};
+TRI_TYPE(sealed_type, struct sealed, next);
+
+static uint64_t seal_of(uint64_t number) {
+    return (number + 1) * 0x9e3779b97f4a7c15ull;
+}
+
+static struct sealed *new_sealed(tri_thread *thread, struct sealed *next, uint64_t number) {
+    struct sealed *s = tri_new(thread, &sealed_type);
+    CHECK(s != NULL);
+    tri_init(thread, s, &s->next, next);
+    s->number = number;
+    s->seal = seal_of(number);
+    return s;
+}
+
+static uint64_t check_list(const struct sealed *s) {
+    uint64_t n = 0;
+    for (; s; s = s->next, n++)
+        CHECK_MSG(s->seal == seal_of(s->number), "object %llu is damaged", (unsigned long long)s->number);
+    return n;
+}
+
+static struct fixture open_small(void) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.min_heap_bytes = 256 << 10;
+    return fixture_open_config(&config);
+}
+
+static uint64_t cycles_here(tri_heap *heap) {
+    return atomic_load_relaxed(&heap->stats.cycles_here);
+}
+
+static uint64_t cycles_handed(tri_heap *heap) {
+    return atomic_load_relaxed(&heap->stats.cycles_handed);
+}
+
+/* A ring of lists, one replaced at each step. */
+enum { NLISTS = 16, LIST_LENGTH = 8 };
+
+static void churn(tri_thread *thread, void **lists, uint64_t from, uint64_t nsteps) {
+    for (uint64_t i = from; i < from + nsteps; i++) {
+        uint64_t at = i % NLISTS;
+        if (lists[at]) CHECK_EQ(check_list(lists[at]), LIST_LENGTH);
+        lists[at] = NULL;
+        for (uint64_t k = 0; k < LIST_LENGTH; k++) lists[at] = new_sealed(thread, lists[at], i * LIST_LENGTH + k);
+    }
+}
+
+TEST(here, a_small_heap_collects_on_its_only_thread) {
+    struct fixture f = open_small();
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f); /* the collector's thread has shown how short a cycle is */
+    churn(f.thread, lists, 0, TEST_IS_SLOW ? 20000 : 100000);
+    uint64_t here = cycles_here(f.heap);
+    CHECK_MSG(here >= 10, "%llu cycles on the thread itself", (unsigned long long)here);
+    CHECK_MSG(fixture_stats(f.heap).heap_bytes < MIB, "%zu bytes", fixture_stats(f.heap).heap_bytes);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+TEST(here, nothing_is_lost_under_every_check) {
+    struct fixture f = open_small();
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f);
+    fixture_set(f.heap, "checkmark=1");
+    fixture_set(f.heap, "verify=1");
+    fixture_set(f.heap, "poison=1");
+    churn(f.thread, lists, 0, 20000);
+    fixture_set(f.heap, "stress.delay=2");
+    fixture_set(f.heap, "stress.here=1"); /* although the delays make marking long */
+    for (int round = 0; round < 20; round++) {
+        churn(f.thread, lists, 20000 + (uint64_t)round * 2000, 2000);
+    }
+    CHECK(cycles_here(f.heap) >= 5);
+    CHECK_EQ(f.heap->stress.reports, 0);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+/* The last cycle was short, this one is not: the slice ends, the collector does the rest while the thread goes on. */
+TEST(here, what_does_not_fit_is_left_to_the_collector) {
+    struct fixture f = open_small();
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_set(f.heap, "min_heap_bytes=4194304");
+    fixture_set(f.heap, "stress.here=1"); /* however loaded the machine is */
+    fixture_collect(&f);
+    uint64_t n = 0;
+    for (int round = 0; round < 100 && cycles_handed(f.heap) == 0; round++) {
+        lists[0] = NULL;
+        n = 0;
+        fixture_collect(&f); /* short: nothing lives */
+        while (n < 200000) lists[0] = new_sealed(f.thread, lists[0], n++);
+        CHECK_EQ(check_list(lists[0]), n);
+    }
+    CHECK_MSG(cycles_handed(f.heap) > 0, "none of %llu", (unsigned long long)cycles_here(f.heap));
+    fixture_collect(&f); /* the cycle that was handed over has ended */
+    CHECK_EQ(check_list(lists[0]), n);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+struct visitor_thread {
+    tri_heap *heap;
+    uint32_t stop;     /* [atomic] */
+    uint32_t attached; /* times [atomic] */
+};
+
+static void *attach_often(void *arg) {
+    struct visitor_thread *v = arg;
+    while (!atomic_load_acquire(&v->stop)) { /* pairs with the test's end */
+        tri_thread *thread = fixture_attach(v->heap);
+        TRI_LOCALS(thread, list, 1);
+        for (uint64_t i = 0; i < 50; i++) list[0] = new_sealed(thread, list[0], i);
+        tri_poll(thread);
+        CHECK_EQ(check_list(list[0]), 50);
+        TRI_POP(thread, list);
+        CHECK_EQ(tri_detach(thread), TRI_OK);
+        atomic_add_relaxed(&v->attached, 1);
+        tri__os_sleep_ns(200000);
+    }
+    return NULL;
+}
+
+TEST(here, threads_that_attach_meanwhile_wait_for_the_end) {
+    struct fixture f = open_small();
+    struct visitor_thread v = {.heap = f.heap};
+    pthread_t other;
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f);
+    fixture_set(f.heap, "stress.here=1");
+    fixture_set(f.heap, "stress.delay=20"); /* makes the cycles long enough to be met */
+    CHECK_EQ(pthread_create(&other, NULL, attach_often, &v), 0);
+    uint64_t steps = 0;
+    while (atomic_load_acquire(&v.attached) < 50 || cycles_here(f.heap) < 20) {
+        churn(f.thread, lists, steps, 500);
+        steps += 500;
+        CHECK_MSG(steps < 100000000, "%u attached, %llu cycles here", atomic_load_relaxed(&v.attached),
+                  (unsigned long long)cycles_here(f.heap));
+    }
+    atomic_store_release(&v.stop, 1);
+    fixture_join(f.thread, other);
+    TRI_POP(f.thread, lists);
+    fixture_set(f.heap, "stress.delay=0");
+    fixture_close(&f);
+}
