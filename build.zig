@@ -145,17 +145,24 @@ const bench_programs = [_]Program{
         .libs = &.{"bdw-gc"},
     },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
-    .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"} },
-    .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"} },
-    .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"} },
-    .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{"bdw-gc"} },
+    .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
+    .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
+    .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
+    .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{ "bdw-gc", "m" } },
 };
 
 /// Loads beside other allocators and the plain limit; bench/field.py runs them.
 const field_sources = [_][]const u8{
+    "bench/field/load_buffers.c",
+    "bench/field/load_fragment.c",
+    "bench/field/load_handoff.c",
+    "bench/field/load_larson.c",
     "bench/field/load_limit.c",
+    "bench/field/load_sawtooth.c",
     "bench/field/load_short.c",
+    "bench/field/load_sizes.c",
     "bench/field/main.c",
+    "bench/field/memory.c",
 };
 
 /// The driver that starts the others, each row of its table in a process of its own.
