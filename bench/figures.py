@@ -22,6 +22,7 @@ MB = 1 << 20
 STORE = "store --ops=5000000"
 LRU = {"lru64": "lru --live=%d --ops=2000000" % (64 * MB), "lru512": "lru --live=%d --ops=1500000" % (512 * MB),
        "lru2g": "lru --live=%d --ops=3000000" % (2048 * MB)}
+FAULTS = "faults --live=%d" % (2048 * MB)
 TREES = {"trees": "trees --depth=18", "trees2": "trees --depth=18 --threads=2"}
 ALLOC = {"alloc16": "alloc --size=16 --ops=50000000", "alloc32": "alloc --size=32 --ops=50000000",
          "alloc16x2": "alloc --size=16 --ops=50000000 --threads=2",
@@ -141,6 +142,27 @@ class Figures:
         if worst.get("lru2g") and worst.get("lru64"):
             big, small = statistics.median(worst["lru2g"]), statistics.median(worst["lru64"])
             self.row("worst pause at 2 GB beside 64 MB (trigc)", milliseconds(big), milliseconds(small), big / small, 2.0)
+            self.machine_alone(milliseconds)
+            self.populated(milliseconds)
+
+    def machine_alone(self, show):
+        """What the system's page faults take by themselves: 2 GB of fresh memory touched, no collector."""
+        runs = [runs[0] for runs in self.rounds(self.bench("trigc", FAULTS)) if not runs[0].error]
+        if runs:
+            alone = [("fresh memory, 2 GB, no collector", [run.worst_ns for run in runs]),
+                     ("the same, waits for a core taken off", [run.on_core_ns for run in runs])]
+            self.rows += [("  " + what, show(statistics.median(values)), "", "", "", "", "") for what, values in alone]
+
+    def populated(self, show):
+        """The collector's own share: the cache at 2 GB beside 64 MB with all memory touched beforehand."""
+        rounds = self.rounds(*(self.bench("trigc", LRU[name] + " --populate") for name in ("lru2g", "lru64")))
+        rounds = [runs for runs in rounds if not any(run.error for run in runs)]
+        for what, value in (("worst pause at 2 GB beside 64 MB, populated", lambda run: run.worst_ns),
+                            ("  the same, waits for a core taken off", lambda run: run.on_core_ns)):
+            if rounds:
+                median = statistics.median
+                big, small = (median(value(runs[i]) for runs in rounds) for i in (0, 1))
+                self.row(what, show(big), show(small), big / small, 2.0)
 
     def times(self):
         for name, arguments in TREES.items():

@@ -14,6 +14,8 @@
 #include <string.h>
 
 static const struct scene noise = {"noise", "the machine: clock reads only", "reads", 1, 1000, false};
+static const struct scene faults = {"faults", "fresh memory, no collector", "pages", 1, 1000, false};
+static const struct scene faults2g = {"faults2g", "fresh memory, 2 GB, no collector", "pages", 1, 1000, false};
 static const struct scene trees1 = {"trees", "binary trees, 1 thread", "nodes", 64, 2000, false};
 static const struct scene trees2 = {"trees2", "binary trees, 2 threads", "nodes", 64, 2000, false};
 static const struct scene store = {"store", "message store, 200,000 x 1 KB", "pushes", 1, 1000, false};
@@ -24,8 +26,8 @@ static const struct scene list = {"list", "list of 2,000,001 nodes", "nodes", 64
 static const struct scene alloc16 = {"alloc16", "allocation, 16 bytes", "objects", 64, 1000, false};
 static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects", 64, 1000, false};
 static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000, false};
-static const struct scene *const scenes[] = {&noise, &trees1, &trees2,  &store,   &lru64,    &lru512,
-                                             &lru2g, &list,   &alloc16, &alloc32, &alloc16x2};
+static const struct scene *const scenes[] = {&noise,  &faults, &faults2g, &trees1,  &trees2,  &store,    &lru64,
+                                             &lru512, &lru2g,  &list,     &alloc16, &alloc32, &alloc16x2};
 static const struct scene lox_all = {"lox", "Lox: all programs, checked", "programs", 1, 0, true};
 enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8, LOX_PROGRAMS = 40 };
 
@@ -122,6 +124,15 @@ static void add_noise(struct plan *p) {
     row_arg(row, "--measure-noise=%d", p->options->quick ? 500 : 2000);
 }
 
+/* What fresh memory costs without any collector. */
+static void add_faults(struct plan *p, const struct scene *scene, double expected_s, const char *args) {
+    if (!wanted(p, scene->id)) return;
+    struct row *row = row_add(p, scene, "no collector", "bench-trigc", expected_s);
+    if (!row) return;
+    row_args(row, args);
+    row_arg(row, "--progress=3");
+}
+
 /* The name of a program, without folder and ending. */
 static const char *program_name(const char *path, int *length) {
     const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
@@ -184,6 +195,7 @@ unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     const unsigned both = TRIGC | BOEHM, all = both | INCREMENTAL | TYPED;
     bool quick = o->quick;
     add_noise(&p);
+    add_faults(&p, &faults, 0.2, "faults --live=268435456");
     add_lox_programs(&p);
     add_scene(&p, &trees1, all, quick ? 0.5 : 2, quick ? "trees --depth=16" : "trees --depth=18");
     add_scene(&p, &trees2, both, quick ? 0.5 : 2,
@@ -191,6 +203,7 @@ unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     add_scene(&p, &store, both | INCREMENTAL, quick ? 1 : 4, quick ? "store --ops=1000000" : "store --ops=5000000");
     add_scene(&p, &lru64, all, quick ? 0.7 : 1.5, quick ? "lru --ops=800000" : "lru --ops=2000000");
     if (!quick) add_scene(&p, &lru512, both | INCREMENTAL, 4, "lru --live=536870912 --ops=1500000");
+    if (o->full) add_faults(&p, &faults2g, 2, "faults --live=2147483648");
     if (o->full) add_scene(&p, &lru2g, both | INCREMENTAL, 20, "lru --live=2147483648 --ops=3000000");
     add_scene(&p, &list, all, quick ? 0.3 : 0.5, quick ? "list --ops=4" : "list --ops=10");
     add_scene(&p, &alloc16, both, 0.5, "alloc --size=16 --ops=20000000");

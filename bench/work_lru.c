@@ -175,4 +175,4 @@ static uint64_t lru_total(const struct work *work) {
     return nentries_of(work->live_bytes) + work->ops;
 }
 
-const struct workload workload_lru = {"lru", lru_total, lru_run};
+const struct workload workload_lru = {"lru", lru_total, lru_run, true};

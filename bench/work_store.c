@@ -47,4 +47,4 @@ static uint64_t store_total(const struct work *work) {
     return work->ops;
 }
 
-const struct workload workload_store = {"store", store_total, store_run};
+const struct workload workload_store = {"store", store_total, store_run, true};

@@ -79,4 +79,4 @@ static uint64_t trees_total(const struct work *work) {
     return nodes * 2; /* built, then visited */
 }
 
-const struct workload workload_trees = {"trees", trees_total, trees_run};
+const struct workload workload_trees = {"trees", trees_total, trees_run, true};

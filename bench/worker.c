@@ -2,6 +2,8 @@
  *
  *     bench-trigc store --ops=5000000
  *     bench-boehm lru --live=67108864 --ops=2000000 --incremental
+ *     bench-trigc lru --live=67108864 --ops=2000000 --populate     the heap's memory touched before the workload starts
+ *     bench-trigc faults --live=268435456                          fresh memory, no collector
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
@@ -15,27 +17,30 @@
 #include <sys/mman.h>
 
 #if defined(ADAPTER_TRIGC)
+#include "bench/populate.h"
+
 tri_heap *ad_heap;
 #else
 struct ad_boehm_log ad_log;
 #endif
 
-static const struct workload *const workloads[] = {&workload_trees, &workload_store, &workload_lru, &workload_list,
-                                                   &workload_alloc};
+static const struct workload *const workloads[] = {&workload_trees, &workload_store, &workload_lru,
+                                                   &workload_list,  &workload_alloc, &workload_faults};
 enum { NWORKLOADS = sizeof workloads / sizeof workloads[0] };
 
 static struct progress own_progress; /* without --progress */
 
 struct options {
     const struct workload *workload;
-    bool incremental, csv;
+    bool incremental, csv, populate;
+    uint64_t populate_bytes; /* 0: chosen */
     struct progress *progress;
 };
 
 static _Noreturn void usage(const char *why, const char *what) {
     fprintf(stderr,
             "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
-            "[--threads=N] [--incremental] [--csv]\nworkloads:",
+            "[--threads=N] [--incremental] [--populate[=BYTES]] [--csv]\nworkloads:",
             why, what);
     for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
     fprintf(stderr, "\n");
@@ -87,11 +92,17 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
             o->incremental = true;
         else if (strcmp(argv[i], "--csv") == 0)
             o->csv = true;
-        else
+        else if (strcmp(argv[i], "--populate") == 0)
+            o->populate = true;
+        else if ((v = value_of(argv[i], "--populate"))) {
+            o->populate = true;
+            o->populate_bytes = number_of(argv[i], v);
+        } else
             usage("unknown option", argv[i]);
     }
     if (work->nthreads > PROBE_THREADS) usage("too many threads", "--threads");
     if (work->depth > 30) usage("too deep", "--depth");
+    if (o->populate && !o->workload->needs_heap) usage("there is no heap", "--populate");
     if (work->size_bytes != 16 && work->size_bytes != 32) usage("sizes are 16 and 32", "--size");
 }
 
@@ -103,13 +114,34 @@ static uint64_t worst_on_core(const struct work *work) {
     return worst_ns ? worst_ns : work->probes[0].gaps.max_ns;
 }
 
+/* Touches the heap's memory: what is asked for, else the live bytes with what the heap grows by beyond them. */
+static void populate(const struct options *o, const struct work *work) {
+#if defined(ADAPTER_TRIGC)
+    uint64_t size_bytes = o->populate_bytes ? o->populate_bytes : work->live_bytes * 7 / 4 + (64u << 20);
+    if (bench_populate(ad_heap, size_bytes) < size_bytes) ad_no_memory(size_bytes);
+#else
+    (void)o, (void)work;
+    usage("only trigc's memory can be touched beforehand", "--populate");
+#endif
+}
+
+/* Memory that went back after it was populated was faulted in again. */
+static void warn_returned(void) {
+#if defined(ADAPTER_TRIGC)
+    tri_stats stats = {.struct_size = sizeof stats};
+    if (tri_stats_get(ad_heap, &stats) == TRI_OK && stats.returned_bytes > 0)
+        fprintf(stderr, "%" PRIu64 " bytes went back to the system although they were populated\n",
+                stats.returned_bytes);
+#endif
+}
+
 static void print_results(const struct options *o, const struct work *work, const struct hdr *gaps, double seconds,
                           uint64_t checksum) {
     struct ad_report report;
     memset(&report, 0, sizeof report);
-    ad_report(&report);
-    printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n", AD_NAME, o->workload->total(work),
-           seconds, checksum);
+    if (o->workload->needs_heap) ad_report(&report);
+    printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n",
+           o->workload->needs_heap ? AD_NAME : "none", o->workload->total(work), seconds, checksum);
     printf("worst_on_core_ns %" PRIu64 "\nworst_on_core_at %" PRIu64 "\n", worst_on_core(work),
            work->probes[0].worst_on_core_at);
     printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);
@@ -132,7 +164,8 @@ int main(int argc, char **argv) {
         work.probes[i].done = &o.progress->thread[i].done;
         if (!hdr_init(&work.probes[i].gaps)) ad_no_memory(sizeof(struct hdr));
     }
-    ad_thread *thread = ad_start(o.incremental);
+    ad_thread *thread = o.workload->needs_heap ? ad_start(o.incremental) : NULL;
+    if (o.populate) populate(&o, &work);
     uint64_t start_ns = clock_posix_ns();
     uint64_t checksum = o.workload->run(thread, &work);
     double seconds = (double)(clock_posix_ns() - start_ns) / 1e9;
@@ -141,6 +174,7 @@ int main(int argc, char **argv) {
         hdr_print_csv(&work.probes[0].gaps, stdout);
     else
         print_results(&o, &work, &work.probes[0].gaps, seconds, checksum);
-    ad_finish(thread);
+    if (o.populate) warn_returned();
+    if (thread) ad_finish(thread);
     return 0;
 }

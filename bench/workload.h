@@ -5,6 +5,7 @@
 #ifndef BENCH_WORKLOAD_H
 #define BENCH_WORKLOAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "bench/adapter.h"
@@ -13,7 +14,7 @@
 /* What the driver asks for; each workload uses what it understands. */
 struct work {
     uint64_t ops;        /* operations, or rounds */
-    uint64_t live_bytes; /* lru */
+    uint64_t live_bytes; /* lru, faults */
     uint64_t size_bytes; /* alloc: the object's size */
     unsigned depth;      /* trees */
     unsigned nthreads;   /* trees, alloc */
@@ -24,9 +25,11 @@ struct workload {
     const char *name;
     uint64_t (*total)(const struct work *work); /* operations that its probes will report, for the progress */
     uint64_t (*run)(ad_thread *thread, struct work *work); /* does them; a checksum of what it saw */
+    bool needs_heap; /* false: it runs without a collector in the process, and its thread is NULL */
 };
 
-extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc;
+extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc,
+    workload_faults;
 
 /* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll of
  * loops that do not allocate. */

@@ -6,7 +6,9 @@
  *   ad_wait(t, fn, arg)               runs fn(arg), which may wait for other threads
  *   AD_NEW(t, size, kind)             an object of a size of FIELD_SIZES, known when compiling; kind: pointers or leaf
  *   ad_bytes(t, size)                 pointer-free memory of any size
+ *   ad_words(t, size)                 memory of any size whose words are references
  *   ad_refs(t, n)                     an array of n references, all NULL
+ *   ad_poll(t)                        where a thread waits in a loop without allocating
  *   ad_init(t, obj, slot, ref)        the first store of a reference into a new object
  *   ad_put(t, obj, slot, ref)         any other
  *   AD_FREES                          1: objects end by ad_free(t, obj); 0: it does nothing

@@ -54,6 +54,15 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
     return ad_new_pointers(n * sizeof(void *));
 }
 
+static inline void *ad_words(ad_thread *t, size_t size_bytes) {
+    (void)t;
+    return ad_new_pointers(size_bytes);
+}
+
+static inline void ad_poll(ad_thread *t) {
+    (void)t;
+}
+
 static inline void ad_init(ad_thread *t, void *obj, void *slot, const void *ref) {
     (void)t;
     (void)obj;

@@ -50,6 +50,15 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
     return tri_manual_calloc(ad_heap, n, sizeof(void *));
 }
 
+static inline void *ad_words(ad_thread *t, size_t size_bytes) {
+    (void)t;
+    return tri_manual_alloc(ad_heap, size_bytes);
+}
+
+static inline void ad_poll(ad_thread *t) {
+    tri_poll(t);
+}
+
 static inline void ad_init(ad_thread *t, void *obj, void *slot, const void *ref) {
     (void)t;
     (void)obj;

@@ -66,6 +66,14 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
     return tri_new_n(t, &type_refs, n);
 }
 
+static inline void *ad_words(ad_thread *t, size_t size_bytes) {
+    return tri_new_n(t, &type_refs, size_bytes / sizeof(void *));
+}
+
+static inline void ad_poll(ad_thread *t) {
+    tri_poll(t);
+}
+
 static inline void ad_init(ad_thread *t, void *obj, void *slot, const void *ref) {
     tri_init(t, obj, slot, ref);
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum { FIELD_THREADS = 8 };
 
@@ -26,7 +27,8 @@ struct params {
     unsigned time_ms;    /* --ms: length of the measured part */
     bool pointers;       /* --kind=pointers, or else pointer-free */
     bool zero;           /* --zero: the limit zeroes each span first */
-    bool cleanup;        /* --cleanup: let the collector free manual buffers */
+    bool collect;        /* --collect: ask for a collection where much has died */
+    unsigned pause_ms;   /* --pause: idle time between the parts of a load */
 };
 
 /* What a load found out. */
@@ -41,11 +43,11 @@ struct load {
     void (*run)(ad_thread *thread, const struct params *params, struct result *result);
 };
 
-extern const struct load load_short;
-extern const struct load load_limit;
+extern const struct load load_buffers, load_fragment, load_handoff, load_larson, load_limit, load_sawtooth, load_short,
+    load_sizes;
 
 /* A thread's part of a timed load. `batch` makes a batch of objects and returns how many; it is called until the time
- * is over, the first fifth of the time unmeasured. */
+ * is over, which begins when the heap is warm. */
 struct timed {
     uint64_t (*batch)(ad_thread *thread, void *state);
     void *states[FIELD_THREADS];
@@ -57,6 +59,20 @@ void load_timed(ad_thread *thread, const struct params *params, const struct tim
 /* Resident memory now, and its highest, of this process. */
 uint64_t memory_now_bytes(void);
 uint64_t memory_peak_bytes(void);
+
+/* A curve of memory over time: `live_bytes` by the load's own count beside what is resident, with the name of the
+ * phase. One line of CSV for a sample, at most one in `every_ms`, to --curve where that is given. */
+struct curve {
+    FILE *file; /* NULL: samples go nowhere */
+    uint64_t start_ns, last_ns;
+    unsigned every_ms;
+};
+void curve_open(struct curve *curve, const struct params *params, unsigned every_ms);
+void curve_sample(struct curve *curve, const char *phase, uint64_t live_bytes);
+void curve_close(struct curve *curve);
+
+/* Sleeps for `ms` in a blocking region and samples meanwhile. */
+void curve_idle(struct curve *curve, ad_thread *thread, unsigned ms, const char *phase, uint64_t live_bytes);
 
 /* Ends the process with a message. */
 _Noreturn void field_die(const char *what);

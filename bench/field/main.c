@@ -15,36 +15,12 @@
 tri_heap *ad_heap;
 #endif
 
-static const struct load *const loads[] = {&load_short, &load_limit};
+static const struct load *const loads[] = {&load_buffers, &load_fragment, &load_handoff, &load_larson,
+                                           &load_limit,   &load_sawtooth, &load_short,   &load_sizes};
 
 void field_die(const char *what) {
     fprintf(stderr, "field: %s\n", what);
     exit(2);
-}
-
-/* ---- memory ---- */
-
-static uint64_t status_bytes(const char *key) {
-    char line[256];
-    unsigned long long kb = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file)) {
-        if (strncmp(line, key, strlen(key)) == 0) {
-            kb = strtoull(line + strlen(key), NULL, 10);
-            break;
-        }
-    }
-    fclose(file);
-    return kb * 1024;
-}
-
-uint64_t memory_now_bytes(void) {
-    return status_bytes("VmRSS:");
-}
-
-uint64_t memory_peak_bytes(void) {
-    return status_bytes("VmHWM:");
 }
 
 /* ---- threads ---- */
@@ -63,12 +39,20 @@ static void *wait_start(void *arg) {
     return NULL;
 }
 
-/* The unmeasured fifth, then the measured time. */
+/* Whether the heap has been through as much as a long run would see: two collections, where there are any. */
+static bool is_warm(uint64_t collections, uint64_t waited_ns) {
+    return AD_FREES || ad_collections() >= collections + 2 || waited_ns > 2000000000u;
+}
+
+/* The unmeasured start, then the measured time. */
 static void part_run(ad_thread *thread, struct part *part) {
     void *state = part->timed->states[part->index];
-    uint64_t time_ns = (uint64_t)part->params->time_ms * 1000000u, start, now, n = 0;
-    start = clock_posix_ns();
-    while (clock_posix_ns() - start < time_ns / 4) part->timed->batch(thread, state);
+    uint64_t time_ns = (uint64_t)part->params->time_ms * 1000000u, n = 0, collections = ad_collections();
+    uint64_t start = clock_posix_ns(), now = start;
+    while (now - start < time_ns / 4 || !is_warm(collections, now - start)) {
+        part->timed->batch(thread, state);
+        now = clock_posix_ns();
+    }
     start = clock_posix_ns();
     do {
         n += part->timed->batch(thread, state);
@@ -177,6 +161,8 @@ static void parse(struct params *p, int argc, char **argv) {
             p->nthreads = (unsigned)strtoul(v, NULL, 0);
         else if ((v = value_of(argv[i], "--ms=")))
             p->time_ms = (unsigned)strtoul(v, NULL, 0);
+        else if ((v = value_of(argv[i], "--pause=")))
+            p->pause_ms = (unsigned)strtoul(v, NULL, 0);
         else if ((v = value_of(argv[i], "--data=")))
             p->data = v;
         else if ((v = value_of(argv[i], "--curve=")))
@@ -187,8 +173,8 @@ static void parse(struct params *p, int argc, char **argv) {
             p->pointers = false;
         else if (strcmp(argv[i], "--zero") == 0)
             p->zero = true;
-        else if (strcmp(argv[i], "--cleanup") == 0)
-            p->cleanup = true;
+        else if (strcmp(argv[i], "--collect") == 0)
+            p->collect = true;
         else
             field_die("unknown option");
     }
