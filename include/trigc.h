@@ -148,7 +148,8 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=...", "soft_limit_bytes=...",
  * "min_heap_bytes=...", "cycles=on|off", and in builds with checks the switches of docs/design.md section "Correct
  * first": "stress.collect=N" (a cycle at every N-th allocation slow path), "stress.delay=N" (random delays of up to N
- * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path), "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
+ * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path),
+ * "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
  * "checkmark=1", "poison=1", "verify=1". TRI_EINVAL for an unknown key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
