@@ -188,6 +188,129 @@ TEST(threads, a_blocking_region_answers_for_every_heap) {
     fixture_close(&b);
 }
 
+/* ---- World stops ---- */
+
+/* A thread that two collectors want: asleep in a blocking region, attached to both heaps. */
+struct wanted {
+    tri_heap *heaps[2];
+    struct mutator *m; /* in the first heap */
+    struct asleep asleep;
+};
+
+static void *sleep_wanted(void *arg) {
+    struct wanted *w = arg;
+    tri_thread *a = fixture_attach(w->heaps[0]), *b = fixture_attach(w->heaps[1]);
+    CHECK(tri_new(a, &pair_type) && tri_new(b, &pair_type));
+    w->m = mutator_of(a);
+    tri_blocking(a, two_barriers, &w->asleep);
+    CHECK_EQ(tri_detach(a), TRI_OK);
+    CHECK_EQ(tri_detach(b), TRI_OK);
+    return NULL;
+}
+
+/* As another heap's collector: it holds one thread's state word, and wants that of another. */
+struct rival {
+    struct mutator *has, *wants;
+    bool got;
+};
+
+static bool take_word(struct mutator *m) {
+    uint32_t expected = OS_BLOCKED; /* as hold() in handshake.c does it */
+    return atomic_cas_seq(&m->os->state, &expected, OS_HELD);
+}
+
+static bool is_stopped(struct mutator *m) {
+    tri__lock_acquire(&m->heap->threads_lock);
+    bool stopped = m->stopped;
+    tri__lock_release(&m->heap->threads_lock);
+    return stopped;
+}
+
+static void *want_another(void *arg) {
+    struct rival *r = arg;
+    uint64_t end = tri__os_now_ns() + 4000000000ull;
+    while (!is_stopped(r->wants)) sched_yield();
+    while (!r->got && tri__os_now_ns() < end) r->got = take_word(r->wants);
+    if (r->got) atomic_store_seq(&r->wants->os->state, OS_BLOCKED); /* nobody waits for it: its thread sleeps */
+    atomic_store_seq(&r->has->os->state, OS_BLOCKED);
+    return NULL;
+}
+
+/* The stop holds the thread that the rival wants, and wants the one that the rival holds: neither comes to an end unless
+ * one of them gives back what it holds. */
+TEST(threads, a_world_stop_gives_back_what_it_holds_while_it_waits_for_another, .timeout = 60) {
+    struct fixture a = fixture_open(), b = fixture_open();
+    for (int which = 0; which < 2; which++) { /* whichever comes first in the heap's list */
+        static struct wanted w[2];
+        pthread_t threads[2], rival;
+        for (int i = 0; i < 2; i++) {
+            w[i] = (struct wanted){.heaps = {a.heap, b.heap}};
+            pthread_barrier_init(&w[i].asleep.barrier, NULL, 2);
+            CHECK_EQ(pthread_create(&threads[i], NULL, sleep_wanted, &w[i]), 0);
+            pthread_barrier_wait(&w[i].asleep.barrier);
+        }
+        struct rival r = {w[which].m, w[1 - which].m, false};
+        CHECK(take_word(r.has));
+        CHECK_EQ(pthread_create(&rival, NULL, want_another, &r), 0);
+        CHECK_EQ(tri_walk(a.thread, NULL, NULL), 2);
+        fixture_join(a.thread, rival);
+        CHECK_MSG(r.got, "the stop never gave back what it held");
+        for (int i = 0; i < 2; i++) {
+            pthread_barrier_wait(&w[i].asleep.barrier);
+            fixture_join(a.thread, threads[i]);
+        }
+        fixture_collect(&a);
+        fixture_collect(&b);
+    }
+    fixture_close(&a);
+    fixture_close(&b);
+}
+
+/* The same with two real collectors: two threads stop two heaps that both of them are attached to. */
+struct stopper {
+    tri_heap *mine, *other;
+    pthread_barrier_t *together;
+    int rounds;
+};
+
+static void *wait_together(void *barrier) {
+    pthread_barrier_wait(barrier);
+    return NULL;
+}
+
+static void *stop_worlds(void *arg) {
+    struct stopper *s = arg;
+    tri_thread *mine = fixture_attach(s->mine), *other = fixture_attach(s->other);
+    TRI_LOCALS(mine, roots, 1);
+    roots[0] = tri_new(mine, &pair_type);
+    for (int i = 0; i < s->rounds; i++) {
+        tri_blocking(other, wait_together, s->together);
+        CHECK_MSG(tri_walk(mine, NULL, NULL) >= 1, "round %d: %s", i, tri_last_error());
+        CHECK_MSG(tri_verify(mine) == 0, "round %d: %s", i, tri_last_error());
+    }
+    TRI_POP(mine, roots);
+    CHECK_EQ(tri_detach(mine), TRI_OK);
+    CHECK_EQ(tri_detach(other), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, two_heaps_stop_their_worlds_over_the_same_threads, .timeout = 120) {
+    struct fixture a = fixture_open(), b = fixture_open();
+    pthread_barrier_t together;
+    pthread_barrier_init(&together, NULL, 2);
+    int rounds = test_stress() ? 5000 : 200;
+    struct stopper s[2] = {{a.heap, b.heap, &together, rounds}, {b.heap, a.heap, &together, rounds}};
+    pthread_t threads[2];
+    uint64_t start = tri__os_now_ns();
+    for (int i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, stop_worlds, &s[i]), 0);
+    for (int i = 0; i < 2; i++) fixture_join(a.thread, threads[i]);
+    uint64_t took_ms = (tri__os_now_ns() - start) / 1000000;
+    CHECK_MSG(test_stress() || took_ms < 60000, "%d stops of each heap took %llu ms", rounds,
+              (unsigned long long)took_ms);
+    fixture_close(&a);
+    fixture_close(&b);
+}
+
 /* ---- Silent threads ---- */
 
 struct silent {
@@ -242,5 +365,44 @@ TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     fixture_join(f.thread, thread);
     fixture_collect(&f);
     CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
+    fixture_close(&f);
+}
+
+/* tri_walk and tri_verify wait for the world to stop, which a silent thread keeps from it: in bounded time, and no
+ * longer than it is silent. */
+TEST(threads, a_walk_behind_a_silent_thread_times_out_and_works_again, .timeout = 30) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.event = on_event;
+    config.silent_after_ms = 20;
+    config.wait_limit_ms = 150;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    struct pair *p = roots[0] = tri_new(f.thread, &pair_type);
+    p->value = 0xabcd;
+    silent = (struct silent){.heap = f.heap};
+    pthread_t thread;
+    pthread_create(&thread, NULL, fall_silent, &silent);
+    while (!atomic_load_acquire(&silent.ready)) sched_yield();
+    for (int i = 0; i < 2; i++) {
+        uint64_t start = tri__os_now_ns();
+        if (i == 0)
+            CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
+        else
+            CHECK_EQ(tri_verify(f.thread), TRI_ETIMEDOUT);
+        uint64_t waited_ms = (tri__os_now_ns() - start) / 1000000;
+        CHECK_MSG(waited_ms >= 150 && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
+        CHECK_MSG(strstr(tri_last_error(), i == 0 ? "tri_walk:" : "tri_verify:") &&
+                      strstr(tri_last_error(), "safepoint"),
+                  "%s", tri_last_error());
+        CHECK_MSG(atomic_load_acquire(&silent.nevents) >= 2, "told %u times", silent.nevents);
+        CHECK_EQ(atomic_load_relaxed(&silent.told_id), silent.id);
+        atomic_store_release(&silent.nevents, 0);
+    }
+    CHECK(tri_new(f.thread, &pair_type) != NULL); /* nobody is held: this thread goes on */
+    atomic_store_release(&silent.stop, 1);
+    fixture_join(f.thread, thread);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 2);
+    CHECK_EQ(p->value, 0xabcd);
+    TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

@@ -176,3 +176,130 @@ TEST(threads, checked_builds_refuse_somebody_elses_attachment_in_every_call) {
     pthread_join(thread, NULL);
     fixture_close(&f);
 }
+
+/* ---- An attachment that is gone ---- */
+
+static void *detach_twice(void *arg) {
+    tri_heap *heap = arg;
+    tri_thread *thread = fixture_attach(heap);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    silence();
+    EXPECT_UNATTACHED("tri_detach", tri_detach(thread) == TRI_EUNATTACHED);
+    EXPECT_UNATTACHED("tri_new", tri_new(thread, &pair_type) == NULL);
+    speak();
+    tri_thread *again = fixture_attach(heap);
+    CHECK(tri_new(again, &pair_type) != NULL);
+    CHECK_EQ(tri_detach(again), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, detaching_twice_is_refused) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    struct pair *p = roots[0] = tri_new(f.thread, &pair_type);
+    pthread_t thread;
+    pthread_create(&thread, NULL, detach_twice, f.heap);
+    fixture_join(f.thread, thread);
+    CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
+    fixture_collect(&f);
+    CHECK(is_alive(f.heap, hide(p)));
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 1);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* The record of an attachment serves again: a stale pointer to it is then somebody else's attachment. */
+struct stale {
+    struct fixture *f;
+    tri_thread *thread;
+    pthread_barrier_t barrier;
+};
+
+static void *take_the_record(void *arg) {
+    struct stale *s = arg;
+    struct fixture own = {s->f->heap, fixture_attach(s->f->heap)};
+    CHECK(own.thread == s->thread);
+    TRI_LOCALS(own.thread, roots, 1);
+    struct pair *p = roots[0] = tri_new(own.thread, &pair_type);
+    p->value = 0xabcd;
+    pthread_barrier_wait(&s->barrier);
+    pthread_barrier_wait(&s->barrier); /* the other one tries to detach this thread */
+    fixture_collect(&own);
+    CHECK(is_alive(own.heap, hide(p)) && p->value == 0xabcd);
+    TRI_POP(own.thread, roots);
+    CHECK_EQ(tri_detach(own.thread), TRI_OK);
+    return NULL;
+}
+
+TEST(threads, a_stale_attachment_detaches_nobody_else) {
+    struct fixture f = fixture_open();
+    struct stale s = {.f = &f, .thread = f.thread};
+    pthread_barrier_init(&s.barrier, NULL, 2);
+    CHECK_EQ(tri_detach(f.thread), TRI_OK);
+    pthread_t thread;
+    pthread_create(&thread, NULL, take_the_record, &s);
+    pthread_barrier_wait(&s.barrier);
+    CHECK_EQ(tri_detach(s.thread), TRI_ESTATE);
+    CHECK_MSG(strstr(tri_last_error(), "tri_detach") && strstr(tri_last_error(), "another thread"), "%s",
+              tri_last_error());
+    CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
+    pthread_barrier_wait(&s.barrier);
+    pthread_join(thread, NULL);
+    f.thread = fixture_attach(f.heap);
+    fixture_close(&f);
+}
+
+/* ---- Words and encodings that cannot be ---- */
+
+static const struct {
+    tri_enc enc;
+    const char *field;
+} bad_encs[] = {
+    {{0, 0, 0, ~0ull}, "enc.tags"},               /* nothing is ever a reference */
+    {{0, 0, ~0ull, 0}, "enc.ptr_mask"},           /* no address is ever left */
+    {{0xff00, 0x00ff, ~0ull, ~0ull}, "enc.tag ("} /* a tag outside its mask */
+};
+
+TEST(roots, encodings_that_contradict_themselves_are_refused) {
+    struct fixture f = fixture_open();
+    static tri_word words[4];
+    static tri_word *top = words;
+    struct pair *p = tri_new(f.thread, &pair_type);
+    tri_handle keeper = tri_global(f.thread, p);
+    size_t before = tri__fixalloc_in_use_bytes(&f.heap->fix_small);
+    for (size_t i = 0; i < TRI_COUNT(bad_encs); i++) {
+        CHECK(tri_root_add(f.thread, words, 4, &bad_encs[i].enc) == NULL);
+        CHECK_MSG(strstr(tri_last_error(), "tri_root_add:") && strstr(tri_last_error(), bad_encs[i].field), "%zu: %s",
+                  i, tri_last_error());
+        CHECK(tri_vmstack_add(f.thread, words, &top, &bad_encs[i].enc) == NULL);
+        CHECK_MSG(strstr(tri_last_error(), "tri_vmstack_add:") && strstr(tri_last_error(), bad_encs[i].field),
+                  "%zu: %s", i, tri_last_error());
+    }
+    CHECK_EQ(tri__fixalloc_in_use_bytes(&f.heap->fix_small), before);
+    fixture_collect(&f);
+    CHECK(tri_deref(keeper) == p && is_alive(f.heap, hide(p)));
+    fixture_close(&f);
+}
+
+TEST(roots, handles_of_odd_addresses_are_refused) {
+    struct fixture f = fixture_open();
+    struct pair *p = tri_new(f.thread, &pair_type);
+    tri_handle h = tri_global(f.thread, p);
+    char *odd = (char *)p + 1;
+    CHECK(tri_global(f.thread, odd) == NULL);
+    CHECK_EQ(fixture_take_reports(), 1);
+    CHECK_MSG(strstr(fixture_report, "tri_global:") && strstr(fixture_report, "odd"), "%s", fixture_report);
+    tri_global_set(f.thread, h, odd);
+    CHECK_EQ(fixture_take_reports(), 1);
+    CHECK_MSG(strstr(fixture_report, "tri_global_set:") && strstr(fixture_report, "odd"), "%s", fixture_report);
+    CHECK(tri_deref(h) == p); /* what it held, it holds */
+    fixture_collect(&f);
+    CHECK(is_alive(f.heap, hide(p)));
+    tri_global_set(f.thread, h, (char *)p + 2); /* an even address inside it will do */
+    fixture_collect(&f);
+    CHECK(is_alive(f.heap, hide(p)));
+    tri_global_free(f.thread, h);
+    fixture_collect(&f);
+    CHECK(!is_alive(f.heap, hide(p)));
+    fixture_close(&f);
+}

@@ -1,0 +1,133 @@
+/*
+ * A layout's central lists between two generations: who may sweep what while some threads have retired and others have
+ * not (R10, I-SPAN3). A thread is held where it matters by a delay hook of the test's own in the heap's memory.
+ */
+#include "tests/fixture.h"
+
+#include <sched.h>
+
+#if TRI_CHECKS >= 1
+
+/* 48 bytes: never in a mixed span, and nobody else's layout. */
+struct own {
+    uint64_t number, words[5];
+};
+TRI_LEAF_TYPE(own_type, struct own);
+
+enum { OLD = 3000, NEW = 1000 };
+
+struct late {
+    tri_heap *heap;
+    tri_thread *thread;
+    void *object; /* what its allocation gave */
+    uint32_t attached, disarmed, held, go_on, done, quit;
+};
+static struct late late;
+static _Thread_local uint32_t delays_to_hold; /* the n-th delay from here on stops this thread */
+
+static void hold_the_late_one(void *context) {
+    (void)context;
+    if (delays_to_hold == 0 || --delays_to_hold > 0) return;
+    atomic_store_release(&late.held, 1);
+    while (!atomic_load_acquire(&late.go_on)) sched_yield();
+}
+
+/* Answers H5, and then stops inside an allocation, after it has seen that the generation is its own. */
+static void *allocate_late(void *arg) {
+    struct late *l = arg;
+    tri_thread *thread = l->thread = fixture_attach(l->heap);
+    const struct mutator *m = mutator_of(thread);
+    TRI_LOCALS(thread, roots, 1);
+    atomic_store_release(&l->attached, 1);
+    while (!m->armed) tri_poll(thread);
+    while (m->armed) tri_poll(thread);
+    delays_to_hold = 2; /* tri__central_take's own, then the one before the look at the unswept lists */
+    struct own *own = roots[0] = tri_new(thread, &own_type);
+    CHECK(own != NULL && atomic_load_acquire(&l->held));
+    own->number = ~0ull;
+    l->object = own;
+    atomic_store_release(&l->done, 1);
+    while (!atomic_load_acquire(&l->quit)) tri_poll(thread);
+    CHECK_EQ(own->number, ~0ull);
+    TRI_POP(thread, roots);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+static void *collect_once(void *arg) {
+    struct fixture f = {arg, fixture_attach(arg)};
+    fixture_collect(&f);
+    CHECK_EQ(tri_detach(f.thread), TRI_OK);
+    return NULL;
+}
+
+static void make(tri_thread *thread, struct own **array, size_t from, size_t n) {
+    for (size_t i = from; i < from + n; i++) {
+        struct own *own = tri_new(thread, &own_type);
+        CHECK(own != NULL);
+        own->number = i;
+        tri_store(thread, array, &array[i], own);
+    }
+}
+
+static size_t count_full(tri_heap *heap, unsigned parity) {
+    struct central *central = heap->mem.centrals[own_type.layout];
+    tri__lock_acquire(&central->lock);
+    size_t n = central->full[parity].nspans;
+    tri__lock_release(&central->lock);
+    return n;
+}
+
+/* A thread that has not retired looks for an unswept span of the generation before its own, in the very lists into which
+ * the retired ones file what they have swept already, a generation ahead of it. Sweeping one of those again would free
+ * everything in it, since its marks are cleared. */
+TEST(central, a_late_thread_leaves_spans_alone_that_are_a_generation_ahead, .timeout = 60) {
+    struct fixture f = fixture_open();
+    struct mutator *m = mutator_of(f.thread);
+    TRI_LOCALS(f.thread, roots, 1);
+    struct own **array = roots[0] = tri_new_n(f.thread, &array_type, OLD + NEW + 1);
+    make(f.thread, array, 0, OLD); /* full spans, and a partial one that this thread keeps */
+    fixture_collect(&f);
+    make(f.thread, array, OLD, 1);
+    late = (struct late){.heap = f.heap};
+    pthread_t other, collect;
+    CHECK_EQ(pthread_create(&other, NULL, allocate_late, &late), 0);
+    while (!atomic_load_acquire(&late.attached)) tri_poll(f.thread);
+    f.heap->mem.hooks.delay = hold_the_late_one; /* nobody allocates now */
+    CHECK_EQ(pthread_create(&collect, NULL, collect_once, f.heap), 0);
+
+    /* Up to H5, which the other answers first and this thread not before the other stands still. */
+    uint32_t gen = atomic_load_relaxed(&f.heap->mem.gen);
+    while (heap_phase(f.heap) != PHASE_DISARM) tri_poll(f.thread);
+    while (!atomic_load_acquire(&late.held)) sched_yield();
+    CHECK_EQ(atomic_load_relaxed(&f.heap->mem.gen), gen);
+    while (m->cache.gen == gen) tri_poll(f.thread); /* H5, the flip, H6 */
+    CHECK_EQ(atomic_load_acquire(&f.heap->mem.gen), gen + 1);
+    make(f.thread, array, OLD + 1, NEW); /* sweeps full spans as it goes */
+    CHECK_MSG(count_full(f.heap, (gen + 1) & 1) > 0, "this thread has swept nothing that is full");
+    atomic_store_release(&late.go_on, 1);
+    while (!atomic_load_acquire(&late.done)) tri_poll(f.thread);
+
+    for (size_t i = 0; i < OLD + 1 + NEW; i++) {
+        CHECK_MSG(is_alive(f.heap, hide(array[i])), "object %zu is gone", i);
+        CHECK_MSG(array[i]->number == i && array[i] != late.object, "object %zu has become %llu", i,
+                  (unsigned long long)array[i]->number);
+    }
+    atomic_store_release(&late.quit, 1);
+    fixture_join(f.thread, other);
+    fixture_join(f.thread, collect);
+    fixture_collect(&f);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), OLD + 1 + NEW + 1);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+#else
+
+TEST(central, delays_need_checks) {
+    struct fixture f = fixture_open();
+    CHECK(f.heap->mem.hooks.delay == NULL);
+    fixture_close(&f);
+}
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * What mutators do while a cycle marks, made to happen by holding the collector where it matters: who takes a reference
+ * out of a root that is not scanned yet shades it (R8, R17), and who allocates faster than the collector marks is made
+ * to mark.
+ *
+ * In its mark phase the collector is held by an object (held.h). Between the threads' scan and its own scan of the roots
+ * it is held by this program's nanosleep, which stress.delay calls between two pieces of a range: a long empty range,
+ * registered last and so scanned first, gives it hundreds of chances, each with odds of one in four.
+ */
+#include "tests/held.h"
+
+#if TRI_CHECKS >= 3
+
+/* ---- Roots that are not scanned yet ------------------------------------------------------------------------------ */
+
+enum { DECOY_SLOTS = 200 * 4096 };
+static tri_word decoy_slots[DECOY_SLOTS];
+
+static tri_heap *roots_of; /* whose collector is to stop in the decoy [atomic] */
+static tri_root *decoy;
+static uint32_t in_decoy, leave_decoy;
+
+/* Every delay of the library ends here. */
+int nanosleep(const struct timespec *wanted, struct timespec *left) {
+    tri_heap *heap = atomic_load_acquire(&roots_of);
+    if (heap && !pthread_equal(pthread_self(), test_own_thread) && atomic_load_acquire(&heap->roots.cursor) == decoy &&
+        heap_phase(heap) == PHASE_SCAN) {
+        atomic_store_release(&roots_of, NULL);
+        atomic_store_release(&in_decoy, 1);
+        while (!atomic_load_acquire(&leave_decoy)) sched_yield();
+        return 0;
+    }
+    int err = clock_nanosleep(CLOCK_MONOTONIC, 0, wanted, left);
+    if (err != 0) errno = err;
+    return err == 0 ? 0 : -1;
+}
+
+static tri_word range_slots[3], stack_words[4], *stack_top;
+
+/* What the thing hangs on: one root of each kind that the collector scans by itself. */
+struct own_roots {
+    tri_root *range;
+    tri_handle handle;
+    tri_vmstack *stack;
+};
+
+enum removal {
+    REMOVE_RANGE,
+    STORE_OVER_SLOT,
+    SET_HANDLE,
+    FREE_HANDLE,
+    REMOVE_STACK,
+    POP_AFTER_RESUME,
+    POP_AFTER_TOUCH,
+    REMOVALS
+};
+
+static void hang(tri_thread *t, struct own_roots *roots, enum removal how, struct thing *thing) {
+    bool in_range = how <= STORE_OVER_SLOT, in_handle = how == SET_HANDLE || how == FREE_HANDLE;
+    memset(range_slots, 0, sizeof range_slots);
+    range_slots[1] = in_range ? (tri_word)(uintptr_t)thing : 0;
+    roots->range = tri_root_add(t, range_slots, 3, NULL);
+    roots->handle = tri_global(t, in_handle ? thing : NULL);
+    stack_words[0] = in_range || in_handle ? 0 : (tri_word)(uintptr_t)thing;
+    stack_top = stack_words + 1;
+    roots->stack = tri_vmstack_add(t, stack_words, &stack_top, NULL);
+    CHECK(roots->range && roots->handle && roots->stack);
+    CHECK_EQ(tri_vmstack_suspend(t, roots->stack), TRI_OK);
+}
+
+/* Takes it out; the root is empty, or gone, from here on. */
+static void take_out(tri_thread *t, struct own_roots *roots, enum removal how) {
+    switch (how) {
+    case REMOVE_RANGE:
+        tri_root_remove(t, roots->range);
+        roots->range = NULL;
+        range_slots[1] = 0;
+        break;
+    case STORE_OVER_SLOT: tri_root_store(t, roots->range, &range_slots[1], NULL); break;
+    case SET_HANDLE: tri_global_set(t, roots->handle, NULL); break;
+    case FREE_HANDLE:
+        tri_global_free(t, roots->handle);
+        roots->handle = NULL;
+        break;
+    case REMOVE_STACK:
+        tri_vmstack_remove(t, roots->stack);
+        roots->stack = NULL;
+        break;
+    case POP_AFTER_RESUME:
+        CHECK_EQ(tri_vmstack_resume(t, roots->stack), TRI_OK);
+        stack_top = stack_words;
+        break;
+    case POP_AFTER_TOUCH:
+        CHECK_EQ(tri_vmstack_touch(t, roots->stack), TRI_OK);
+        stack_words[0] = 0;
+        break;
+    case REMOVALS: break;
+    }
+}
+
+static void *root_of(const struct own_roots *roots, enum removal how) {
+    if (how <= STORE_OVER_SLOT) return (void *)(uintptr_t)range_slots[1];
+    if (how <= FREE_HANDLE) return tri_deref(roots->handle);
+    return (void *)(uintptr_t)stack_words[0];
+}
+
+static void drop_roots(tri_thread *t, struct own_roots *roots) {
+    if (roots->range) tri_root_remove(t, roots->range);
+    if (roots->handle) tri_global_free(t, roots->handle);
+    if (roots->stack) tri_vmstack_remove(t, roots->stack);
+    tri_root_remove(t, decoy);
+}
+
+/* This thread's stack is scanned and black, the root is not scanned yet. It reads the reference into its stack, which
+ * nobody looks at again, and takes it out of the root: only what the call shades keeps the thing. */
+static void lose_a_root(enum removal how) {
+    struct fixture f = open_heap("checkmark=1", NULL);
+    TRI_LOCALS(f.thread, locals, 1);
+    struct thing *thing = tri_new(f.thread, &thing_type);
+    struct own_roots roots;
+    hang(f.thread, &roots, how, thing);
+    decoy = tri_root_add(f.thread, decoy_slots, DECOY_SLOTS, NULL);
+    CHECK(thing && decoy);
+    fixture_set(f.heap, "stress.delay=1");
+    in_decoy = leave_decoy = 0;
+    atomic_store_release(&roots_of, f.heap);
+    pthread_t collect;
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+    while (!atomic_load_acquire(&in_decoy)) {
+        CHECK_MSG(heap_phase(f.heap) < PHASE_MARK, "the collector did not stop in the decoy");
+        tri_poll(f.thread);
+        sched_yield();
+    }
+    CHECK(mutator_of(f.thread)->armed && !mutator_of(f.thread)->grey_stack);
+    locals[0] = root_of(&roots, how);
+    CHECK(locals[0] == thing);
+    take_out(f.thread, &roots, how);
+    atomic_store_release(&leave_decoy, 1);
+    fixture_join(f.thread, collect);
+    expect_silence();
+    CHECK_MSG(is_alive(f.heap, hide(thing)), "removal %d lost what the root held", (int)how);
+    fixture_set(f.heap, "stress.delay=0");
+    drop_roots(f.thread, &roots);
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}
+
+TEST(marking, what_leaves_a_root_that_is_not_scanned_yet_is_shaded, .timeout = 120) {
+    for (int how = 0; how < REMOVALS; how++) lose_a_root((enum removal)how);
+}
+
+/* ---- Assists ----------------------------------------------------------------------------------------------------- */
+
+enum { HEADS = 4000, CHAIN = 20, HOLD_EVERY = 50 };
+static void *heads[HEADS];
+static tri_frame heads_frame = {NULL, HEADS, heads};
+
+/* So many roots that their buffers outnumber those that the collector takes before it meets the hold, which is in each
+ * of them: what is left on the list is for whoever assists. */
+static void make_heads(tri_thread *t) {
+    tri_frame_push(t, &heads_frame);
+    struct hold *hold = tri_new(t, &hold_type);
+    for (size_t i = 0; i < HEADS; i++) {
+        if (i % HOLD_EVERY == 0) {
+            heads[i] = hold;
+            continue;
+        }
+        for (int k = 0; k < CHAIN; k++) {
+            struct pair *p = tri_new(t, &pair_type);
+            CHECK(p != NULL);
+            tri_store(t, p, &p->left, heads[i]);
+            heads[i] = p;
+        }
+    }
+}
+
+static uint64_t count_pauses(tri_heap *heap, int kind) {
+    uint64_t buckets[64], total = 0;
+    int n = tri_histogram(heap, kind, buckets, 64);
+    for (int i = 0; i < n; i++) total += buckets[i];
+    return total;
+}
+
+TEST(marking, who_allocates_while_the_collector_stands_still_marks, .timeout = 60) {
+    struct fixture f = open_heap(NULL, NULL);
+    struct mutator *m = mutator_of(f.thread);
+    make_heads(f.thread);
+    atomic_store_release(&go_on, 1);
+    fixture_collect(&f); /* from here on the pacer knows how much there is to mark */
+    size_t live_bytes = fixture_stats(f.heap).live_bytes;
+    CHECK(live_bytes >= (size_t)HEADS * CHAIN * sizeof(struct pair) * 9 / 10);
+    uint64_t pauses = count_pauses(f.heap, TRI_PAUSE_ASSIST), assist_ns = fixture_stats(f.heap).assist_ns;
+    CHECK_EQ(pauses, 0); /* nothing was marked beside this thread before */
+    CHECK_EQ(assist_ns, 0);
+
+    pthread_t collect = begin_cycle(&f);
+    size_t goal_bytes = fixture_stats(f.heap).goal_bytes, marked = 0;
+    while (fixture_stats(f.heap).heap_bytes < goal_bytes * 9 / 10) { /* no nap: those count as assists, too */
+        CHECK(tri_new(f.thread, &pair_type) != NULL);
+        marked = m->marker.marked_bytes; /* its own, handed over at the next flush */
+    }
+    /* All the time the collector stood still; the chains are marked all the same, but for its own buffers. */
+    CHECK_EQ(heap_phase(f.heap), PHASE_MARK);
+    CHECK_MSG(marked >= live_bytes / 2, "the allocating thread marked %zu of %zu bytes", marked, live_bytes);
+    CHECK(fixture_stats(f.heap).assist_ns > assist_ns);
+    CHECK(count_pauses(f.heap, TRI_PAUSE_ASSIST) > pauses);
+    end_cycle(&f, collect);
+    expect_silence();
+    tri_frame_pop(f.thread, &heads_frame);
+    close_heap(&f);
+}
+
+#else
+
+TEST(marking, delays_need_checks) {
+    struct fixture f = fixture_open();
+    CHECK_EQ(tri_heap_set(f.heap, "stress.delay=1"), TRI_EINVAL);
+    fixture_close(&f);
+}
+
+#endif
