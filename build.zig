@@ -93,6 +93,8 @@ const tests = [_]Program{
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
+    .{ .name = "test_zbuf", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf.c"}), .tsan = true },
+    .{ .name = "test_zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_echo.c"}), .tsan = true },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
 
@@ -109,7 +111,18 @@ const property_sources = [_][]const u8{
 const examples = [_]Program{
     .{ .name = "hello" },
     .{ .name = "list" },
+    .{ .name = "offheap_list" },
+    zbuf_program,
     lox_program,
+};
+
+/// The echo server over the buffer pool.
+const zbuf_program: Program = .{ .name = "zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"examples/zbuf/main.c"}) };
+
+const zbuf_sources = [_][]const u8{
+    "examples/zbuf/bufpool.c",
+    "examples/zbuf/echo.c",
+    "examples/zbuf/zbuf.c",
 };
 
 /// The Lox interpreter; the tests build it a second time, over the checked library.
@@ -148,6 +161,7 @@ const bench_programs = [_]Program{
         .libs = &.{"bdw-gc"},
     },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
+    .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
@@ -209,6 +223,7 @@ const table_writer: Program = .{ .name = "mksizeclass" };
 const script_tests = [_][]const u8{
     "test_tools",
     "test_package",
+    "test_examples",
     "test_docs",
 };
 

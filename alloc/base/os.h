@@ -22,6 +22,13 @@ void tri__os_release(void *addr, size_t size_bytes);
 /* Fresh zeroed read-write memory for metadata. NULL when refused. */
 void *tri__os_map(size_t size_bytes);
 
+/* For tests (TRI_CHECKS >= 1; 0 and no effect otherwise): calls that the system may refuse, counted by kind since the
+ * process began, and a plan to refuse some of them as the system would: the nth from now on, and the ncalls - 1 after it
+ * (nth 0: none). Refused calls count, too. */
+enum os_call { OS_CALL_MAP = 0, OS_CALL_PROTECT, OS_CALL_ADVISE, OS_CALL_THREAD, OS_CALL_KINDS };
+uint64_t tri__os_ncalls(enum os_call kind);
+void tri__os_fail_at(uint64_t nth, uint64_t ncalls);
+
 size_t tri__os_page_size(void);
 size_t tri__os_memory_bytes(void);        /* of the machine (or the container's limit, if lower) */
 size_t tri__os_address_limit_bytes(void); /* RLIMIT_AS, SIZE_MAX for none */

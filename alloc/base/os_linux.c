@@ -23,13 +23,58 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc/base/atomic.h"
 #include "alloc/base/bits.h"
+#include "alloc/base/check.h"
 
 enum { NS_PER_S = 1000000000 };
+
+/* ---- Refusals on purpose, for tests ---- */
+
+#if TRI_CHECKS >= 1
+static uint64_t ncalls[OS_CALL_KINDS], countdown, nrefusals; /* all [atomic]: counters, which order nothing */
+
+/* Counts the call. True when it is to fail: from the call that brings the countdown to 0 on, as often as was asked. */
+static bool refused(enum os_call kind) {
+    atomic_add_relaxed(&ncalls[kind], 1);
+    if (TRI_LIKELY(atomic_load_relaxed(&nrefusals) == 0)) return false;
+    uint64_t left = atomic_load_relaxed(&countdown);
+    while (left > 0 && !atomic_cas_relaxed(&countdown, &left, left - 1)) {}
+    if (left > 1) return false;
+    uint64_t n = atomic_load_relaxed(&nrefusals);
+    while (n > 0 && !atomic_cas_relaxed(&nrefusals, &n, n - 1)) {}
+    return n > 0;
+}
+
+uint64_t tri__os_ncalls(enum os_call kind) {
+    return atomic_load_relaxed(&ncalls[kind]);
+}
+
+void tri__os_fail_at(uint64_t nth, uint64_t n) {
+    atomic_store_relaxed(&nrefusals, 0);
+    atomic_store_relaxed(&countdown, nth);
+    atomic_store_relaxed(&nrefusals, nth ? n : 0);
+}
+#else
+static bool refused(enum os_call kind) {
+    (void)kind;
+    return false;
+}
+
+uint64_t tri__os_ncalls(enum os_call kind) {
+    (void)kind;
+    return 0;
+}
+
+void tri__os_fail_at(uint64_t nth, uint64_t n) {
+    (void)nth, (void)n;
+}
+#endif
 
 /* ---- Address space ---- */
 
 static void *map(size_t size_bytes, int prot, int extra_flags) {
+    if (refused(OS_CALL_MAP)) return NULL;
     void *p = mmap(NULL, size_bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | extra_flags, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
@@ -59,10 +104,12 @@ void *tri__os_reserve_readable(size_t size_bytes) {
 }
 
 bool tri__os_commit(void *addr, size_t size_bytes) {
+    if (refused(OS_CALL_PROTECT)) return false;
     return mprotect(addr, size_bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
 bool tri__os_decommit(void *addr, size_t size_bytes) {
+    if (refused(OS_CALL_ADVISE)) return false;
     return madvise(addr, size_bytes, MADV_DONTNEED) == 0;
 }
 
@@ -281,7 +328,7 @@ static size_t thread_stack_bytes(void) {
 static bool create_thread(pthread_t *thread, struct start *start) {
     pthread_attr_t attr;
     sigset_t all, before;
-    if (pthread_attr_init(&attr) != 0) {
+    if (refused(OS_CALL_THREAD) || pthread_attr_init(&attr) != 0) {
         return false;
     }
     fill_signals(&all);

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""The examples of manual memory, run: what examples/offheap_list.c prints, and examples/zbuf as a server that a client
+of another kind talks to; and examples/zbuf built as a stranger would. Takes the prefix from TRI_TEST_PREFIX.
+"""
+
+import glob
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.join(ROOT, "tools")]
+
+import counted
+import test_package
+
+BIN = os.path.join(test_package.PREFIX, "bin")
+SIZES = re.compile(r"^(collected|manual): (.*?) +heap +([\d.]+) MiB +off-heap +([\d.]+) MiB$", re.M)
+NODES = 2000001
+PRINT_EVERY = 100000
+
+
+class OffheapList(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        program = os.path.join(BIN, "offheap_list")
+        cls.done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+        cls.sizes = {(way, when): (float(heap), float(off)) for way, when, heap, off in SIZES.findall(cls.done.stdout)}
+
+    def check_sizes(self, way, when, heap, off):
+        """Both sizes in MiB, each within a range."""
+        self.assertIn((way, when), self.sizes, self.done.stdout)
+        for found, (least, most) in zip(self.sizes[way, when], (heap, off)):
+            self.assertGreaterEqual(found, least, (way, when))
+            self.assertLessEqual(found, most, (way, when))
+
+    def test_it_ends_well(self):
+        self.assertEqual(self.done.returncode, 0, self.done.stdout + self.done.stderr)
+        self.assertEqual(self.done.stderr, "")
+
+    def test_the_collected_list_is_31_mib_of_heap_and_then_nothing(self):
+        nothing, about_31 = (0.0, 0.3), (30.0, 32.0)
+        self.check_sizes("collected", "before", nothing, (0.0, 0.0))
+        self.check_sizes("collected", "built", about_31, (0.0, 0.0))
+        self.check_sizes("collected", "dropped and collected", nothing, (0.0, 0.0))
+
+    def test_the_manual_list_is_30_mib_beside_the_heap_and_then_nothing(self):
+        nothing, about_30 = (0.0, 0.3), (30.0, 31.0)
+        self.check_sizes("manual", "before", nothing, (0.0, 0.0))
+        self.check_sizes("manual", "built", nothing, about_30)
+        self.check_sizes("manual", "freed", nothing, (0.0, 0.0))
+
+    def test_each_list_prints_every_hundred_thousandth_value(self):
+        values = [int(value) for value in re.findall(r"^node: (\d+)$", self.done.stdout, re.M)]
+        self.assertEqual(values, 2 * list(range(0, NODES, PRINT_EVERY)))
+        self.assertEqual(len(self.done.stdout.splitlines()), 2 * 21 + 6)
+
+
+class ZbufEcho(unittest.TestCase):
+    def start(self, *arguments):
+        program = os.path.join(BIN, "zbuf_echo")
+        server = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(server.communicate)
+        self.addCleanup(server.kill)
+        found = re.match(r"listening on 127\.0\.0\.1:(\d+), \d+ threads$", server.stdout.readline())
+        self.assertTrue(found)
+        return server, int(found.group(1))
+
+    def stop(self, server, number):
+        """Ends it by a signal; what it printed."""
+        server.send_signal(number)
+        out, err = server.communicate(timeout=30)
+        self.assertEqual((server.returncode, err), (0, ""), out)
+        return out
+
+    def echo(self, connection, data):
+        connection.sendall(data)
+        got = bytearray()
+        while len(got) < len(data):
+            part = connection.recv(1 << 16)
+            self.assertTrue(part, "the server closed the connection")
+            got += part
+        self.assertEqual(bytes(got), data)
+
+    def test_echoes_to_many_and_stops_when_told(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server, port = self.start("--threads=2")
+            connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(50)]
+            total = 0
+            for connection in connections:
+                data = random.Random(total).randbytes(1 + total % 20011)
+                self.echo(connection, data)
+                total += len(data)
+            for connection in connections[::2]:
+                connection.close()
+            out = self.stop(server, number)
+            self.assertIn(f"50 connections, 50 closed, 0 refused, {total} bytes echoed\n", out)
+            self.assertIn(" 0 of them out, 0 manual bytes left\n", out)
+            for connection in connections[1::2]:
+                self.assertEqual(connection.recv(1), b"")
+                connection.close()
+
+    def test_a_limit_below_what_is_preallocated_is_refused(self):
+        program = os.path.join(BIN, "zbuf_echo")
+        done = subprocess.run([program, "--limit-mb=1"], capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("raise the limit", done.stderr)
+
+    def test_bad_arguments_and_a_port_in_use_are_refused(self):
+        program = os.path.join(BIN, "zbuf_echo")
+        server, port = self.start()
+        for argument, code in (("--port=x", 64), ("--threads=0", 64), ("what", 64), (f"--port={port}", 1)):
+            done = subprocess.run([program, argument], capture_output=True, text=True, timeout=30)
+            self.assertEqual(done.returncode, code, done.stderr)
+        self.stop(server, signal.SIGTERM)
+
+    def test_builds_as_strangers_would(self):
+        sources = sorted(glob.glob(os.path.join(ROOT, "examples", "zbuf", "*.c")))
+        archive = os.path.join(test_package.LIB, "libtrigc.a")
+        for compiler in test_package.COMPILERS:
+            with self.subTest(compiler=compiler), tempfile.TemporaryDirectory() as folder:
+                flags = [*test_package.WARNINGS, "-O2", *test_package.pkg_config("--cflags")]
+                command = [compiler, *flags, *sources, "-o", os.path.join(folder, "zbuf_echo"), archive, "-lpthread"]
+                built = subprocess.run([*command, "-lm"], capture_output=True, text=True)
+                self.assertEqual(built.returncode, 0, built.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(counted.main())
