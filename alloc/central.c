@@ -46,19 +46,10 @@ struct central *tri__central_get(struct memory *mem, const struct span_class *sp
 
 /* ---- filing and taking, under the lock ------------------------------------------------------------------------ */
 
-/* Which of the partial lists: fuller spans have the higher number. */
-static unsigned fill_of(const struct span *span) {
-    return span->nalloc * NUM_FILLS / span->nslots;
-}
-
 static void file(struct central *central, struct span *span) {
-    unsigned parity = atomic_load_relaxed(&span->gen) & 1;
     check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");
     atomic_store_release(&span->place, SPAN_LISTED); /* after the generation; pairs with lives() in inspect.c */
-    if (span->nalloc == span->nslots)
-        tri__span_list_push(&central->full[parity], span);
-    else
-        tri__span_list_push(&central->partial[parity][fill_of(span)], span);
+    tri__span_list_push(central_list(central, span), span);
 }
 
 static void file_chain(struct central *central, struct span *chain) {

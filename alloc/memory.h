@@ -55,6 +55,13 @@ struct central {
     struct central *next;                   /* all centrals of the heap [const once linked] */
 };
 
+/* The list that a listed span of this many objects is in. */
+static inline struct span_list *central_list(struct central *central, const struct span *span) {
+    unsigned parity = atomic_load_relaxed(&span->gen) & 1; /* its lister's or its holder's own */
+    if (span->nalloc == span->nslots) return &central->full[parity];
+    return &central->partial[parity][span->nalloc * NUM_FILLS / span->nslots];
+}
+
 struct memory {
     struct space space;
     struct pageheap *pages;
