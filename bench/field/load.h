@@ -34,6 +34,7 @@ struct params {
 /* What a load found out. */
 struct result {
     double ns;           /* wall time for an object, all threads together */
+    double cpu_ns;       /* processor time for it, of the whole process; 0: not measured */
     uint64_t nobjects;   /* that were measured */
     uint64_t live_bytes; /* most that was reachable at a time, without what is beside */
 };

@@ -3,7 +3,7 @@
  * --window bytes of objects of 16 to 2,048 bytes (as many small as large: the logarithm is uniform), then 90 % of them
  * are dropped in random order, then nothing happens for --pause milliseconds. With --collect a collection is asked for
  * before the idle time; without, it is the library that has to notice. Printed: died_kb, resident a second after the
- * deaths; idle_kb, at the end of the idle time; trimmed_kb, after a call that asks for the memory to be returned; and
+ * deaths (sooner where --pause is shorter); idle_kb, at the end of the idle time; trimmed_kb, after a call that asks for the memory to be returned; and
  * the live size at that point (survivors_kb), the index of references counted in. */
 #include "bench/field/load.h"
 #include <stdio.h>
@@ -88,9 +88,10 @@ static void fragment_run(ad_thread *thread, const struct params *params, struct 
     uint64_t peak = memory_peak_bytes();
     kill_most(thread, &f, &curve, &random);
     if (params->collect) ad_collect(thread);
-    curve_idle(&curve, thread, 1000, "idle", f.live_bytes);
+    unsigned second_ms = params->pause_ms < 1000 ? params->pause_ms : 1000;
+    curve_idle(&curve, thread, second_ms, "idle", f.live_bytes);
     died = memory_now_bytes();
-    if (params->pause_ms > 1000) curve_idle(&curve, thread, params->pause_ms - 1000, "idle", f.live_bytes);
+    curve_idle(&curve, thread, params->pause_ms - second_ms, "idle", f.live_bytes);
     idle = memory_now_bytes();
     ad_trim(thread);
     curve_idle(&curve, thread, 100, "trimmed", f.live_bytes);

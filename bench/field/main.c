@@ -2,7 +2,8 @@
  *
  *   field-NAME --load=short --size=64 --kind=pointers --delay=1000 --threads=2 --beside=100 --ms=400
  *
- * Prints a key and a value a line: ns (wall time for one object, all threads together), peak_kb (the highest resident
+ * Prints a key and a value a line: ns (wall time for one object, all threads together), cpu_ns
+ * (processor time for it, the collector's threads with it; 0: not measured), peak_kb (the highest resident
  * size, VmHWM: ru_maxrss would be the parent's where that was larger), live_kb (most that was reachable at a time),
  * bound_kb (live + max(live, 8 MB), what the peak shall not exceed), collections, and last "end". */
 #include "bench/field/load.h"
@@ -31,8 +32,14 @@ struct part {
     pthread_barrier_t *start;
     unsigned index;
     uint64_t nobjects;
-    double seconds;
+    double seconds, cpu_seconds; /* the latter of the whole process, while this part was measured */
 };
+
+static double cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 static void *wait_start(void *arg) {
     pthread_barrier_wait(arg);
@@ -53,6 +60,7 @@ static void part_run(ad_thread *thread, struct part *part) {
         part->timed->batch(thread, state);
         now = clock_posix_ns();
     }
+    double cpu = cpu_now();
     start = clock_posix_ns();
     do {
         n += part->timed->batch(thread, state);
@@ -60,6 +68,7 @@ static void part_run(ad_thread *thread, struct part *part) {
     } while (now - start < time_ns);
     part->nobjects = n;
     part->seconds = (double)(now - start) / 1e9;
+    part->cpu_seconds = cpu_now() - cpu;
 }
 
 static void *part_main(void *arg) {
@@ -86,7 +95,7 @@ void load_timed(ad_thread *thread, const struct params *params, const struct tim
     struct part parts[FIELD_THREADS];
     struct crew crew = {.n = params->nthreads};
     pthread_barrier_t start;
-    double rate = 0;
+    double rate = 0, cpu = 0;
     pthread_barrier_init(&start, NULL, params->nthreads);
     for (unsigned i = 0; i < params->nthreads; i++) {
         parts[i] = (struct part){.params = params, .timed = timed, .start = &start, .index = i};
@@ -102,9 +111,11 @@ void load_timed(ad_thread *thread, const struct params *params, const struct tim
     pthread_barrier_destroy(&start);
     for (unsigned i = 0; i < params->nthreads; i++) {
         rate += (double)parts[i].nobjects / parts[i].seconds;
+        cpu += parts[i].cpu_seconds / parts[i].seconds / params->nthreads;
         result->nobjects += parts[i].nobjects;
     }
     result->ns = rate > 0 ? 1e9 / rate : 0;
+    result->cpu_ns = result->ns * cpu;
 }
 
 /* ---- what lives beside the load ---- */
@@ -200,7 +211,8 @@ int main(int argc, char **argv) {
     sum = beside_sum(beside, params.beside_bytes);
     field_keep(&sum);
     live = result.live_bytes + params.beside_bytes / BESIDE_BYTES * (BESIDE_BYTES + sizeof(void *));
-    printf("name %s\nns %.3f\nobjects %llu\n", AD_NAME, result.ns, (unsigned long long)result.nobjects);
+    printf("name %s\nns %.3f\ncpu_ns %.3f\nobjects %llu\n", AD_NAME, result.ns, result.cpu_ns,
+           (unsigned long long)result.nobjects);
     printf("live_kb %llu\nbound_kb %llu\npeak_kb %llu\n", (unsigned long long)(live >> 10),
            (unsigned long long)((live + (live > (8u << 20) ? live : 8u << 20)) >> 10),
            (unsigned long long)(memory_peak_bytes() >> 10));

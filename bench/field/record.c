@@ -1,9 +1,8 @@
 /* record.c - writes down what a program asks of malloc: how many blocks of each size, and for how long they live.
  *
- * A library to preload; bench/field/README.md has the command lines that made the sizes_*.txt files:
+ * A library to preload; docs/benchmarks.md has the command lines that made the sizes_*.txt files:
  *
- *   gcc -O2 -shared -fPIC -o record.so bench/field/record.c
- *   LD_PRELOAD=./record.so FIELD_RECORD=/tmp/sizes PROGRAM ARGUMENTS        writes /tmp/sizes.PID for each process
+ *   LD_PRELOAD=zig-out/lib/libfield-record.so FIELD_RECORD=/tmp/sizes PROGRAM ARGUMENTS        writes /tmp/sizes.PID for each process
  *
  * A block's lifetime is counted in allocations between its own and its end, and kept as a power of two: 2^k to
  * 2^(k+1)-1, -1 for a block that outlives the program. realloc ends one block and makes another. Sizes are exact (in
