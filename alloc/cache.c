@@ -71,7 +71,8 @@ static void close_hole(struct cache *cache, tri_hole *hole) {
 /* The next run of free slots of the hole's span. */
 static bool next_run(struct cache *cache, tri_hole *hole) {
     struct span *span = hole->span;
-    uint32_t max_slots = cache->single ? 1 : (uint32_t)max_size(HOLE_MAX_BYTES / span->slot_bytes, 1);
+    size_t max_bytes = span_is_zeroed(span) ? HOLE_MAX_BYTES : LEAF_HOLE_MAX_BYTES; /* zeroed: as much as stays near */
+    uint32_t max_slots = cache->single ? 1 : (uint32_t)max_size(max_bytes / span->slot_bytes, 1);
     uint32_t first, n = tri__span_find_free(&cache->mem->space, span, max_slots, &first);
     if (n == 0) return false;
     bool black = cache->black && atomic_load_relaxed(&span->gen) == cache->gen; /* R10, I-CACHE2; own span */

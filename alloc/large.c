@@ -30,7 +30,7 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     if (dirty && (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)))
         zero_in_pieces(mem, mutator, addr,
                        npages << PAGE_SHIFT); /* the tail too: arrays are scanned to their capacity */
-    tri__span_format_large(span, first, npages, size_bytes, layout, flags, false);
+    tri__span_format_large(span, first, npages, layout, flags, false);
     /* From here to the end: no safepoint (R12). */
     atomic_store_relaxed(&span->gen, *gen);
     struct slot slot = span_slot(&mem->space, span, 0);

@@ -43,11 +43,10 @@ void tri__span_format_small(struct span *span, size_t first_page, unsigned class
     span->slot_bytes = c->slot_bytes;
     span->first_page = first_page;
     span->npages = c->npages;
-    span->size_bytes = 0;
 }
 
-void tri__span_format_large(struct span *span, size_t first_page, size_t npages, size_t size_bytes, uint32_t layout,
-                            uint8_t flags, bool dirty) {
+void tri__span_format_large(struct span *span, size_t first_page, size_t npages, uint32_t layout, uint8_t flags,
+                            bool dirty) {
     span->next = span->prev = NULL;
     span->kind = PAGE_LARGE;
     span->class_index = 0;
@@ -61,7 +60,6 @@ void tri__span_format_large(struct span *span, size_t first_page, size_t npages,
     span->slot_bytes = npages << PAGE_SHIFT;
     span->first_page = first_page;
     span->npages = npages;
-    span->size_bytes = size_bytes;
 }
 
 void tri__span_publish(struct space *space, struct span *span) {
@@ -130,6 +128,19 @@ static uint32_t find_free_dense(const struct bit_words *w, const struct span *sp
     return end - i;
 }
 
+/* The first allocated slot after the free slot i, or nslots; looks no further than max_slots. Bits are set at the first
+ * granules of slots only (I-ARENA3), so the next one set, found by whole words, is it. */
+static uint32_t next_allocated(const struct bit_words *w, const struct span *span, uint32_t i, uint32_t max_slots) {
+    size_t granule = ((size_t)i * span->slot_bytes) >> w->shift;
+    size_t limit = ((size_t)min_size(span->nslots, (size_t)i + max_slots) * span->slot_bytes) >> w->shift;
+    uint64_t bits = atomic_load_relaxed(&w->allocs[granule >> 6]) & ~0ull << (granule & 63); /* holder's own words */
+    for (size_t word = granule >> 6; (word << 6) < limit;) {
+        if (bits) return (uint32_t)((((word << 6) + bit_lowest(bits)) << w->shift) / span->slot_bytes);
+        if (++word < w->nwords) bits = atomic_load_relaxed(&w->allocs[word]);
+    }
+    return span->nslots;
+}
+
 uint32_t tri__span_find_free(const struct space *space, const struct span *span, uint32_t max_slots, uint32_t *first) {
     if (span->nalloc == span->nslots) return 0;
     if (span->nalloc == 0 || span->nalloc == span->next_slot) { /* all from next_slot on is free */
@@ -141,10 +152,10 @@ uint32_t tri__span_find_free(const struct space *space, const struct span *span,
     if (span->slot_bytes == (size_t)1 << w.shift) return find_free_dense(&w, span, max_slots, first);
     uint32_t i = span->next_slot;
     while (i < span->nslots && !slot_is_free(&w, span, i)) i++;
-    uint32_t end = i;
-    while (end < span->nslots && end - i < max_slots && slot_is_free(&w, span, end)) end++;
     *first = i;
-    return end - i;
+    if (i == span->nslots) return 0;
+    uint32_t end = next_allocated(&w, span, i, max_slots);
+    return end - i < max_slots ? end - i : max_slots;
 }
 
 /* Applies fn's kind of change to the bits of slots [first, first + nslots), gathered by word. */
@@ -214,16 +225,16 @@ void tri__span_take_hole(struct space *space, struct span *span, uint32_t first,
     struct bit_words w = words_of(space, span);
     if (black) change_bits(&w, span, first, nslots, BITS_SET_MARK); /* marks first (R15) */
     uintptr_t addr = span_slot_addr(space, span, first);
-    if (span->dirty && (!(span->flags & SPAN_LEAF) || (span->flags & SPAN_ZEROED)))
+    if (span->dirty && span_is_zeroed(span))
         memset((void *)addr, 0, nslots * span->slot_bytes); /* I-SPAN5 */
-    else if (!span->dirty) /* fresh pages: a first touch that writes, or a read before the write faults twice */
+    else if (span_is_zeroed(span)) /* fresh pages: touched by a write, since a read before the write faults twice */
         for (uintptr_t p = align_up(addr, 4096); p < addr + nslots * span->slot_bytes; p += 4096) *(uint64_t *)p = 0;
     if (span->kind == PAGE_MIXED)
         for (uint32_t i = 0; i < nslots; i++) /* scan nothing until the layout is stored (R15) */
             atomic_store_relaxed(&space->layouts[(addr + i * span->slot_bytes - space->base) >> LAYOUT_SHIFT], 0);
     change_bits(&w, span, first, nslots, BITS_SET_ALLOC); /* and allocation bits last, with release */
-    span->nalloc += nslots;
-    span->next_slot = first + nslots;
+    span->nalloc = (uint16_t)(span->nalloc + nslots);
+    span->next_slot = (uint16_t)(first + nslots);
     check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");
 }
 
@@ -237,8 +248,8 @@ void tri__span_return_hole(struct space *space, struct span *span, uint32_t firs
     check_internal(span->nalloc >= nslots, "I-SPAN5: a hole is given back once");
     change_bits(&w, span, first, nslots, BITS_CLEAR_ALLOC);
     change_bits(&w, span, first, nslots, BITS_CLEAR_MARK);
-    span->nalloc -= nslots;
-    if (first < span->next_slot) span->next_slot = first;
+    span->nalloc = (uint16_t)(span->nalloc - nslots);
+    if (first < span->next_slot) span->next_slot = (uint16_t)first;
 }
 
 void tri__span_mark_slots(struct space *space, struct span *span, uint32_t first, uint32_t nslots) {
@@ -259,18 +270,26 @@ static void poison_freed(const struct space *space, const struct span *span, con
     }
 }
 
+/* allocs := marks, marks := 0, for one word; the number of marks. */
+static uint32_t sweep_word(struct bit_words *w, size_t word) {
+    uint64_t marks = atomic_load_relaxed(&w->marks[word]); /* all marking ended before the flip */
+    if (marks != atomic_load_relaxed(&w->allocs[word])) atomic_store_release(&w->allocs[word], marks);
+    if (!marks) return 0;
+    atomic_store_release(&w->marks[word], 0);
+    return bit_count(marks);
+}
+
 uint32_t tri__span_sweep(struct space *space, struct span *span, uint32_t gen, bool poison) {
     struct bit_words w = words_of(space, span);
     uint32_t before = span->nalloc, live = 0;
     check_always(atomic_load_relaxed(&span->gen) + 1 == gen, "I-SPAN3: a span is swept once in each generation");
     if (poison && span->kind != PAGE_LARGE) poison_freed(space, span, &w);
-    for (size_t i = 0; i < w.nwords; i++) {
-        uint64_t marks = atomic_load_relaxed(&w.marks[i]); /* all marking ended before the flip */
-        if (marks) live += bit_count(marks);
-        if (marks != atomic_load_relaxed(&w.allocs[i])) atomic_store_release(&w.allocs[i], marks);
-        if (marks) atomic_store_release(&w.marks[i], 0);
-    }
-    span->nalloc = live;
+    if (span->slot_bytes >= (size_t)64 << w.shift) /* a word has the bit of one slot at most: the others are zero */
+        for (uint32_t i = 0; i < span->nslots; i++)
+            live += sweep_word(&w, ((size_t)i * span->slot_bytes) >> w.shift >> 6);
+    else
+        for (size_t i = 0; i < w.nwords; i++) live += sweep_word(&w, i);
+    span->nalloc = (uint16_t)live;
     span->next_slot = 0;
     if (live < before) span->dirty = 1;
     atomic_store_release(&span->gen, gen); /* pairs with the acquire in find: bits first */

@@ -26,22 +26,23 @@ enum span_place { SPAN_BUILDING = 0, SPAN_LISTED, SPAN_CACHED, SPAN_CLAIMED, SPA
 enum { SPAN_LEAF = 1, SPAN_ZEROED = 2 /* leaf whose slots are zeroed all the same */ };
 
 struct span {
-    struct span *next, *prev;  /* in its list [list's lock] */
+    struct span *next, *prev;  /* in its list [list's lock], or in a cache's chain [holder] */
     uint32_t gen;              /* sweep generation of its bits [atomic; written by its holder] */
     uint8_t place;             /* enum span_place [atomic; written by its holder] */
     uint8_t kind;              /* enum page_kind [const while formatted] */
     uint8_t class_index;       /* [const while formatted] */
     uint8_t flags;             /* SPAN_* [const while formatted] */
     uint32_t layout;           /* its layout, or its class's mixed number [const while formatted] */
-    uint32_t nslots;           /* [const while formatted] */
-    uint32_t nalloc;           /* slots allocated or in a hole [holder] */
-    uint32_t next_slot;        /* no free slot below this one [holder] */
     uint8_t dirty;             /* free slots may hold old bytes [holder] */
     uint8_t rescan;            /* marker ran out of memory here: scan every marked object again (R19) [atomic] */
+    uint16_t nslots;           /* [const while formatted] */
+    uint16_t nalloc;           /* slots allocated or in a hole [holder] */
+    uint16_t next_slot;        /* no free slot below this one [holder] */
     size_t slot_bytes;         /* [const while formatted] */
     size_t first_page, npages; /* [const while formatted] */
-    size_t size_bytes;         /* large: bytes asked for [const while formatted] */
 };
+
+_Static_assert(sizeof(struct span) <= 64, "a span is one cache line: allocation walks over them");
 
 static inline uintptr_t span_base(const struct space *space, const struct span *span) {
     return space_page_addr(space, span->first_page);
@@ -57,11 +58,16 @@ static inline struct slot span_slot(const struct space *space, const struct span
     return slot;
 }
 
+/* Its free slots are zero when they are given out. */
+static inline bool span_is_zeroed(const struct span *span) {
+    return !(span->flags & SPAN_LEAF) || (span->flags & SPAN_ZEROED);
+}
+
 /* Fills in a small span over pages that its caller owns. Not visible to lookups before span_publish. */
 void tri__span_format_small(struct span *span, size_t first_page, unsigned class_index, uint32_t layout, uint8_t flags,
                             bool mixed, bool dirty);
-void tri__span_format_large(struct span *span, size_t first_page, size_t npages, size_t size_bytes, uint32_t layout,
-                            uint8_t flags, bool dirty);
+void tri__span_format_large(struct span *span, size_t first_page, size_t npages, uint32_t layout, uint8_t flags,
+                            bool dirty);
 /* Writes the page entries, the shape last with release (I-ARENA2). */
 void tri__span_publish(struct space *space, struct span *span);
 /* Takes the page entries back (gate lock held, between flip and H1), and clears the bits. */

@@ -34,6 +34,7 @@ static unsigned slots_in(unsigned slot, unsigned npages) {
         n++;
     }
     unsigned tail = npages * 8192 - at;
+    if (n < 8 && npages < 6) return 0; /* so few only where the span is long */
     return n <= 992 && 8 * tail <= npages * 8192 ? n : 0;
 }
 
@@ -52,7 +53,7 @@ static unsigned next_slot(unsigned below) {
     while (octave * 2 <= below) {
         octave *= 2;
     }
-    unsigned candidate = below + octave / 8;
+    unsigned candidate = below + octave / 8 < 32768 ? below + octave / 8 : 32768;
     unsigned npages = fewest_pages(candidate);
     unsigned widest = candidate;
     for (unsigned s = candidate; s <= 32768; s += s < 1024 ? 16 : 128) {
