@@ -83,7 +83,6 @@ const tests = [_]Program{
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
-    .{ .name = "test_here", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
@@ -94,6 +93,7 @@ const tests = [_]Program{
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "test_zbuf", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf.c"}), .tsan = true },
+    .{ .name = "test_zbuf_io", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_io.c"}), .tsan = true },
     .{ .name = "test_zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_echo.c"}), .tsan = true },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
@@ -208,11 +208,8 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// trigc's worker can draw the heap, and touch its memory beforehand (the one file here that includes internal headers).
-const worker_trigc_sources = worker_sources ++ [_][]const u8{ "bench/heapmap.c", "bench/populate.c" };
-
-/// Writes down what a program asks of malloc (a library to preload): the field's measured sizes come from it.
-const recorder: Program = .{ .name = "field-record", .sources = &.{"bench/field/record.c"} };
+/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes internal headers.
+const worker_trigc_sources = worker_sources ++ [_][]const u8{"bench/populate.c"};
 
 /// The programs among them that `demo` and `bench` run.
 const demo_program = "trigc-demo";
@@ -228,7 +225,6 @@ const script_tests = [_][]const u8{
     "test_package",
     "test_examples",
     "test_docs",
-    "test_field",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
@@ -296,14 +292,6 @@ pub fn build(b: *std.Build) void {
         const exe = addProgram(b, "bench", program, library, installed, &.{});
         bench_install.dependOn(&b.addInstallArtifact(exe, .{}).step);
     }
-
-    const recorder_library = b.addLibrary(.{
-        .name = recorder.name,
-        .linkage = .dynamic,
-        .root_module = cModule(b, installed),
-    });
-    recorder_library.root_module.addCSourceFiles(.{ .files = recorder.sources, .flags = &program_flags });
-    bench_install.dependOn(&b.addInstallArtifact(recorder_library, .{}).step);
 
     const printer = addProgram(b, "tools", table_printer, library, installed, &.{});
     b.installArtifact(printer);
@@ -376,22 +364,13 @@ pub fn build(b: *std.Build) void {
     run_demo.addPassthruArgs();
     demo_step.dependOn(&run_demo.step);
 
-    const bench_step = b.step("bench", "Measure (-- --quick: in a minute), then a look at the other allocators");
+    const bench_step = b.step("bench", "Measure (-- --quick: in a minute)");
     bench_step.dependOn(bench_install);
     const run_bench = addInstalledRun(b, bench_program);
     run_bench.step.dependOn(b.getInstallStep());
     run_bench.step.dependOn(bench_install);
     run_bench.addPassthruArgs();
     bench_step.dependOn(&run_bench.step);
-    const run_field = b.addSystemCommand(&.{"python3"});
-    run_field.setName("run field");
-    run_field.addFileArg(b.path("bench/field.py"));
-    run_field.addArg("--quick");
-    run_field.addDirectoryArg2(b.graph.path(.install_prefix, "bin"), .{ .prefix = "--bin=", .make_absolute = true });
-    run_field.addDirectoryArg2(b.graph.path(.install_prefix, "field"), .{ .prefix = "--out=", .make_absolute = true });
-    run_field.stdio = .inherit;
-    run_field.step.dependOn(&run_bench.step);
-    bench_step.dependOn(&run_field.step);
 
     const fmt_step = b.step("fmt", "Format the C sources and build.zig");
     fmt_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }) }).step);
@@ -626,7 +605,6 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
         for (tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
         for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
         for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
-        addCheckedSources(b, check_step, released, "bench", recorder);
         for ([_]Program{ table_printer, table_writer }) |program| {
             addCheckedSources(b, check_step, released, "tools", program);
         }
