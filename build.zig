@@ -93,6 +93,7 @@ const tests = [_]Program{
     .{ .name = "test_marking" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
+    .{ .name = "test_heapmap", .sources = &.{ "tests/test_heapmap.c", "bench/heapmap_read.c" } },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "test_zbuf", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf.c"}), .tsan = true },
     .{ .name = "test_zbuf_io", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_io.c"}), .tsan = true },
@@ -189,6 +190,7 @@ const demo_sources = [_][]const u8{
     "bench/child.c",
     "bench/clock.c",
     "bench/demo.c",
+    "bench/heapmap_read.c",
     "bench/hdr.c",
     "bench/page.c",
     "bench/plan.c",
@@ -206,6 +208,7 @@ const worker_sources = [_][]const u8{
     "bench/work_list.c",
     "bench/work_lru.c",
     "bench/work_store.c",
+    "bench/work_tides.c",
     "bench/work_trees.c",
     "bench/worker.c",
 };
