@@ -185,6 +185,9 @@ const field_sources = [_][]const u8{
     "bench/field/memory.c",
 };
 
+/// Writes down what a program asks of malloc (a library to preload): the field's measured sizes come from it.
+const recorder: Program = .{ .name = "field-record", .sources = &.{"bench/field/record.c"} };
+
 /// The driver that starts the others, each row of its table in a process of its own.
 const demo_sources = [_][]const u8{
     "bench/child.c",
@@ -223,13 +226,17 @@ const bench_program = "trigc-demo";
 /// Tools in C: tools/<name>.c. The first is installed; the second, run over the committed table, is a test.
 const table_printer: Program = .{ .name = "trigc-sizeclasses", .sources = &.{"tools/sizeclasses.c"} };
 const table_writer: Program = .{ .name = "mksizeclass" };
+/// The fast paths in loops: tools/callcounts.py counts their instructions.
+const counted_program: Program = .{ .name = "callcounts" };
 
 /// Scripts that test the tools and the built package: tests/tools/<name>.py.
 const script_tests = [_][]const u8{
     "test_tools",
     "test_package",
     "test_examples",
+    "test_callcounts",
     "test_docs",
+    "test_field",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
@@ -297,6 +304,14 @@ pub fn build(b: *std.Build) void {
         const exe = addProgram(b, "bench", program, library, installed, &.{});
         bench_install.dependOn(&b.addInstallArtifact(exe, .{}).step);
     }
+
+    const recorder_library = b.addLibrary(.{
+        .name = recorder.name,
+        .linkage = .dynamic,
+        .root_module = cModule(b, installed),
+    });
+    recorder_library.root_module.addCSourceFiles(.{ .files = recorder.sources, .flags = &program_flags });
+    bench_install.dependOn(&b.addInstallArtifact(recorder_library, .{}).step);
 
     const printer = addProgram(b, "tools", table_printer, library, installed, &.{});
     b.installArtifact(printer);
@@ -369,13 +384,25 @@ pub fn build(b: *std.Build) void {
     run_demo.addPassthruArgs();
     demo_step.dependOn(&run_demo.step);
 
-    const bench_step = b.step("bench", "Measure (-- --quick: in a minute)");
+    const bench_step = b.step("bench", "Measure (-- --quick: in a minute), then a look at the other allocators");
     bench_step.dependOn(bench_install);
     const run_bench = addInstalledRun(b, bench_program);
     run_bench.step.dependOn(b.getInstallStep());
     run_bench.step.dependOn(bench_install);
     run_bench.addPassthruArgs();
     bench_step.dependOn(&run_bench.step);
+    const run_field = b.addSystemCommand(&.{"python3"});
+    run_field.setName("run field");
+    run_field.addFileArg(b.path("bench/field.py"));
+    run_field.addArg("--quick");
+    run_field.addDirectoryArg2(b.graph.path(.install_prefix, "bin"), .{ .prefix = "--bin=", .make_absolute = true });
+    run_field.addDirectoryArg2(b.graph.path(.install_prefix, "field"), .{ .prefix = "--out=", .make_absolute = true });
+    run_field.stdio = .inherit;
+    run_field.step.dependOn(&run_bench.step);
+    bench_step.dependOn(&run_field.step);
+
+    const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
+    counts_step.dependOn(&addCallCounts(b, "write").step);
 
     const fmt_step = b.step("fmt", "Format the C sources and build.zig");
     fmt_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }) }).step);
@@ -386,6 +413,7 @@ pub fn build(b: *std.Build) void {
     check_step.dependOn(&addFormatter(b, formatter, "--check").step);
     addCompilerChecks(b, check_step, clang);
     addToolChecks(b, check_step);
+    check_step.dependOn(&addCallCounts(b, "check").step);
     check_step.dependOn(b.getInstallStep());
     check_step.dependOn(bench_install);
 }
@@ -610,7 +638,8 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
         for (tests) |program| addCheckedSources(b, check_step, plain, "tests", program);
         for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
         for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
-        for ([_]Program{ table_printer, table_writer }) |program| {
+        addCheckedSources(b, check_step, released, "bench", recorder);
+        for ([_]Program{ table_printer, table_writer, counted_program }) |program| {
             addCheckedSources(b, check_step, released, "tools", program);
         }
     }
@@ -635,6 +664,27 @@ fn addCheckedSources(
     for (sourcesOf(b, folder, program)) |source| {
         addSystemObject(b, compiler, source, program.macros).addStepDependencies(check_step);
     }
+}
+
+/// Instructions of the fast paths, of one kind of code whatever this machine and the options are, so that all get the
+/// same numbers.
+fn addCallCounts(b: *std.Build, mode: []const u8) *std.Build.Step.Run {
+    const plain: Options = .{
+        .target = b.resolveTargetQuery(.{ .cpu_model = .baseline }),
+        .optimize = .fast,
+        .checks = 0,
+    };
+    const library = addStaticLibrary(b, "trigc_counted", plain);
+    const program = addProgram(b, "tools", counted_program, library, plain, &.{});
+    const run = b.addSystemCommand(&.{"python3"});
+    run.setName(b.fmt("callcounts {s}", .{mode}));
+    run.setCwd(b.path("."));
+    run.addFileArg(b.path("tools/callcounts.py"));
+    run.addArg(mode);
+    run.addArtifactArg2(program, .{});
+    run.has_side_effects = true;
+    run.stdio = .inherit;
+    return run;
 }
 
 /// The checks that are scripts: include layers, files that no list names, symbols.
