@@ -16,8 +16,12 @@ enum { CLOSE_RELOOK_NS = 1000000 };
 static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
     for (uint32_t i = 0; i < m->pub.nholes; i++) {
         const tri_hole *h = &m->pub.holes[i];
-        uintptr_t cursor = (uintptr_t)atomic_load_relaxed(&h->cursor); /* a slot bumped over just now may be refused */
-        if (addr >= cursor && addr < (uintptr_t)atomic_load_relaxed(&h->limit)) return true;
+        uintptr_t limit, cursor;
+        do { /* until both ends are of one hole; pairs with set_hole in alloc/cache.c */
+            limit = (uintptr_t)atomic_load_acquire(&h->limit);
+            cursor = (uintptr_t)atomic_load_acquire(&h->cursor); /* a slot bumped over just now may be refused */
+        } while (limit != (uintptr_t)atomic_load_relaxed(&h->limit));
+        if (addr >= cursor && addr < limit) return true;
     }
     return false;
 }
