@@ -38,6 +38,7 @@ const library_sources = [_][]const u8{
     "gc/mutator.c",
     "gc/pacer.c",
     "gc/roots.c",
+    "gc/rules.c",
     "gc/stats.c",
     "gc/stress.c",
     "gc/type.c",
@@ -83,7 +84,7 @@ const tests = [_]Program{
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
-    .{ .name = "test_here", .tsan = true },
+    .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_arena_fields" },
@@ -92,8 +93,10 @@ const tests = [_]Program{
     .{ .name = "test_marking" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
+    .{ .name = "test_heapmap", .sources = &.{ "tests/test_heapmap.c", "bench/heapmap_read.c" } },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
     .{ .name = "test_zbuf", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf.c"}), .tsan = true },
+    .{ .name = "test_zbuf_io", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_io.c"}), .tsan = true },
     .{ .name = "test_zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"tests/test_zbuf_echo.c"}), .tsan = true },
     .{ .name = "compare_graph", .libs = &.{"bdw-gc"}, .asan = false },
 };
@@ -182,11 +185,15 @@ const field_sources = [_][]const u8{
     "bench/field/memory.c",
 };
 
+/// Writes down what a program asks of malloc (a library to preload): the field's measured sizes come from it.
+const recorder: Program = .{ .name = "field-record", .sources = &.{"bench/field/record.c"} };
+
 /// The driver that starts the others, each row of its table in a process of its own.
 const demo_sources = [_][]const u8{
     "bench/child.c",
     "bench/clock.c",
     "bench/demo.c",
+    "bench/heapmap_read.c",
     "bench/hdr.c",
     "bench/page.c",
     "bench/plan.c",
@@ -204,15 +211,13 @@ const worker_sources = [_][]const u8{
     "bench/work_list.c",
     "bench/work_lru.c",
     "bench/work_store.c",
+    "bench/work_tides.c",
     "bench/work_trees.c",
     "bench/worker.c",
 };
 
-/// trigc's worker can draw the heap, and touch its memory beforehand (the one file here that includes internal headers).
-const worker_trigc_sources = worker_sources ++ [_][]const u8{ "bench/heapmap.c", "bench/populate.c" };
-
-/// Writes down what a program asks of malloc (a library to preload): the field's measured sizes come from it.
-const recorder: Program = .{ .name = "field-record", .sources = &.{"bench/field/record.c"} };
+/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes internal headers.
+const worker_trigc_sources = worker_sources ++ [_][]const u8{"bench/populate.c"};
 
 /// The programs among them that `demo` and `bench` run.
 const demo_program = "trigc-demo";
@@ -221,12 +226,15 @@ const bench_program = "trigc-demo";
 /// Tools in C: tools/<name>.c. The first is installed; the second, run over the committed table, is a test.
 const table_printer: Program = .{ .name = "trigc-sizeclasses", .sources = &.{"tools/sizeclasses.c"} };
 const table_writer: Program = .{ .name = "mksizeclass" };
+/// The fast paths in loops: tools/callcounts.py counts their instructions.
+const counted_program: Program = .{ .name = "callcounts" };
 
 /// Scripts that test the tools and the built package: tests/tools/<name>.py.
 const script_tests = [_][]const u8{
     "test_tools",
     "test_package",
     "test_examples",
+    "test_callcounts",
     "test_docs",
     "test_field",
 };
@@ -393,6 +401,9 @@ pub fn build(b: *std.Build) void {
     run_field.step.dependOn(&run_bench.step);
     bench_step.dependOn(&run_field.step);
 
+    const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
+    counts_step.dependOn(&addCallCounts(b, "write").step);
+
     const fmt_step = b.step("fmt", "Format the C sources and build.zig");
     fmt_step.dependOn(&b.addFmt(.{ .paths = b.pathList(&.{ "build.zig", "build.zig.zon" }) }).step);
     fmt_step.dependOn(&addFormatter(b, formatter, "--write").step);
@@ -402,6 +413,7 @@ pub fn build(b: *std.Build) void {
     check_step.dependOn(&addFormatter(b, formatter, "--check").step);
     addCompilerChecks(b, check_step, clang);
     addToolChecks(b, check_step);
+    check_step.dependOn(&addCallCounts(b, "check").step);
     check_step.dependOn(b.getInstallStep());
     check_step.dependOn(bench_install);
 }
@@ -627,7 +639,7 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
         for (examples) |program| addCheckedSources(b, check_step, released, "examples", program);
         for (bench_programs) |program| addCheckedSources(b, check_step, released, "bench", program);
         addCheckedSources(b, check_step, released, "bench", recorder);
-        for ([_]Program{ table_printer, table_writer }) |program| {
+        for ([_]Program{ table_printer, table_writer, counted_program }) |program| {
             addCheckedSources(b, check_step, released, "tools", program);
         }
     }
@@ -652,6 +664,27 @@ fn addCheckedSources(
     for (sourcesOf(b, folder, program)) |source| {
         addSystemObject(b, compiler, source, program.macros).addStepDependencies(check_step);
     }
+}
+
+/// Instructions of the fast paths, of one kind of code whatever this machine and the options are, so that all get the
+/// same numbers.
+fn addCallCounts(b: *std.Build, mode: []const u8) *std.Build.Step.Run {
+    const plain: Options = .{
+        .target = b.resolveTargetQuery(.{ .cpu_model = .baseline }),
+        .optimize = .fast,
+        .checks = 0,
+    };
+    const library = addStaticLibrary(b, "trigc_counted", plain);
+    const program = addProgram(b, "tools", counted_program, library, plain, &.{});
+    const run = b.addSystemCommand(&.{"python3"});
+    run.setName(b.fmt("callcounts {s}", .{mode}));
+    run.setCwd(b.path("."));
+    run.addFileArg(b.path("tools/callcounts.py"));
+    run.addArg(mode);
+    run.addArtifactArg2(program, .{});
+    run.has_side_effects = true;
+    run.stdio = .inherit;
+    return run;
 }
 
 /// The checks that are scripts: include layers, files that no list names, symbols.

@@ -34,10 +34,12 @@ static bool grow_table(struct cache *cache, uint32_t layout) {
     return true;
 }
 
-/* Relaxed: tri_find of other threads reads both, under the table lock, to refuse slots that are not objects yet. */
+/* tri_find of other threads reads both, to refuse slots that are not objects yet, and must not take the one end of an
+ * old hole with the other of a new one: in between the hole has no end. Pairs with in_hole_of in gc/inspect.c. */
 static void set_hole(tri_hole *hole, char *cursor, char *limit) {
-    atomic_store_relaxed(&hole->cursor, cursor);
-    atomic_store_relaxed(&hole->limit, limit);
+    atomic_store_relaxed(&hole->limit, NULL);
+    atomic_store_release(&hole->cursor, cursor);
+    atomic_store_release(&hole->limit, limit);
 }
 
 static struct span *chain_head(struct span *span) {
@@ -76,10 +78,10 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     uint32_t first, n = tri__span_find_free(&cache->mem->space, span, max_slots, &first);
     if (n == 0) return false;
     bool black = cache->black && atomic_load_relaxed(&span->gen) == cache->gen; /* R10, I-CACHE2; own span */
-    tri__span_take_hole(&cache->mem->space, span, first, n, black);
     hole->slot_bytes = span->slot_bytes;
     char *start = (char *)span_slot_addr(&cache->mem->space, span, first);
-    set_hole(hole, start, start + n * span->slot_bytes);
+    set_hole(hole, start, start + n * span->slot_bytes); /* before its allocation bits: never an object to tri_find */
+    tri__span_take_hole(&cache->mem->space, span, first, n, black);
     cache->taken_bytes += (int64_t)(n * span->slot_bytes);
     if (black) cache->black_bytes += (int64_t)(n * span->slot_bytes);
     return true;

@@ -218,8 +218,8 @@ bool tri__central_is_swept(struct central *central, uint32_t gen) {
 
 struct span *tri__central_exchange(struct memory *mem, struct central *central, uint32_t gen, struct span *done,
                                    struct page_block *block) {
+    bool retired = gen == atomic_load_acquire(&mem->gen); /* only such threads sweep (R10); a flip may come any time */
     if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
-    bool retired = gen == atomic_load_acquire(&mem->gen); /* only such threads sweep (R10) */
     tri__lock_acquire(&central->lock);
     file_chain(central, done);
     struct span *chain = take_partial(central, gen);

@@ -146,6 +146,7 @@ static void parse(int argc, char **argv, struct options *o) {
     parent_of(o->assets, o->programs);
     path_add(o->programs, "/examples/lox/programs");
     o->plan.programs = o->programs;
+    o->plan.out = o->out;
 }
 
 /* Seconds still to go: the rest of this row, by its progress where it has one, and the rows to come, by what the rows
@@ -215,7 +216,7 @@ static void write_curves(const struct options *o, const struct show *s) {
     for (unsigned i = 0; i < s->nrows; i++) {
         char path[PATH_MAX];
         const struct row *row = &s->rows[i];
-        if (row->state != ROW_OK || row->foreign) continue;
+        if (row->state != ROW_OK || row->foreign || row->map[0]) continue;
         snprintf(path, sizeof path, "%s/%s-%s.csv", o->out, row->scene->id, row->peer);
         for (char *p = path + strlen(o->out); *p; p++)
             if (*p == ' ') *p = '-';
@@ -262,6 +263,7 @@ int main(int argc, char **argv) {
     double planned_s = 0;
     for (unsigned i = 0; i < s.nrows; i++) planned_s += rows[i].expected_s;
     printf("%u runs, each in a process of its own; about %.0f s on two cores\n", s.nrows, planned_s);
+    if (!folder_make(o.out)) return 1;
     run_rows(&s, &o);
     printf("\n");
     report_histograms(stdout, rows, s.nrows);
@@ -269,7 +271,7 @@ int main(int argc, char **argv) {
     unsigned wrong = count_disagreements(&s) + count_wrong_programs(&s);
     snprintf(page, sizeof page, "%s/index.html", o.out);
     snprintf(json, sizeof json, "%s/results.json", o.out);
-    if (!folder_make(o.out) || !page_write(page, json, o.assets, rows, s.nrows)) return 1;
+    if (!page_write(page, json, o.assets, rows, s.nrows)) return 1;
     if (o.csv) write_curves(&o, &s);
     printf("The curves: %s\n", path_from_here(page));
     return wrong ? 2 : 0;

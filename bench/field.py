@@ -84,21 +84,24 @@ class Run:
 
 
 class Rounds:
-    """The runs of one load: rounds[i][peer]. Peers that failed once are gone from it, with a word."""
+    """The runs of one load: rounds[i][peer]. Peers that failed once are gone from it, with a word. `time` is the key
+    that they are judged by: ns, or cpu_ns where asked for and measured."""
 
-    def __init__(self, rounds, errors):
+    def __init__(self, rounds, errors, by="ns"):
         self.rounds, self.errors = rounds, errors
         self.peers = list(rounds[0])
+        self.time = by if by == "ns" or all(run[by] for r in rounds for run in r.values()) else "ns"
 
     def median(self, peer, key):
         return statistics.median(r[peer][key] for r in self.rounds)
 
-    def ratio(self, peer, other, key="ns"):
+    def ratio(self, peer, other, key=None):
+        key = key or self.time
         return statistics.median(r[peer][key] / r[other][key] for r in self.rounds if r[other][key] > 0)
 
     def fastest(self):
         mallocs = [p for p in self.peers if p in MALLOCS]
-        return min(mallocs, key=lambda p: self.median(p, "ns")) if mallocs else None
+        return min(mallocs, key=lambda p: self.median(p, self.time)) if mallocs else None
 
 
 def show_ns(ns):
@@ -167,7 +170,7 @@ class Field:
             print("field: %s: %s: %s" % (name, label, error), file=sys.stderr)
         rounds = [{label: run for label, run in r.items() if label not in errors} for r in rounds]
         self.results[name] = [{label: run.values for label, run in r.items()} for r in rounds]
-        return Rounds(rounds, errors)
+        return Rounds(rounds, errors, self.o.by)
 
     # ---- judging
 
@@ -185,8 +188,8 @@ class Field:
             return
         ratio = rounds.ratio(peer, other)
         text, fits = self.memory(rounds, peer)
-        self.add("%s, %s" % (what, peer), show_ns(rounds.median(peer, "ns")),
-                 "%s %s" % (other, show_ns(rounds.median(other, "ns"))), "%.2f" % ratio, "%.2f" % most,
+        self.add("%s, %s" % (what, peer), show_ns(rounds.median(peer, rounds.time)),
+                 "%s %s" % (other, show_ns(rounds.median(other, rounds.time))), "%.2f" % ratio, "%.2f" % most,
                  text if with_memory else "", ratio <= most and (fits or not with_memory))
 
     def everyone(self, what, rounds, peers=EVERYONE):
@@ -207,7 +210,7 @@ class Field:
             if size in BESIDE_BOEHM:
                 self.judge(what, rounds, peer, peer.replace("trigc", "boehm"), BESIDE_BOEHM[size] * factor, False)
         if size == 65536 and "trigc leaf" in rounds.peers:
-            ns = rounds.median("trigc leaf", "ns")
+            ns = rounds.median("trigc leaf", rounds.time)
             text, fits = self.memory(rounds, "trigc leaf")
             self.add("%s, trigc leaf" % what, show_ns(ns), "", "", "%d ns" % (LARGE_LEAF_NS * factor), text,
                      ns <= LARGE_LEAF_NS * factor and fits)
@@ -399,8 +402,8 @@ class Field:
             print(table(("load",) + EVERYONE + ("bound",), self.all_mb))
         for title, text in self.sections:
             print("\n## %s\n\n%s" % (title[0].upper() + title[1:], text))
-        print("\n%s: medians of %d rounds, %d s in all; load average %.1f before, %.1f after." %
-              (machine(), self.o.runs, time.monotonic() - started, load_before, os.getloadavg()[0]))
+        print("\n%s: medians of %d rounds%s, %d s in all; load average %.1f before, %.1f after." %
+              (machine(), self.o.runs, "" if self.o.by == "ns" else ", judged by processor time", time.monotonic() - started, load_before, os.getloadavg()[0]))
         with open(os.path.join(self.o.out, "results.json"), "w", encoding="utf-8") as file:
             json.dump(self.results, file, indent=1)
 
@@ -428,6 +431,8 @@ def main():
     parser.add_argument("--only", default="", help="comma-separated: " + " ".join(GROUPS))
     parser.add_argument("--sizes", default="", help="comma-separated, of %s" % (SIZES,))
     parser.add_argument("--ms", type=int, default=400, help="milliseconds that a process measures")
+    parser.add_argument("--by", choices=("ns", "cpu_ns"), default="ns",
+                        help="judge by wall time, or by processor time where other programs run beside")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bin", default=os.path.join(root, "zig-out", "bin"))
     parser.add_argument("--out", default=os.path.join(root, "zig-out", "field"))

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/heapmap_read.h"
 #include "bench/report.h"
 
 static char *file_read(const char *folder, const char *name) {
@@ -76,7 +77,10 @@ static void json_row(FILE *out, const struct row *row) {
                 own->worst_ns, own->total_ns, own->bound ? "true" : "false");
     }
     fputc(']', out);
-    if (row->state == ROW_OK && !row->foreign) {
+    if (row->state == ROW_OK && row->map[0]) {
+        fprintf(out, ",\"map\":");
+        heapmap_json(out, row->map);
+    } else if (row->state == ROW_OK && !row->foreign) {
         json_histogram(out, "gaps", &row->gaps);
         json_histogram(out, "corrected", &row->corrected);
     }

@@ -13,6 +13,7 @@ struct plan_options {
     const char *bin;      /* folder of the programs */
     const char *programs; /* folder of the Lox programs */
     const char *self;     /* the driver, which measures the noise itself */
+    const char *out;      /* folder of the results */
 };
 
 /* Fills rows in the order in which they run. Their number. */

@@ -42,7 +42,7 @@ void report_row_end(FILE *out, const struct row *row) {
     fprintf(out, "  %-30s %-17s ", row->scene->title, row->peer);
     if (row->state != ROW_OK)
         fprintf(out, "%s\n", row->why);
-    else if (row->foreign)
+    else if (row->foreign || row->map[0])
         fprintf(out, "%6.2f s  %5" PRIu64 " MB\n", row->seconds, row->peak_kb / 1024);
     else
         fprintf(out, "%6.2f s  %10s  worst %s\n", row->seconds, report_rate(rate, report_throughput(row)),
@@ -89,6 +89,11 @@ static void print_foreign(FILE *out, const struct row *row) {
     fprintf(out, "  %-17s%93.2f s%8" PRIu64 "\n", row->peer, row->seconds, row->peak_kb / 1024);
 }
 
+static void print_map(FILE *out, const struct row *row) {
+    fprintf(out, "  %-17s  looked at while it ran: a picture in the page, the looks in %s\n", row->peer,
+            strrchr(row->map, '/') + 1);
+}
+
 static void print_row(FILE *out, const struct row *row) {
     static const double measured[] = {50, 99, 99.9, 99.99, 100}, corrected[] = {99.9, 99.99};
     char text[16];
@@ -97,6 +102,10 @@ static void print_row(FILE *out, const struct row *row) {
         return;
     }
     if (row->scene->checked) return;
+    if (row->map[0]) {
+        print_map(out, row);
+        return;
+    }
     if (row->foreign) {
         print_foreign(out, row);
         return;

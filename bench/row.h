@@ -44,6 +44,7 @@ struct row {
     double expected_s;       /* for the time still to go; corrected as rows end */
     uint64_t total_ops;      /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
     bool foreign;            /* not one of our workers: only time, memory and output are taken */
+    char map[ROW_PATH];      /* the file that its looks at the heap go to; empty: it is measured */
     char expected[ROW_PATH]; /* foreign: the file that holds what it has to print; empty: anything */
 
     enum row_state state;

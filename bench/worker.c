@@ -24,8 +24,8 @@ tri_heap *ad_heap;
 struct ad_boehm_log ad_log;
 #endif
 
-static const struct workload *const workloads[] = {&workload_trees, &workload_store, &workload_lru,
-                                                   &workload_list,  &workload_alloc, &workload_faults};
+static const struct workload *const workloads[] = {&workload_trees, &workload_store,  &workload_lru,  &workload_list,
+                                                   &workload_alloc, &workload_faults, &workload_tides};
 enum { NWORKLOADS = sizeof workloads / sizeof workloads[0] };
 
 static struct progress own_progress; /* without --progress */

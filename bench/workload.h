@@ -14,7 +14,7 @@
 /* What the driver asks for; each workload uses what it understands. */
 struct work {
     uint64_t ops;        /* operations, or rounds */
-    uint64_t live_bytes; /* lru, faults */
+    uint64_t live_bytes; /* lru, faults, tides */
     uint64_t size_bytes; /* alloc: the object's size */
     unsigned depth;      /* trees */
     unsigned nthreads;   /* trees, alloc */
@@ -29,7 +29,7 @@ struct workload {
 };
 
 extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc,
-    workload_faults;
+    workload_faults, workload_tides;
 
 /* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll of
  * loops that do not allocate. */

@@ -62,6 +62,7 @@ static void borrow_credit(struct mutator *m) {
 
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
 static void assist(struct mutator *m) {
+    NO_SAFEPOINT("an assist, which holds what it popped (R3)");
     tri_heap *heap = m->heap;
     atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
     if (atomic_load_seq(&heap->tracing)) {
@@ -165,6 +166,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
 }
 
 static void *try_small(struct mutator *m, const struct request *r) {
+    NO_SAFEPOINT("an allocation with its slot in hand (I-ALLOC1)");
     uint32_t number;
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
@@ -304,6 +306,7 @@ void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
 
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_external");
+    NO_SAFEPOINT("tri_external");
     if (!m) return;
     size_t before = atomic_load_relaxed(&m->heap->external_bytes), after; /* a counter */
     bool too_much;

@@ -12,6 +12,7 @@
 #include "gc/heap.h"
 
 bool tri__barrier_flush(struct mutator *m) {
+    NO_SAFEPOINT("a flush of the barrier's buffer");
     struct space *space = &m->heap->mem.space;
     bool any = false;
     for (size_t i = 0; i < m->nshade; i++)
@@ -28,25 +29,42 @@ static inline void shade_pointer(struct mutator *m, uintptr_t ref) {
     m->shade[m->nshade++] = ref;
 }
 
-bool tri__gate_shade(struct mutator *m, uintptr_t addr) {
+/* What the gate says to an object that is found and allocated. Gate lock held. */
+static enum gate_answer pass_gate(struct mutator *m, const struct slot *slot, bool may_wait) {
     tri_heap *heap = m->heap;
-    struct slot slot;
-    bool allowed = true;
-    tri__lock_acquire(&heap->mem.gate);
-    if (!space_find_slot(&heap->mem.space, addr, &slot) || !space_is_allocated(&heap->mem.space, &slot)) {
-        tri__lock_release(&heap->mem.gate);
-        return false;
-    }
+    bool marked = space_is_marked(&heap->mem.space, slot);
     switch (heap->gate) {
-    case GATE_IDLE: break;
-    case GATE_OPEN: tri__marker_shade(&m->marker, slot.addr); break;
-    case GATE_CLOSING: /* a round is under way: what it makes grey spoils it (R5) */
-        if (tri__marker_shade(&m->marker, slot.addr)) heap->spoiled = true;
-        break;
-    case GATE_CLOSED: allowed = space_is_marked(&heap->mem.space, &slot); break;
+    case GATE_IDLE: check_cheap(!m->armed, "R5: the gate is idle only while no thread is armed"); return GATE_ALLOWS;
+    case GATE_OPEN:
+    case GATE_CLOSING:
+        if (marked) return GATE_ALLOWS;
+        if (may_wait && heap->loads_wait) return GATE_DELAYS;
+        /* While a round is under way, what turns grey spoils it. */
+        if (tri__marker_shade(&m->marker, slot->addr) && heap->gate == GATE_CLOSING) heap->spoiled = true;
+        return GATE_ALLOWS;
+    case GATE_CLOSED: return marked || heap_fault(heap, FAULT_GATE_OPEN) ? GATE_ALLOWS : GATE_REFUSES;
     }
-    tri__lock_release(&heap->mem.gate);
-    return allowed;
+    return GATE_REFUSES;
+}
+
+static enum gate_answer ask_gate(struct mutator *m, uintptr_t addr, bool may_wait) {
+    struct memory *mem = &m->heap->mem;
+    struct slot slot;
+    enum gate_answer answer = GATE_REFUSES;
+    tri__lock_acquire(&mem->gate);
+    if (space_find_slot(&mem->space, addr, &slot) && space_is_allocated(&mem->space, &slot))
+        answer = pass_gate(m, &slot, may_wait);
+    tri__lock_release(&mem->gate);
+    return answer;
+}
+
+enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr) {
+    return ask_gate(m, addr, true);
+}
+
+/* A word that may be a reference and is stored or overwritten: a store never waits (R1). */
+static void shade_maybe(struct mutator *m, uintptr_t ref) {
+    if (ref && space_contains(&m->heap->mem.space, ref)) (void)ask_gate(m, ref, false);
 }
 
 void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const tri_enc *enc) {
@@ -57,11 +75,7 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
         if (ref) shade_pointer(m, ref);
         break;
     }
-    case SLOT_MAYBE: { /* validated like a conservative word, by the weak-load rule (R5) */
-        uintptr_t ref = enc_decode(enc, w);
-        if (ref && space_contains(&m->heap->mem.space, ref)) (void)tri__gate_shade(m, ref);
-        break;
-    }
+    case SLOT_MAYBE: shade_maybe(m, enc_decode(enc, w)); break; /* validated like a conservative word (R5) */
     case SLOT_NONE: break;
     }
 }
@@ -123,10 +137,9 @@ static void shade_slot_word(struct mutator *m, const struct slot_reader *reader,
         tri__shade_word(m, w, kind_of(reader, slot), &reader->desc->enc);
         return;
     }
-    const struct space *space = &m->heap->mem.space;
     uintptr_t ref = enc_decode(&reader->desc->enc, w);
-    if (ref && space_contains(space, ref)) (void)tri__gate_shade(m, ref);
-    if (ref != (uintptr_t)w && space_contains(space, (uintptr_t)w)) (void)tri__gate_shade(m, (uintptr_t)w);
+    shade_maybe(m, ref);
+    if (ref != (uintptr_t)w) shade_maybe(m, (uintptr_t)w);
 }
 
 /* The barrier for one slot: old value, and new value while this thread's stack is grey. */
@@ -190,6 +203,7 @@ static inline bool store_short(struct mutator *m, void *obj, void *slot, tri_wor
 
 void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_store");
+    NO_SAFEPOINT("tri_store");
 #if TRI_CHECKS == 0
     if (TRI_LIKELY(m && m->armed) && TRI_LIKELY(store_short(m, obj, slot, value))) return;
 #endif
@@ -197,12 +211,14 @@ void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
     if (!m || !find_owner(m, "tri_store", obj, slot, &reader)) return;
     check_stored(m, "tri_store", &reader, slot, value);
     if (m->armed) barrier(m, &reader, slot, value);
-    tri__stress_delay(m->heap);                    /* H2 exists for stores that are in flight here */
+    tri__stress_delay(m->heap); /* H2 exists for stores that are in flight here */
+    if (heap_fault(m->heap, FAULT_STORE_POLLS)) tri__safepoint(m);
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
 }
 
 void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_root_store");
+    NO_SAFEPOINT("tri_root_store");
     if (!m) return;
     const tri_word *p = slot;
     if (!root || p < root->slots || p >= root->slots + root->nslots) {
@@ -219,6 +235,7 @@ void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_wor
 
 tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_xchg");
+    NO_SAFEPOINT("tri_xchg");
     struct slot_reader reader;
     if (!m || !find_owner(m, "tri_xchg", obj, slot, &reader)) return 0;
     check_stored(m, "tri_xchg", &reader, slot, value);
@@ -230,6 +247,7 @@ tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
 
 bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_cas");
+    NO_SAFEPOINT("tri_cas");
     struct slot_reader reader;
     if (!m) return false;
     if (!expected) {
@@ -259,6 +277,7 @@ static void store_word(struct mutator *m, const struct slot_reader *reader, tri_
 
 void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots) {
     struct mutator *m = tri__mutator_check(thread, "tri_move");
+    NO_SAFEPOINT("tri_move");
     struct slot_reader reader;
     if (!m || nslots == 0 || !find_owner(m, "tri_move", obj, dst_slots, &reader)) return;
     tri_word *dst = dst_slots;
@@ -271,6 +290,7 @@ void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_sl
 
 void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots) {
     struct mutator *m = tri__mutator_check(thread, "tri_clear");
+    NO_SAFEPOINT("tri_clear");
     struct slot_reader reader;
     if (!m || nslots == 0 || !find_owner(m, "tri_clear", obj, slots, &reader)) return;
     for (size_t i = 0; i < nslots; i++) store_word(m, &reader, (tri_word *)slots + i, 0);

@@ -104,6 +104,7 @@ static void thread_roots(struct checkmark *c, struct mutator *m) {
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) vmstack(c, s);
     c->root = "a scanner callback";
     struct tri_visitor visitor = {.each = visit_slot, .context = c};
+    IN_CALLBACK(ROOT_CALLBACK);
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 

@@ -23,8 +23,8 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* How long the collector marks between two looks at the pace. */
-enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, EMPTY_SHARE = 16 };
+/* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
@@ -43,12 +43,39 @@ static void phase_set(tri_heap *heap, enum phase to) {
     tri__stress_delay(heap);
 }
 
-static void gate_set(tri_heap *heap, enum weak_gate gate) {
-    tri__lock_acquire(&heap->mem.gate);
+static const uint32_t gate_edges[] = {
+    [GATE_IDLE] = 1u << GATE_OPEN,
+    [GATE_OPEN] = 1u << GATE_OPEN | 1u << GATE_CLOSING,
+    [GATE_CLOSING] = 1u << GATE_OPEN | 1u << GATE_CLOSED,
+    [GATE_CLOSED] = 1u << GATE_IDLE,
+};
+
+/* The only writer of heap->gate. Requires the gate lock. */
+static void gate_to(tri_heap *heap, enum weak_gate gate) {
+    check_always(gate_edges[heap->gate] >> gate & 1, "R5: the gate opens, closes and goes idle in this order");
     heap->gate = gate;
     heap->mem.pages_stay = gate != GATE_IDLE; /* R13 */
+}
+
+/* A round is to begin or has failed: loads go on spoiling the next ones, or wait from here to the close. */
+static void gate_set(tri_heap *heap, enum weak_gate gate, bool loads_wait) {
+    tri__lock_acquire(&heap->mem.gate);
+    gate_to(heap, gate);
     heap->spoiled = false;
+    atomic_store_release(&heap->loads_wait, loads_wait); /* pairs with wait_for_close in inspect.c */
     tri__lock_release(&heap->mem.gate);
+}
+
+static bool gate_close(tri_heap *heap) {
+    tri__lock_acquire(&heap->mem.gate); /* model: M-CLOSE; one lock with whatever spoils (R5) */
+    bool closes = !heap->spoiled;
+    if (closes) {
+        gate_to(heap, GATE_CLOSED);
+        atomic_store_release(&heap->loads_wait, 0); /* pairs with wait_for_close in inspect.c */
+    }
+    tri__lock_release(&heap->mem.gate);
+    if (closes) tri__os_futex_wake_all(&heap->loads_wait);
+    return closes;
 }
 
 /* ---- what a thread does for each step ------------------------------------------------------------------------ */
@@ -124,6 +151,7 @@ static void answer_retire(struct mutator *m) {
 }
 
 void tri__mutator_answer(struct mutator *m) {
+    NO_SAFEPOINT("the answer to a step");
     tri_heap *heap = m->heap;
     uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post; last_step was written before */
     tri__stress_delay(heap);
@@ -153,8 +181,7 @@ static void handshake(tri_heap *heap, enum step step) {
     heap->last_step = step;
     if (step == STEP_RETIRE) {              /* model: M-FLIP */
         tri__lock_acquire(&heap->mem.gate); /* lookups trust marks until here, generations from here on (R5) */
-        heap->gate = GATE_IDLE;
-        heap->mem.pages_stay = false; /* H5 is answered (R13) */
+        gate_to(heap, GATE_IDLE); /* H5 is answered (R13) */
         tri__memory_flip(&heap->mem);
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
@@ -164,6 +191,7 @@ static void handshake(tri_heap *heap, enum step step) {
     tri__handshake_post(heap, seq);
     tri__lock_release(&heap->threads_lock);
     tri__stress_delay(heap);
+    if (step == STEP_SCAN && heap_fault(heap, FAULT_EARLY_TRACE)) return;
     tri__handshake_wait(heap, seq);
 }
 
@@ -183,7 +211,7 @@ static void publish_progress(tri_heap *heap) {
 /* False: the deadline passed. */
 static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start;
-    check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer");
+    check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer (R4)");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
@@ -206,28 +234,26 @@ static void stop_assists(tri_heap *heap) {
 }
 
 /* One round of H4. True when the mark phase is closed. */
-static bool flush_round_closes(tri_heap *heap) {
+static bool flush_round_closes(tri_heap *heap, bool loads_wait) {
     stop_assists(heap);
     if (!tri__work_is_empty(&heap->work)) return false; /* an assist handed something over */
     check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
-    gate_set(heap, GATE_CLOSING);
+    gate_set(heap, GATE_CLOSING, loads_wait);
     handshake(heap, STEP_FLUSH);                       /* model: M-FLUSH */
     bool any = atomic_load_acquire(&heap->found) != 0; /* pairs with answer_flush */
     if (any || !tri__work_is_empty(&heap->work)) return false;
     /* The ephemeron pass of R6 comes here, before the close. */
-    tri__lock_acquire(&heap->mem.gate); /* model: M-CLOSE; one lock with whatever spoils (R5) */
-    bool closes = !heap->spoiled;
-    if (closes) heap->gate = GATE_CLOSED;
-    tri__lock_release(&heap->mem.gate);
-    return closes;
+    tri__vmstacks_check_scanned(heap);
+    return gate_close(heap);
 }
 
 /* False: the deadline passed. */
 static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
+        bool loads_wait = heap->run.rounds >= ROUNDS_WITH_LOADS;
         if (!heap->run.marking) {
             phase_set(heap, PHASE_MARK);
-            gate_set(heap, GATE_OPEN);
+            gate_set(heap, GATE_OPEN, loads_wait);
             /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
             atomic_store_relaxed(&heap->found, 0);
             heap->run.marking = true;
@@ -236,7 +262,7 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
         heap->run.marking = false;
         phase_set(heap, PHASE_FLUSH);
         heap->run.rounds++;
-        if (flush_round_closes(heap)) return true;
+        if (flush_round_closes(heap, loads_wait)) return true;
     }
 }
 
@@ -252,7 +278,7 @@ static void begin(tri_heap *heap) {
                          1); /* whatever started it: until the sweep, allocation is held to the goal */
     atomic_store_relaxed(&heap->stats.cycle_worst_pause_ns, 0);
     atomic_store_relaxed(&heap->stats.cycle_assist_ns, 0);
-    gate_set(heap, GATE_OPEN); /* before H1: from the first armed thread on such loads shade */
+    gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
 
 /* The order of R7: weak references, finalizers, ephemerons, cleanups. None of them exists yet, so nothing can die here

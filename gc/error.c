@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include "gc/heap.h"
+#include "gc/rules.h"
 
 static _Thread_local char last_error[512];
 
@@ -36,6 +37,7 @@ void tri__report(tri_heap *heap, const char *call, const char *format, ...) {
     va_start(args, format);
     set_text(call, format, args);
     va_end(args);
+    IN_CALLBACK(NULL); /* the hook may call what it likes, a trace callback's finding may have brought it here */
     if (heap && heap->config.report)
         heap->config.report(last_error, heap->config.user);
     else

@@ -134,6 +134,7 @@ static void apply_environment(tri_heap *heap) {
 int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) {
     if (!out) return tri__error(TRI_EINVAL, "tri_heap_create", "out is NULL");
     *out = NULL;
+    if (tri__callback_calls(NULL, "tri_heap_create")) return TRI_ESTATE;
     if (abi != TRI_ABI)
         return tri__error(TRI_EABI, "tri_heap_create",
                           "the program was compiled against ABI %u of trigc.h, the library has %u; rebuild it", abi,
@@ -165,6 +166,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
 
 int tri_heap_destroy(tri_heap *heap) {
     if (!heap) return tri__error(TRI_EINVAL, "tri_heap_destroy", "heap is NULL");
+    if (tri__callback_calls(heap, "tri_heap_destroy")) return TRI_ESTATE;
     tri__lock_acquire(&heap->threads_lock);
     uint32_t n = heap->nthreads;
     tri__lock_release(&heap->threads_lock);
@@ -210,6 +212,7 @@ static int set_cycles(tri_heap *heap, const char *value) {
 
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
+    if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
     char key[64];
     const char *equals = strchr(key_equals_value, '=');
     size_t n = equals ? (size_t)(equals - key_equals_value) : sizeof key, size;
@@ -238,7 +241,8 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
 }
 
 size_t tri_trim(tri_heap *heap) {
-    if (!heap) return 0;
+    if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
+    NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
     tri__memory_drop_empty(&heap->mem, true);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;

@@ -92,7 +92,20 @@ struct stress {
 };
 
 /* Faults that tests plant to see that the machinery reports them ("fault=NAME"). */
-enum fault { FAULT_NONE = 0, FAULT_NO_BARRIER, FAULT_NO_SETTLE, FAULT_DROP_MARK, FAULT_FORGET_ROOT, FAULT_FLUSH_BLIND };
+enum fault {
+    FAULT_NONE = 0,
+    FAULT_NO_BARRIER,
+    FAULT_NO_SETTLE,
+    FAULT_DROP_MARK,
+    FAULT_FORGET_ROOT,
+    FAULT_FLUSH_BLIND,
+    FAULT_STORE_POLLS, /* R1: a safepoint between shading and store */
+    FAULT_EARLY_TRACE, /* R4: tracing does not wait for the last scan answer */
+    FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
+    FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
+    FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
+    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+};
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
@@ -135,6 +148,7 @@ struct tri_heap {
     enum phase phase;      /* written by the collector alone [atomic] */
     enum weak_gate gate;   /* [mem.gate lock] */
     bool spoiled;          /* a flush round was spoiled (R5) [mem.gate lock] */
+    uint32_t loads_wait;   /* futex: loads through the gate wait for the close (R5) [mem.gate lock to write, atomic] */
     uint64_t cycle_number; /* of the running or last cycle [atomic] */
     uint32_t tracing;      /* assists may start (R3) [atomic] */
     uint32_t nassists;     /* assists that are running [atomic] */
@@ -215,14 +229,18 @@ void tri__roots_fini(tri_heap *heap);
 void tri__roots_scan(tri_heap *heap, struct marker *marker);
 /* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8). */
 void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
+/* Checked builds, at the close: none is left (R8). */
+void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
 void tri__vmstacks_release_all(struct mutator *m);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */
 void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const tri_enc *enc);
-/* R5: shades an object reached from something that is not a strong slot. False: it must be refused. */
-bool tri__gate_shade(struct mutator *m, uintptr_t addr);
+/* R5: what a load gets that makes a reference from something that is no strong slot: nothing; the object, which is
+ * shaded; or it has to wait for the close as a blocked thread (R14), and to ask again. */
+enum gate_answer { GATE_REFUSES = 0, GATE_ALLOWS, GATE_DELAYS };
+enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

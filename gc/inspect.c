@@ -6,12 +6,22 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
+#define SILENT_TEXT                                                                           \
+    "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or " \
+    "wrap the wait in tri_blocking"
+
+enum { CLOSE_RELOOK_NS = 1000000 };
+
 /* True if an address is in the unused part of one of the thread's holes (R4). Its thread may bump meanwhile. */
 static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
     for (uint32_t i = 0; i < m->pub.nholes; i++) {
         const tri_hole *h = &m->pub.holes[i];
-        uintptr_t cursor = (uintptr_t)atomic_load_relaxed(&h->cursor); /* a slot bumped over just now may be refused */
-        if (addr >= cursor && addr < (uintptr_t)atomic_load_relaxed(&h->limit)) return true;
+        uintptr_t limit, cursor;
+        do { /* until both ends are of one hole; pairs with set_hole in alloc/cache.c */
+            limit = (uintptr_t)atomic_load_acquire(&h->limit);
+            cursor = (uintptr_t)atomic_load_acquire(&h->cursor); /* a slot bumped over just now may be refused */
+        } while (limit != (uintptr_t)atomic_load_relaxed(&h->limit));
+        if (addr >= cursor && addr < limit) return true;
     }
     return false;
 }
@@ -56,10 +66,45 @@ static bool in_some_hole(tri_heap *heap, uintptr_t addr) {
 }
 
 size_t tri_usable_size(tri_heap *heap, const void *obj) {
+    NO_SAFEPOINT("tri_usable_size");
     struct slot slot;
+    if (tri__callback_calls(heap, "tri_usable_size")) return 0;
     if (!heap || !space_contains(&heap->mem.space, (uintptr_t)obj)) return 0;
     if (!find_live(heap, (uintptr_t)obj, false, &slot)) return 0;
     return tri__slot_bytes(&heap->mem.space, &slot);
+}
+
+static void wait_for_close(void *p) {
+    tri_heap *heap = p;
+    tri__os_futex_wait(&heap->loads_wait, 1, CLOSE_RELOOK_NS); /* gate_close wakes */
+}
+
+/* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at most. */
+static bool passes_gate(struct mutator *m, uintptr_t addr) {
+    uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(m->heap);
+    for (;;) {
+        enum gate_answer answer = tri__gate_load(m, addr);
+        if (answer != GATE_DELAYS) return answer == GATE_ALLOWS;
+        uint64_t now = tri__os_now_ns();
+        if (now - start >= limit_ns) {
+            (void)tri__error(TRI_ETIMEDOUT, "tri_find", "the cycle does not close: " SILENT_TEXT);
+            return false;
+        }
+        tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
+        tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - now);
+    }
+}
+
+/* After the close only what is marked is given away (R5); the gate has looked at the same address before. */
+static void check_given(tri_heap *heap, const struct slot *slot) {
+#if TRI_CHECKS >= 1
+    tri__lock_acquire(&heap->mem.gate);
+    check_cheap(heap->gate != GATE_CLOSED || space_is_marked(&heap->mem.space, slot),
+                "R5: after the close a load gives away marked objects only");
+    tri__lock_release(&heap->mem.gate);
+#else
+    (void)heap, (void)slot;
+#endif
 }
 
 void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
@@ -67,21 +112,20 @@ void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
     if (!m) return NULL;
     struct space *space = &m->heap->mem.space;
     struct slot slot;
-    if (!space_contains(space, (uintptr_t)address) || !tri__gate_shade(m, (uintptr_t)address)) return NULL;
+    if (!space_contains(space, (uintptr_t)address) || !passes_gate(m, (uintptr_t)address)) return NULL;
+    NO_SAFEPOINT("tri_find, after its wait");
     /* First that it lives, then that it is in no hole: a slot that leaves a hole in between has become an object, or
      * lost its bit, which the last look finds. */
     if (!find_live(m->heap, (uintptr_t)address, m->armed, &slot) || in_some_hole(m->heap, slot.addr) ||
         !find_live(m->heap, (uintptr_t)address, m->armed, &slot))
         return NULL;
+    check_given(m->heap, &slot);
     if (type) {
         const struct type_desc *desc = tri__layouts[space_layout_of(space, &slot)].desc;
         *type = desc ? desc->type : NULL;
     }
     return (void *)slot.addr;
 }
-
-#define SILENT_TEXT \
-    "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or wrap the wait in tri_blocking"
 
 struct walk {
     void (*fn)(void *obj, const tri_type *type, size_t size_bytes, void *arg);
@@ -98,6 +142,7 @@ static bool in_any_hole(tri_heap *heap, const struct span *span, uintptr_t addr)
 }
 
 static void walk_stopped(tri_heap *heap, void *p) {
+    IN_CALLBACK(WALK_CALLBACK);
     struct walk *w = p;
     struct space *space = &heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */

@@ -34,7 +34,9 @@ static bool is_own_and_running(struct mutator *m, const char *call) {
 #endif
 
 static struct mutator *attached(tri_thread *thread, const char *call) {
-    if (TRI_LIKELY(thread != NULL && thread->reserved != SENTINEL_MARK)) return mutator_of(thread);
+    bool real = thread != NULL && thread->reserved != SENTINEL_MARK;
+    if (tri__callback_calls(real ? mutator_of(thread)->heap : NULL, call)) return NULL;
+    if (TRI_LIKELY(real)) return mutator_of(thread);
     tri__report(NULL, call,
                 "the calling thread is not attached to the heap; call tri_attach first, and pass the "
                 "tri_thread it returned");
@@ -50,7 +52,7 @@ struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
 }
 
 tri_thread *tri_self(tri_heap *heap) {
-    if (self)
+    if (self && !tri__callback_calls(heap, "tri_self"))
         for (struct mutator *m = self->attachments; m; m = m->next_attachment)
             if (m->heap == heap) return &m->pub;
     return &sentinel;
@@ -84,6 +86,7 @@ static void answer_all(struct osthread *os);
 /* Becomes blocked, and tests for requests after that (R16): a collector that posted before sees the state, or this
  * thread sees the request. */
 static void enter_blocked(struct osthread *os, uintptr_t sp) {
+    may_safepoint();
     check_cheap(tri__lock_none_held(), "R14: no lock is held in a blocking region");
     atomic_store_release(&os->sp, sp); /* pairs with the holder's acquire */
     for (;;) {
@@ -143,6 +146,8 @@ static void safepoint_spilled(struct osthread *os, void *arg) {
 }
 
 void tri__safepoint(struct mutator *m) {
+    may_safepoint();
+    check_cheap(tri__lock_none_held(), "R1: no lock is held at a safepoint");
     with_registers_spilled(safepoint_spilled, m->os, NULL);
 }
 
@@ -348,6 +353,7 @@ static void wait_while_stopping(void *p) {
 static void enter_list(struct mutator *m) {
     tri_heap *heap = m->heap;
     for (;;) {
+        if (heap_fault(heap, FAULT_ATTACH_LATE)) start_like_last_step(m); /* what another post may make stale */
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping) && !atomic_load_acquire(&heap->borrowed))
             break; /* pair with world_stop and give_back in collector.c */
@@ -372,6 +378,7 @@ static void enter_list(struct mutator *m) {
 int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (!heap || !out) return tri__error(TRI_EINVAL, "tri_attach", "heap or out is NULL");
     if (flags & ~(uint32_t)TRI_ATTACH_PRECISE) return tri__error(TRI_EINVAL, "tri_attach", "unknown flags 0x%x", flags);
+    if (tri__callback_calls(heap, "tri_attach")) return TRI_ESTATE;
     if (tri_self(heap) != &sentinel)
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
     struct osthread *os = osthread_get();
@@ -397,6 +404,8 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
 /* What a detached thread leaves counts as its answer to every later step (R9). Requires the threads lock. */
 static void leave_as_answer(struct mutator *m) {
     tri_heap *heap = m->heap;
+    check_cheap(tri__lock_held(&heap->threads_lock), "R9: a leaver hands over under the lock of posting and flip");
+    check_cheap(m->answer_seq == heap->step_seq, "R9: a leaver has answered every step that was posted");
     bool any = tri__barrier_flush(m);
     any |= tri__marker_hand_over(&m->marker);
     if (any || m->marker.worked) atomic_store_release(&heap->found, 1); /* as R2's answer; pairs with the round's end */
@@ -480,6 +489,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
         for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
     for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
     struct tri_visitor visitor = {.marker = mk};
+    IN_CALLBACK(ROOT_CALLBACK);
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 
@@ -487,6 +497,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
  * now, so they are not looked at. A frame that was popped names itself. */
 void tri_frame_pop_slow(tri_thread *thread, tri_frame *frame) {
     struct mutator *m = tri__mutator_check(thread, "tri_frame_pop");
+    NO_SAFEPOINT("tri_frame_pop");
     if (!m) return;
     if (frame && m->pub.frames && frame->prev != frame) {
         m->pub.frames = frame->prev;

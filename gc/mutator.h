@@ -18,6 +18,7 @@
 #include <trigc.h>
 #include "alloc/cache.h"
 #include "gc/mark.h"
+#include "gc/rules.h"
 
 enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2, OS_HELD_WAITED = 3 };
 enum { SHADE_BUFFER = 256 };

@@ -23,15 +23,37 @@ void tri__roots_fini(tri_heap *heap) {
     tri__lock_fini(&heap->roots.lock); /* blocks go with their fixalloc */
 }
 
+#if TRI_CHECKS >= 2
+/* What a word names is marked, or the last that went into the barrier's buffer. */
+static bool is_shaded(struct mutator *m, tri_word w, const tri_enc *enc) {
+    const struct space *space = &m->heap->mem.space;
+    uintptr_t ref = enc_decode(enc, w);
+    struct slot slot;
+    if (!ref || !space_find_slot(space, ref, &slot) || space_is_marked(space, &slot)) return true;
+    return m->nshade > 0 && m->shade[m->nshade - 1] == ref;
+}
+#endif
+
 /* Shades a word that leaves or enters a root, while armed (R17); any stack colour. */
 static void shade_root_word(struct mutator *m, tri_word w, const tri_enc *enc) {
-    if (m->armed) tri__shade_word(m, w, SLOT_VALUE, enc);
+    if (!m->armed) return;
+    if (!heap_fault(m->heap, FAULT_BARE_ROOT)) tri__shade_word(m, w, SLOT_VALUE, enc);
+#if TRI_CHECKS >= 2
+    check_internal(is_shaded(m, w, enc), "R17: what enters or leaves a root while armed is shaded");
+#endif
+}
+
+static void shade_range(struct mutator *m, const struct tri_root *root) {
+    if (!m->armed) return;
+    for (size_t i = 0; i < root->nslots; i++) /* pairs with tri_root_store */
+        shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
 }
 
 /* ---- global slots -------------------------------------------------------------------------------------------- */
 
 tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri_enc *enc) {
     struct mutator *m = tri__mutator_check(thread, "tri_root_add");
+    NO_SAFEPOINT("tri_root_add");
     if (!m) return NULL;
     if (!slots || nslots == 0 || (uintptr_t)slots % 8) {
         tri__error(TRI_EINVAL, "tri_root_add", "slots is NULL or not 8-byte aligned, or nslots is 0");
@@ -48,7 +70,7 @@ tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri
         return NULL;
     }
     *root = (tri_root){.heap = m->heap, .slots = slots, .nslots = nslots, .enc = enc ? *enc : plain};
-    for (size_t i = 0; i < nslots; i++) shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
+    shade_range(m, root);
     tri__lock_acquire(&m->heap->roots.lock);
     root->next = m->heap->roots.ranges;
     if (root->next) root->next->prev = root;
@@ -60,8 +82,9 @@ tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri
 
 void tri_root_remove(tri_thread *thread, tri_root *root) {
     struct mutator *m = tri__mutator_check(thread, "tri_root_remove");
+    NO_SAFEPOINT("tri_root_remove");
     if (!m || !root) return;
-    for (size_t i = 0; i < root->nslots; i++) shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
+    shade_range(m, root);
     tri__lock_acquire(&m->heap->roots.lock); /* no scanner is in it from here on */
     if (m->heap->roots.cursor == root) m->heap->roots.cursor = root->next, m->heap->roots.cursor_slot = 0;
     if (root->prev)
@@ -70,6 +93,7 @@ void tri_root_remove(tri_thread *thread, tri_root *root) {
         m->heap->roots.ranges = root->next;
     if (root->next) root->next->prev = root->prev;
     m->heap->roots.nslots -= root->nslots;
+    check_cheap(m->heap->roots.cursor != root, "R17: no scanner is in a range that is taken back");
     tri__lock_release(&m->heap->roots.lock);
     tri__fixalloc_put(&m->heap->fix_small, root);
 }
@@ -85,6 +109,7 @@ static bool is_odd(struct mutator *m, const char *call, const void *obj) {
 
 tri_handle tri_global(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_global");
+    NO_SAFEPOINT("tri_global");
     if (!m || is_odd(m, "tri_global", obj)) return NULL;
     struct roots *roots = &m->heap->roots;
     shade_root_word(m, (tri_word)(uintptr_t)obj, &plain);
@@ -119,6 +144,7 @@ static bool handle_is_free(tri_handle handle) {
 
 void tri_global_set(tri_thread *thread, tri_handle handle, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_global_set");
+    NO_SAFEPOINT("tri_global_set");
     if (!m || !handle || is_odd(m, "tri_global_set", obj)) return;
     if (handle_is_free(handle)) {
         tri__report(m->heap, "tri_global_set", "the handle has been freed");
@@ -131,6 +157,7 @@ void tri_global_set(tri_thread *thread, tri_handle handle, void *obj) {
 
 void tri_global_free(tri_thread *thread, tri_handle handle) {
     struct mutator *m = tri__mutator_check(thread, "tri_global_free");
+    NO_SAFEPOINT("tri_global_free");
     if (!m || !handle) return;
     struct roots *roots = &m->heap->roots;
     shade_root_word(m, handle_is_free(handle) ? 0 : atomic_load_acquire(&handle->word), &plain);
@@ -153,6 +180,7 @@ uint32_t tri_scope_open(tri_thread *thread) {
 
 tri_handle tri_local(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_local");
+    NO_SAFEPOINT("tri_local");
     if (!m) return NULL;
     struct scope_block *block = m->scopes;
     if (!block || block->n == SCOPE_BLOCK_SLOTS) {
@@ -173,6 +201,7 @@ tri_handle tri_local(tri_thread *thread, void *obj) {
 
 void tri_scope_close(tri_thread *thread, uint32_t mark) {
     struct mutator *m = tri__mutator_check(thread, "tri_scope_close");
+    NO_SAFEPOINT("tri_scope_close");
     if (!m) return;
     if (mark > m->nlocals) {
         tri__report(m->heap, "tri_scope_close", "the mark %u is of a scope that is closed already", mark);
@@ -194,6 +223,7 @@ void tri_scope_close(tri_thread *thread, uint32_t mark) {
 
 tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void *), void *arg) {
     struct mutator *m = tri__mutator_check(thread, "tri_scanner_add");
+    NO_SAFEPOINT("tri_scanner_add");
     if (!m) return NULL;
     tri_scanner *s = fn ? tri__fixalloc_get(&m->heap->fix_small) : NULL;
     if (!s) {
@@ -209,9 +239,11 @@ tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void 
 /* What it visits leaves the roots: shaded like a removed range (R17), by one last call. */
 void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
     struct mutator *m = tri__mutator_check(thread, "tri_scanner_remove");
+    NO_SAFEPOINT("tri_scanner_remove");
     if (!m || !scanner) return;
     if (m->armed) {
         struct tri_visitor visitor = {.marker = &m->marker, .shade = true};
+        IN_CALLBACK(ROOT_CALLBACK);
         scanner->fn(&visitor, scanner->arg);
     }
     if (scanner->prev)
@@ -227,6 +259,7 @@ void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner) {
 /* At most ROOT_CHUNK slots of the range that the cursor is in. Requires the roots lock. */
 static void scan_range_chunk(struct roots *roots, struct marker *mk) {
     struct tri_root *r = roots->cursor;
+    check_cheap(tri__lock_held(&roots->lock), "R17: a range is read under the lock of its removal (I-ROOT2)");
     size_t end = min_size(r->nslots, roots->cursor_slot + ROOT_CHUNK);
     for (size_t i = roots->cursor_slot; i < end; i++) {
         uintptr_t ref = enc_decode(&r->enc, atomic_load_acquire(&r->slots[i])); /* pairs with tri_root_store */

@@ -7,6 +7,7 @@
 #include "alloc/base/os.h"
 #include "alloc/fixalloc.h"
 #include "gc/error.h"
+#include "gc/rules.h"
 
 struct layout tri__layouts[65536];
 
@@ -323,10 +324,12 @@ int tri__type_bind(tri_type *type, const char *call) {
 }
 
 int tri_type_register(tri_type *type) {
+    if (tri__callback_calls(NULL, "tri_type_register")) return TRI_ESTATE;
     return tri__type_bind(type, "tri_type_register");
 }
 
 int tri_type_describe(tri_type *type, tri_type_data *out) {
+    if (tri__callback_calls(NULL, "tri_type_describe")) return TRI_ESTATE;
     int err = tri__type_bind(type, "tri_type_describe");
     if (err != TRI_OK) return err;
     if (!out || out->struct_size != sizeof *out)

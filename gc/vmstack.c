@@ -71,6 +71,7 @@ static void make_safe(struct mutator *m, struct tri_vmstack *s) {
 tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_address, const tri_enc *enc) {
     static const tri_enc plain = {0, 0, ~0ull, ~0ull};
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_add");
+    NO_SAFEPOINT("tri_vmstack_add");
     if (!m) return NULL;
     if (!base || (uintptr_t)base % 8 || !top_address || (uintptr_t)top_address % 8) {
         tri__error(TRI_EINVAL, "tri_vmstack_add", "base and top_address must be 8-byte aligned and not NULL");
@@ -102,6 +103,7 @@ static bool is_owner(struct mutator *m, const tri_vmstack *s, const char *call) 
 
 void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const void *top_address) {
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_move");
+    NO_SAFEPOINT("tri_vmstack_move");
     if (!m || !is_owner(m, stack, "tri_vmstack_move")) return;
     stack->base = (uintptr_t)base;
     stack->top_address = (uintptr_t)top_address;
@@ -114,6 +116,7 @@ static void shade_words(struct mutator *m, tri_vmstack *s) {
 
 void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_remove");
+    NO_SAFEPOINT("tri_vmstack_remove");
     if (!m || !stack) return;
     if (stack->owner == m) {
         shade_words(m, stack);
@@ -136,6 +139,7 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
 
 int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack) {
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_suspend");
+    NO_SAFEPOINT("tri_vmstack_suspend");
     if (!m) return TRI_EUNATTACHED;
     if (!is_owner(m, stack, "tri_vmstack_suspend")) return TRI_ESTATE;
     unlink_from(&m->vmstacks, stack);
@@ -150,6 +154,7 @@ int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack) {
 
 int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack) {
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_resume");
+    NO_SAFEPOINT("tri_vmstack_resume");
     if (!m) return TRI_EUNATTACHED;
     if (!stack) return tri__error(TRI_EINVAL, "tri_vmstack_resume", "stack is NULL");
     tri__lock_acquire(&m->heap->roots.lock);
@@ -167,6 +172,7 @@ int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack) {
 
 int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack) {
     struct mutator *m = tri__mutator_check(thread, "tri_vmstack_touch");
+    NO_SAFEPOINT("tri_vmstack_touch");
     if (!m) return TRI_EUNATTACHED;
     if (!stack) return tri__error(TRI_EINVAL, "tri_vmstack_touch", "stack is NULL");
     if (stack->owner == m) return TRI_OK;
@@ -187,6 +193,7 @@ void tri__vmstacks_release_all(struct mutator *m) {
 
 /* One stack under the lock at a time. Stacks that are suspended meanwhile are scanned by their threads (R8). */
 void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
+    if (heap_fault(heap, FAULT_SKIP_STACKS)) return;
     uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* own */
     struct roots *roots = &heap->roots;
     tri__lock_acquire(&roots->lock);
@@ -201,4 +208,16 @@ void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
         tri__lock_acquire(&roots->lock);
     }
     tri__lock_release(&roots->lock);
+}
+
+void tri__vmstacks_check_scanned(tri_heap *heap) {
+#if TRI_CHECKS >= 2
+    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* own */
+    tri__lock_acquire(&heap->roots.lock);
+    for (const struct tri_vmstack *s = heap->roots.suspended; s; s = s->next)
+        check_internal(s->scanned_cycle == cycle, "R8: at the close every suspended stack has been scanned");
+    tri__lock_release(&heap->roots.lock);
+#else
+    (void)heap;
+#endif
 }

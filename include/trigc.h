@@ -502,7 +502,9 @@ TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n)
 
 /* The object that an address lies in (interior too) and its type (NULL for untyped bytes), or NULL: nothing is
  * allocated there, it is unreachable and about to be freed, or it is not in this heap. The result is a reference:
- * root it before the next safepoint. Any attached thread. */
+ * root it before the next safepoint. SAFEPOINT when it has to wait, before it looks: when look-ups of unreachable
+ * objects have kept a cycle from its end for some rounds, it waits for that end, for wait_limit_ms at most (NULL, with
+ * TRI_ETIMEDOUT as the last error). Any attached thread. */
 TRI_API void *tri_find(tri_thread *thread, const void *address, const tri_type **type);
 
 /* Calls fn for every object that is marked or was allocated since the last mark, with the

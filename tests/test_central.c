@@ -41,7 +41,7 @@ static void *allocate_late(void *arg) {
     atomic_store_release(&l->attached, 1);
     while (!m->armed) tri_poll(thread);
     while (m->armed) tri_poll(thread);
-    delays_to_hold = 2; /* tri__central_take's own, then the one before the look at the unswept lists */
+    delays_to_hold = 1; /* the one in tri__central_exchange */
     struct own *own = roots[0] = tri_new(thread, &own_type);
     CHECK(own != NULL && atomic_load_acquire(&l->held));
     own->number = ~0ull;

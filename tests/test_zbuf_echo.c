@@ -4,7 +4,7 @@
  * The clients use the same queues, without waiting, on one thread for each group of connections: a connection sends one
  * message of random size and wants all of it back before the next. Message bytes are a function of the connection and
  * of their place in its stream. */
-#include "tests/fixture.h"
+#include "tests/zbuf_fixture.h"
 
 #include "examples/zbuf/echo.h"
 
@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-enum { KIB = 1024, SERVER_THREADS = 2, CLIENT_THREADS = 4, GROUP_MOST = 64 };
+enum { SERVER_THREADS = 2, CLIENT_THREADS = 4, GROUP_MOST = 64 };
 
 /* ------------------------------------------------------------------------------------------------------ the server */
 
@@ -71,13 +71,6 @@ static int connect_to(struct echo_server *server) {
     return fd;
 }
 
-static uint64_t next_random(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 /* Mostly some kilobytes, sometimes more than the next sizes of buffers hold, now and then more than the server holds
  * for one connection. */
 static size_t message_bytes(uint64_t r) {
@@ -88,8 +81,7 @@ static size_t message_bytes(uint64_t r) {
 }
 
 static char stream_byte(uint64_t stream, uint64_t i) {
-    uint64_t x = (i + stream * 1000003 + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    return (char)(x >> 56);
+    return pattern(i + stream * 1000003);
 }
 
 struct client {

@@ -15,6 +15,7 @@
  *   M-ARM      H1: the barrier goes on, the stack counts as grey
  *   M-SETTLE   H2: nothing to do but answer; no store that saw a barrier off is in flight after it
  *   M-SCAN     H3: the thread's own roots become grey; its stack is black and it allocates black
+ *   M-COPY     a word of a stack that M-SCAN copied becomes grey, beside the mutators (COPYSTACK)
  *   M-ROOTS    the global root becomes grey, after the last H3 answer (or beside H3: ROOTBESIDE)
  *   M-MARK     the queue is drained; begins after the last H3 answer
  *   M-FLUSH    H4: candidates are marked, grey work is handed over, the answer is any or none
@@ -40,8 +41,7 @@
  *
  *   spin -a [-DNO=3 -DNT=2 -DNL=1] [options] onthefly.pml
  *   gcc -O2 -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m5000000        (exhaustive)
- *   gcc -O2 -DSAFETY -DHC4 -o pan pan.c && ./pan -m3000000 -w27        (hash-compact)
- *   gcc -O2 -DSAFETY -DBITSTATE -o pan pan.c && ./pan -m5000000 -w34   (sampled)
+ *   gcc -O2 -DSAFETY -DBITSTATE -o pan pan.c && ./pan -m10000000 -w35  (bitstate)
  * run.sh does this for every line below; README.md has the results.
  *
  * Options add behaviour, and each rule has a planted fault that must be found:
@@ -64,6 +64,14 @@
  *                                                       the flip and before H6, is not marked
  *                                  -DFAULT_STALE_MARKED (with STALE) a stale word that names a slot
  *                                                       of a hole is marked but not queued
+ *   -DLISTS    a list of spans for each parity of the generation; a sweep on demand first looks at the heap's
+ *              generation and then pops, under the list's lock:
+ *                                  -DFAULT_POP_UNCHECKED  without a look at the generation of what it pops
+ *   -DCOPYSTACK  M-SCAN copies a stack, or shades it as before; an unshaded copy is grey work (M-COPY):
+ *                                  -DFAULT_COPY_UNCOUNTED a round is posted, and closes, with a copy unshaded
+ *                                  -DFAULT_COPY_LATE    the answer first, the copy after it
+ *                                  -DFAULT_COPY_DROP    (with ATTACH) a leaver's copy goes with it
+ *                                  -DFAULT_COPY_REPLACED  (with CORO) a stack's newer copy replaces the older
  *   -DWEAK     a weak slot:        -DFAULT_WEAK         a load in the closing rounds spoils nothing
  *   -DEPH      an ephemeron:       -DFAULT_EPH          settled only after the close
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
@@ -189,6 +197,16 @@
 #define CACHED(s) 0
 #define HOLES 0
 #endif
+#ifdef LISTS                    /* of the thread's generation, or the pages of an empty span, which begins in it */
+#define FILED(s) (gen[s] == mygen[t] || gen[s] == heapgen && !(alive & SLOTS(s)) && last == h_retire)
+#else
+#define FILED(s) true
+#endif
+#ifdef FAULT_POP_UNCHECKED
+#define UNSWEPT(s) true
+#else
+#define UNSWEPT(s) (gen[s] != heapgen)
+#endif
 
 byte slot[NO+1];                /* slot[o]: field of object o; slot[ROOT]: the global root */
 byte alive;                     /* allocated, a bit an object */
@@ -206,6 +224,29 @@ byte cand[NT];                  /* what the barrier appended: candidates, not ma
 byte buf[NT];                   /* grey objects that it holds and has not handed over */
 byte queue;                     /* grey objects the collector knows */
 bit  found;                     /* this flush round brought something */
+#ifdef COPYSTACK
+byte copied;                    /* what the copies of stacks name and nobody has shaded yet */
+#ifdef FAULT_COPY_REPLACED
+byte corcopied;                 /* the same of the suspended stack's copy */
+#else
+#define corcopied copied
+#endif
+#ifdef FAULT_COPY_LATE
+bit  late[NT];                  /* has answered, is copied later */
+#endif
+#define COPIES ((copied | corcopied) != 0)
+#else
+#define COPIES false
+#endif
+#ifdef FAULT_COPY_UNCOUNTED
+#define COPYWORK false
+#else
+#ifdef FAULT_COPY_LATE
+#define COPYWORK (COPIES || late[0] || late[NT-1])
+#else
+#define COPYWORK COPIES
+#endif
+#endif
 mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
 mtype req[NT] = none;
 bit rounds;                     /* a flush round is under way: from the queue seen empty to M-MARK or M-CLOSE */
@@ -242,9 +283,12 @@ mtype wstate = w_idle;
 bit  spoiled;
 #endif
 
-/* A candidate whose object is marked has no effect any more, whoever marked it: it is forgotten at once, which
- * changes nothing but the number of states. */
+/* A candidate, or a copied word, whose object is marked has no effect any more, whoever marked it: it is forgotten at
+ * once, which changes nothing but the number of states. */
 inline forget_marked() {
+#ifdef COPYSTACK
+  copied = copied & ~marks; corcopied = corcopied & ~marks;
+#endif
 #ifndef EAGER
   cand[0] = cand[0] & ~marks; cand[NT-1] = cand[NT-1] & ~marks
 #else
@@ -276,6 +320,23 @@ inline found_word(set, o) {
   shade(set, o)
 #endif
 }
+
+#ifdef COPYSTACK
+inline copy_word(set, o) { d_step { if :: o != NIL && !MARKED(o) -> set = set | BIT(o) :: else fi } }
+
+/* M-COPY: any word of any copy is taken, judged, and becomes grey. With STALE it may be no reference at all. */
+inline take_copied(o) {
+  pick_bit((copied | corcopied), o); copied = copied & ~BIT(o); corcopied = corcopied & ~BIT(o)
+}
+inline shade_copied(set, o) {
+#ifdef STALE
+  if :: BIT(o) & (alive | HOLES) -> found_word(set, o) :: else fi;
+#else
+  found_word(set, o);
+#endif
+  o = 0
+}
+#endif
 
 /* What the barrier does with a word: no mark bit is touched. */
 inline remember(t, o) {
@@ -324,11 +385,12 @@ inline tell(t) {
 inline hand_over(t) { queue = queue | buf[t]; buf[t] = 0 }
 
 /* A span's live objects are the marked ones (M-SWEEP). */
-inline sweep_span(s) {
+inline sweep_span(s) { sweep_span_for(s, heapgen) }
+inline sweep_span_for(s, g) {
   d_step {
     alive = alive & (marks | (ALL & ~SLOTS(s)));
     marks = marks & (ALL & ~SLOTS(s));
-    gen[s] = heapgen;
+    gen[s] = g;
     slot[0] = (LIVE(0) -> slot[0] : NIL);
 #if NO > 1
     slot[1] = (LIVE(1) -> slot[1] : NIL);
@@ -372,25 +434,77 @@ inline pick_bit(set, o) {       /* any object of a set */
   fi
 }
 
+/* M-SCAN: what the stack names becomes grey. */
+inline shade_stack(t, k, o) {
+  k = 0; do :: k < NL -> found_word(buf[t], loc[t*NL+k]); k++ :: else -> break od; k = 0;
+#ifdef STALE
+  if                            /* a stale word on the stack names an allocated object, or a slot of a hole */
+  :: pick_bit((alive | HOLES), o);
+#ifdef FAULT_STALE_MARKED
+     if :: LIVE(o) -> found_word(buf[t], o) :: else -> marks = marks | BIT(o) fi
+#else
+     found_word(buf[t], o)
+#endif
+  :: true
+  fi; o = 0;
+#endif
+  skip
+}
+#ifdef COPYSTACK
+/* M-SCAN: the stack is copied. A stale word may name any slot, and is judged by M-COPY. */
+inline copy_stack(t, k, o) {
+#ifdef FAULT_COPY_LATE
+  late[t] = 1
+#else
+  k = 0; do :: k < NL -> copy_word(copied, loc[t*NL+k]); k++ :: else -> break od; k = 0;
+#ifdef STALE
+  if :: pick_bit(ALL, o); copy_word(copied, o) :: true fi; o = 0;
+#endif
+  skip
+#endif
+}
+#endif
+
+#ifdef CORO
+/* A suspended stack is scanned: copied, or shaded. */
+inline copy_cor() {
+#ifdef FAULT_COPY_REPLACED
+  corcopied = 0;
+#endif
+  copy_word(corcopied, cor)
+}
+inline scan_cor_by(t) {         /* by a thread */
+#ifdef COPYSTACK
+  if :: copy_cor() :: remember(t, cor) fi;
+#else
+  remember(t, cor);
+#endif
+  corscan = 1
+}
+inline scan_cor() {             /* by the collector */
+#ifdef COPYSTACK
+  if :: copy_cor() :: found_word(queue, cor) fi;
+#else
+  found_word(queue, cor);
+#endif
+  corscan = 1
+}
+#endif
+
 /* The step that is asked of thread t, done by the thread itself or, while it is blocked, by the
  * collector that holds its state word: the work first, the answer after it. */
 inline do_step(t, k, o) {
   if
   :: req[t] == h_arm -> armed[t] = 1; greystk[t] = 1            /* M-ARM */
   :: req[t] == h_scan ->                                        /* M-SCAN */
-     k = 0; do :: k < NL -> found_word(buf[t], loc[t*NL+k]); k++ :: else -> break od; k = 0;
-#ifdef STALE
-     if                         /* a stale word on the stack names an allocated object, or a slot of a hole */
-     :: pick_bit((alive | HOLES), o);
-#ifdef FAULT_STALE_MARKED
-        if :: LIVE(o) -> found_word(buf[t], o) :: else -> marks = marks | BIT(o) fi
+#ifdef COPYSTACK
+     if
+     :: copy_stack(t, k, o)
+     :: shade_stack(t, k, o)
+     fi
 #else
-        found_word(buf[t], o)
+     shade_stack(t, k, o)
 #endif
-     :: true
-     fi; o = 0;
-#endif
-     skip
   :: req[t] == h_flush ->                                       /* M-FLUSH */
 #ifndef FAULT_FLUSH_LATE
 #ifndef FAULT_FLUSH_DISCARD
@@ -488,12 +602,16 @@ proctype mutator(byte t) {
 #ifdef SPAN
   :: atomic {                   /* M-ALLOC: take a span that nobody holds; sweep it first if it is behind */
        if
-       :: cache[t] == NOSPAN && !CACHED(0) -> o = 0
+       :: cache[t] == NOSPAN && !CACHED(0) && FILED(0) -> o = 0
 #if NO > 2
-       :: cache[t] == NOSPAN && !CACHED(1) -> o = 1
+       :: cache[t] == NOSPAN && !CACHED(1) && FILED(1) -> o = 1
 #endif
        fi;
+#ifdef LISTS
+       gen[o] = mygen[t];
+#else
        if :: gen[o] != heapgen && mygen[t] == heapgen -> sweep_span(o) :: else fi;
+#endif
        cache[t] = o; hole[t] = SLOTS(o) & ~alive;
 #ifdef FAULT_COLOUR
        if :: black[t] -> marks = marks | hole[t] :: else fi;
@@ -512,7 +630,11 @@ proctype mutator(byte t) {
 #else
   :: atomic {                   /* M-ALLOC: sweep the span first if it is behind */
        pick_bit((ALL & ~alive), o); pick(i); pick(j);
+#ifdef LISTS
+       if :: gen[o] != mygen[t] -> marks = marks & ~BIT(o); gen[o] = mygen[t] :: else fi;
+#else
        if :: gen[o] != heapgen && mygen[t] == heapgen -> marks = marks & ~BIT(o); gen[o] = heapgen :: else fi;
+#endif
 #ifdef FAULT_COLOUR
        if :: black[t] -> marks = marks | BIT(o) :: else fi;
 #else
@@ -539,6 +661,21 @@ proctype mutator(byte t) {
 #endif
 #endif
      i = 0; j = 0; o = 0; old = 0
+#ifdef LISTS
+  :: mygen[t] == heapgen;       /* M-SWEEP on demand: a mutator looks whether its generation is the heap's; */
+     atomic {                   /* then it pops from the list of the other parity, the one before it, if there is one */
+       if
+       :: gen[0] != mygen[t] && UNSWEPT(0) && !HID(0) && !CACHED(0) -> o = 0
+#if NS > 1
+       :: gen[1] != mygen[t] && UNSWEPT(1) && !HID(1) && !CACHED(1) -> o = 1
+#endif
+#if NS > 2
+       :: gen[2] != mygen[t] && UNSWEPT(2) && !HID(2) && !CACHED(2) -> o = 2
+#endif
+       :: else -> o = NIL
+       fi;
+       if :: o != NIL -> sweep_span_for(o, mygen[t]) :: else fi; o = 0 }
+#else
   :: atomic {                   /* M-SWEEP: a retired mutator sweeps some span on demand, before the others retire */
        if
        :: gen[0] != heapgen && !HID(0) && !CACHED(0) && mygen[t] == heapgen -> o = 0
@@ -556,6 +693,7 @@ proctype mutator(byte t) {
 #endif
        fi;
        sweep_span(o); o = 0 }
+#endif
   :: atomic {                   /* M-LOAD: a field or the root */
        HAND; pick(i); pick(j);
        if
@@ -662,6 +800,21 @@ unblock:
        nassist--;
 #endif
        found_word(buf[t], old); o = 0; old = 0 }
+#ifdef COPYSTACK
+  :: atomic { tracing && COPIES -> take_copied(o);              /* M-ASSIST with a word of a copy */
+#ifdef QUIETROUND
+     nassist++;
+#endif
+#ifdef WORKED
+     worked[t] = 1;
+#endif
+     skip };
+     atomic {
+#ifdef QUIETROUND
+       nassist--;
+#endif
+       shade_copied(buf[t], o) }
+#endif
 #endif
 #ifdef ATTACH
   :: atomic { /* M-DETACH: answers what is pending, hands over, drops its stack */
@@ -676,6 +829,9 @@ unblock:
 #endif
         :: else fi;
      give_back(t);
+#ifdef FAULT_COPY_DROP
+     copied = 0;
+#endif
      req[t] = none; att[t] = 0; armed[t] = 0; greystk[t] = 0; black[t] = 0; mygen[t] = 0 };
      atomic { /* M-ATTACH */
      att[t] = 1;
@@ -725,7 +881,7 @@ unblock:
   :: atomic { /* resume the suspended stack, suspend the present one (one word moves each way) */
        pick(i);
 #ifdef CORO_FIX
-       if :: black[t] && !corscan -> remember(t, cor); corscan = 1 :: else fi;
+       if :: black[t] && !corscan -> scan_cor_by(t) :: else fi;
 #ifdef CORO_RESET
        if :: !black[t] -> corscan = 0 :: else fi;
 #endif
@@ -736,7 +892,7 @@ unblock:
   :: atomic { pick(i);
 #ifdef UPVAL_FIX
        if :: !black[t] -> corscan = 0 :: else fi;
-       if :: black[t] && !corscan -> remember(t, cor); corscan = 1 :: else fi;
+       if :: black[t] && !corscan -> scan_cor_by(t) :: else fi;
 #endif
        if :: loc[t*NL+i] = cor :: cor = loc[t*NL+i] fi; i = 0 }
 #endif
@@ -853,6 +1009,18 @@ inline trace_one() {            /* M-MARK: pop one, trace it */
   d_step { found_word(queue, v); v = 0; c = 0 }
 }
 
+/* The wait for the last answer of M-SCAN. Copies are shaded beside it; nothing is traced. */
+inline scans_answered() {
+#ifdef COPYSTACK
+  do
+  :: atomic { COPIES -> take_copied(c); shade_copied(queue, c) }
+  :: ACKED -> break
+  od
+#else
+  ACKED
+#endif
+}
+
 active proctype collector() {
   d_step {
     c = 0; do :: c <= NO -> slot[c] = NIL; c++ :: else -> break od;
@@ -882,25 +1050,22 @@ active proctype collector() {
 #ifdef CORO
      incycle = 1;
 #ifdef CORO_BESIDE
-     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
+     atomic { if :: !corscan -> scan_cor() :: else fi };
 #endif
 #endif
 #ifndef FAULT_EARLY_TRACE
 #ifndef ROOTBESIDE
-     ACKED;
+     scans_answered();
 #endif
 #endif
      v = slot[ROOT];                                            /* M-ROOTS */
      d_step { found_word(queue, v); v = 0 };
 #ifdef ROOTBESIDE
-     ACKED;
+     scans_answered();
 #endif
 #ifdef CORO
 #ifndef CORO_BESIDE
-     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
-#endif
-#ifdef CORO_RESET
-     d_step { if :: !corscan -> found_word(queue, cor); corscan = 1 :: else fi };
+     atomic { if :: !corscan -> scan_cor() :: else fi };
 #endif
 #endif
 mark_phase:
@@ -910,10 +1075,19 @@ mark_phase:
 #endif
      do
      :: queue != 0 -> trace_one()                               /* M-MARK */
-     :: ACKED && queue == 0 ->
+#ifdef COPYSTACK
+     :: atomic { COPIES -> take_copied(c); shade_copied(queue, c) }        /* M-COPY */
+#ifdef FAULT_COPY_LATE
+     :: atomic { late[0] -> late[0] = 0; v = 0;
+        do :: v < NL -> copy_word(copied, loc[v]); v++ :: else -> break od; v = 0 }
+     :: atomic { late[NT-1] -> late[NT-1] = 0; v = 0;
+        do :: v < NL -> copy_word(copied, loc[(NT-1)*NL+v]); v++ :: else -> break od; v = 0 }
+#endif
+#endif
+     :: ACKED && queue == 0 && !COPYWORK ->
 #ifdef QUIETROUND
         tracing = 0; nassist == 0;                              /* R3: no assist from here to the next M-MARK */
-        if :: queue != 0 -> tracing = 1 :: else -> break fi
+        if :: queue != 0 || COPYWORK -> tracing = 1 :: else -> break fi
 #else
         break
 #endif
@@ -930,6 +1104,13 @@ mark_phase:
      handshake(h_flush); ACKED;                                 /* M-FLUSH */
 #ifndef FAULT_ONE_FLUSH
      if :: found || queue != 0 -> goto mark_phase :: else fi;   /* M-CLOSE */
+#ifdef COPYSTACK
+#ifdef FAULT_COPY_UNCOUNTED
+     copied = 0;                /* the memory of the copies is given back */
+#else
+     assert(!COPIES);           /* none was taken in the round, which began without */
+#endif
+#endif
 #else
      do :: queue != 0 -> trace_one() :: else -> break od;
 #endif

@@ -2,13 +2,14 @@
 # Searches the protocol's model (onthefly.pml): run.sh quick|long [pattern]
 #
 # quick   every rule's clean search and every planted fault, on one core in about two minutes, under 2 GB
-# long    the large searches, two mutators over the whole model among them (bitstate): up to 6 GB, an hour or two
+# long    the large searches, two mutators over the whole model among them (bitstate): up to 5 GB, some hours
 # pattern runs only the configurations whose name matches the shell pattern *pattern*
 #
-# One line a configuration: its verdict, name, what was expected, what was found, the states stored, the seconds.
+# One line a configuration: its verdict, name, what was expected, what was found, the states stored, the greatest depth,
+# the seconds; for a bitstate search also the hash factor, its bits for each state.
 # A clean one passes when the search ends without an error, without cutting a path short and with every line of the
 # model reached; a fault passes when the search reports an error; a bounded one when it found no error, whether it
-# ended or its minutes did (MODEL_MINUTES, 15). Exit status 0 when all passed, 1 when one did not, 2 for wrong usage or
+# ended or its minutes did (MODEL_MINUTES, 25). Exit status 0 when all passed, 1 when one did not, 2 for wrong usage or
 # a missing tool. CC names the C compiler (cc). Everything is built in a temporary directory, in TMPDIR.
 set -u
 
@@ -27,7 +28,7 @@ need() {
 }
 
 # Every configuration: tier, expected outcome, search, name, options of the model.
-#   full  exhaustive, states compressed    hash  hash-compact (HC4)    bits  bitstate, 2 GB of bits
+#   full  exhaustive, states compressed    bits  bitstate, 4 GB of bits
 configurations() {
     # The first lines are one mutator, two objects. "two-..." are two mutators that leave the global root alone.
     cat <<'END'
@@ -47,6 +48,10 @@ quick clean full lateinit         -DNT=1 -DLATEINIT
 quick clean full span-stale       -DNT=1 -DSPAN -DSTALE
 quick fault full hole-white       -DNT=1 -DSPAN -DFAULT_HOLE_WHITE -DONLY_LIVE
 quick fault full span-white       -DNT=1 -DSPAN -DFAULT_SPAN_WHITE -DONLY_LIVE
+quick clean full copystack        -DNT=1 -DCOPYSTACK
+quick fault full copy-uncounted   -DNT=1 -DCOPYSTACK -DFAULT_COPY_UNCOUNTED -DONLY_LIVE
+quick fault full copy-late        -DNT=1 -DCOPYSTACK -DFAULT_COPY_LATE -DONLY_LIVE
+quick fault full copy-drop        -DNT=1 -DATTACH -DCOPYSTACK -DFAULT_COPY_DROP -DONLY_LIVE
 quick clean full assist           -DNT=1 -DASSIST -DOVERFLOW
 quick fault full quiet            -DNT=1 -DASSIST -DOVERFLOW -DFAULT_QUIET
 quick clean full attach           -DNT=1 -DATTACH -DASSIST
@@ -72,14 +77,18 @@ quick fault full maybe-shaded     -DNT=1 -DMAYBE -DFAULT_MAYBE
 quick fault full weak-unspoiled   -DNT=1 -DWEAK -DFAULT_WEAK -DONLY_LIVE
 quick fault full ephemeron-late   -DNT=1 -DNOROOT -DEPH -DFAULT_EPH
 quick clean full two-base         -DNT=2 -DNOROOT
+quick clean full two-lists        -DNT=2 -DNOROOT -DLISTS
+quick fault full two-pop-unchecked -DNT=2 -DNOROOT -DLISTS -DFAULT_POP_UNCHECKED -DONLY_LIVE
+quick clean full two-copystack    -DNT=2 -DNOROOT -DCOPYSTACK
+quick fault full two-copy-replaced -DNT=2 -DNOROOT -DCORO -DCOPYSTACK -DFAULT_COPY_REPLACED -DONLY_LIVE
 quick clean full two-lateinit     -DNT=2 -DNOROOT -DLATEINIT
 quick fault full two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
 quick fault full two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
 quick fault full two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
 quick fault full two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
-quick fault hash no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
-quick fault hash hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
-quick fault hash no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
+quick fault full no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
+quick fault full hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
+quick fault full no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
 long  clean full eager            -DNT=1 -DEAGER -DASSIST -DOVERFLOW
 long  clean full weak             -DNT=1 -DWEAK
 long  clean full maybe-root       -DNT=1 -DMAYBE
@@ -89,10 +98,27 @@ long  clean full candq-maybe      -DNT=1 -DCANDQ -DMAYBE
 long  clean full candq-span       -DNT=1 -DCANDQ -DSPAN -DSTALE
 long  clean full span-attach      -DNT=1 -DSPAN -DATTACH -DASSIST -DOVERFLOW
 long  clean full block-attach     -DNT=1 -DBLOCK -DATTACH -DASSIST -DOVERFLOW -DCANDQ
+long  clean full span-lists       -DNT=1 -DSPAN -DLISTS
+long  clean full copy-assist      -DNT=1 -DCOPYSTACK -DASSIST -DOVERFLOW
+long  clean full copy-candq       -DNT=1 -DCOPYSTACK -DCANDQ -DASSIST -DOVERFLOW -DQUIETROUND
+long  clean full copy-attach      -DNT=1 -DCOPYSTACK -DATTACH -DASSIST
+long  clean full copy-span        -DNT=1 -DCOPYSTACK -DSPAN -DSTALE
+long  clean full copy-block       -DNT=1 -DCOPYSTACK -DBLOCK
+long  clean full copy-upvalue     -DNT=1 -DCOPYSTACK -DCORO -DUPVAL
+long  clean full copy-weak        -DNT=1 -DCOPYSTACK -DWEAK
+long  clean full copy-maybe       -DNT=1 -DCOPYSTACK -DMAYBE
+long  clean full copy-rootbeside  -DNT=1 -DCOPYSTACK -DROOTBESIDE
+long  clean full copy-two-words   -DNT=1 -DNL=2 -DCOPYSTACK
+long  clean full copy-3           -DNT=1 -DNO=3 -DCOPYSTACK
 long  clean full base-3           -DNT=1 -DNO=3
 long  clean full two-attach       -DNT=2 -DNOROOT -DATTACH -DASSIST
 long  clean full two-span         -DNT=2 -DNOROOT -DSPAN
 long  clean full two-block        -DNT=2 -DNOROOT -DBLOCK
+long  clean full two-span-lists   -DNT=2 -DNOROOT -DSPAN -DLISTS
+long  clean full two-copy-stale   -DNT=2 -DNOROOT -DCOPYSTACK -DSTALE -DLATEINIT
+long  clean full two-copy-span    -DNT=2 -DNOROOT -DCOPYSTACK -DSPAN -DSTALE
+long  clean full two-copy-attach  -DNT=2 -DNOROOT -DCOPYSTACK -DATTACH -DASSIST
+long  clean full two-copy-block   -DNT=2 -DNOROOT -DCOPYSTACK -DBLOCK
 long  bound bits base-2           -DNT=2
 long  bound bits candq-2          -DNT=2 -DCANDQ
 long  bound bits lateinit-2       -DNT=2 -DLATEINIT
@@ -102,6 +128,10 @@ long  bound bits attach-2         -DNT=2 -DATTACH
 long  bound bits span-2           -DNT=2 -DSPAN
 long  bound bits overflow-2       -DNT=2 -DOVERFLOW
 long  bound bits overflow-candq-2 -DNT=2 -DOVERFLOW -DCANDQ -DASSIST -DQUIETROUND
+long  bound bits span-lists-2     -DNT=2 -DSPAN -DLISTS
+long  bound bits copy-2           -DNT=2 -DCOPYSTACK
+long  bound bits copy-assist-2    -DNT=2 -DCOPYSTACK -DASSIST
+long  bound bits two-copy-coro    -DNT=2 -DNOROOT -DCOPYSTACK -DCORO
 long  bound bits xchg-2           -DNT=2 -DXCHG -DFAULT_NO_SETTLE
 END
 }
@@ -110,8 +140,7 @@ END
 search() { # method, options
     case $1 in
     full) flags="-O1 -DCOLLAPSE -DMEMLIM=6000" args=-m2000000 ;;
-    hash) flags="-O1 -DHC4 -DMEMLIM=2000" args="-m3000000 -w25" ;;
-    bits) flags="-O2 -DBITSTATE" args="-m12000000 -w34 -Q${MODEL_MINUTES:-15}" ;;
+    bits) flags="-O2 -DBITSTATE" args="-m10000000 -w35 -Q${MODEL_MINUTES:-25}" ;;
     esac
     # shellcheck disable=SC2086 # options are lists of words
     (cd "$work" && rm -f pan* ./*.trail && spin -a $2 onthefly.pml && "$compiler" -w -DSAFETY $flags -o pan pan.c &&
@@ -173,6 +202,8 @@ while read -r its_tier expected method name options; do
     search "$method" "$options"
     seconds=$(($(date +%s) - start))
     found=$(outcome "$options")
+    depth=$(sed -n 's/.*depth reached \([0-9]*\),.*/\1/p' "$work/out" | head -n 1)
+    factor=$(sed -n 's/^hash factor: \([0-9.]*\).*/, hash factor \1/p' "$work/out" | head -n 1)
     states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/out" | head -n 1)
     if as_expected "$expected" "$found"; then
         passed=$((passed + 1))
@@ -188,8 +219,8 @@ while read -r its_tier expected method name options; do
     hollow) detail=$(grep -h 'state [0-9]*, "[^-]' "$work/out" | head -n 1) ;;
     clean) detail= ;;
     esac
-    printf '%-6s %-17s %s: %s, %s states, %s s%s\n' "$verdict" "$name" "$expected" "$found" "${states:-no}" "$seconds" \
-        "${detail:+ ($detail)}"
+    printf '%-6s %-17s %s: %s, %s states, depth %s%s, %s s%s\n' "$verdict" "$name" "$expected" "$found" \
+        "${states:-no}" "${depth:-0}" "$factor" "$seconds" "${detail:+ ($detail)}"
 done <"$work/list"
 
 [ $((passed + failed)) -gt 0 ] || echo "run.sh: no $tier configuration matches '$pattern'" >&2

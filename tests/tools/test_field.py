@@ -124,6 +124,13 @@ class Driver(unittest.TestCase):
         self.assertEqual(rounds.fastest(), "jemalloc")
         self.assertAlmostEqual(rounds.ratio("trigc leaf", "glibc"), 1 / 8)
 
+    def test_processor_time_is_judged_where_asked_for_and_measured(self):
+        run = lambda ns, cpu: {"ns": ns, "cpu_ns": cpu}
+        rounds = field.Rounds([{"trigc leaf": run(4, 1), "glibc": run(4, 4)}], {}, "cpu_ns")
+        self.assertAlmostEqual(rounds.ratio("trigc leaf", "glibc"), 1 / 4)
+        rounds = field.Rounds([{"trigc leaf": run(4, 1), "glibc": run(4, 0)}], {}, "cpu_ns")
+        self.assertAlmostEqual(rounds.ratio("trigc leaf", "glibc"), 1)
+
 
 if __name__ == "__main__":
     sys.exit(counted.main())

@@ -1,0 +1,27 @@
+/* rules.c - the reports of rules.h: a safepoint where none may be, a callback that calls what it may not. */
+#include "gc/rules.h"
+
+#if TRI_CHECKS >= 1
+
+#include <stdio.h>
+#include "gc/error.h"
+
+_Thread_local struct running tri__running;
+
+_Noreturn void tri__safepoint_refused(void) {
+    char text[160];
+    snprintf(text, sizeof text, "R1: no safepoint inside %s", tri__running.no_safepoint);
+    tri__fatal(__FILE__, __LINE__, "no_safepoint == NULL", text);
+}
+
+bool tri__callback_calls(tri_heap *heap, const char *call) {
+    if (TRI_LIKELY(tri__running.callback == NULL)) return false;
+    tri__report(heap, call, "called from inside a %s", tri__running.callback);
+    return true;
+}
+
+#else
+
+typedef int tri__no_rules; /* a file is not empty in ISO C */
+
+#endif
