@@ -103,6 +103,7 @@ static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
     tri__lock_release(&heap->cycle_lock);
+    tri__cycle_sweep(heap);
     job->ran = tri__world_stop(heap);
     if (job->ran) {
         job->fn(heap, job->arg);
@@ -128,6 +129,7 @@ static void run_cycle(tri_heap *heap) {
         heap->started++;
     }
     heap->handed_over = false;
+    heap->run.lazy = false;
     tri__lock_release(&heap->cycle_lock);
     if (reason) tri__cycle_start(heap, reason);
     bool ended = tri__cycle_continue(heap, UINT64_MAX);
@@ -185,6 +187,7 @@ struct here {
 static void run_here(void *p) {
     struct here *here = p;
     tri__cycle_start(here->heap, here->reason);
+    here->heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
     give_back(here->heap, tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS));
 }
 

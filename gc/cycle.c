@@ -181,7 +181,7 @@ static void handshake(tri_heap *heap, enum step step) {
     heap->last_step = step;
     if (step == STEP_RETIRE) {              /* model: M-FLIP */
         tri__lock_acquire(&heap->mem.gate); /* lookups trust marks until here, generations from here on (R5) */
-        gate_to(heap, GATE_IDLE); /* H5 is answered (R13) */
+        gate_to(heap, GATE_IDLE);           /* H5 is answered (R13) */
         tri__memory_flip(&heap->mem);
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
@@ -296,7 +296,7 @@ static void death(tri_heap *heap) {
 #endif
 }
 
-static void sweep(tri_heap *heap) {
+void tri__cycle_sweep(tri_heap *heap) {
     uint64_t start = tri__os_now_ns();
     while (!tri__memory_is_swept(&heap->mem)) {
         tri__stress_delay(heap);
@@ -357,6 +357,7 @@ static void tell_cycle(tri_heap *heap, size_t live, uint64_t end_ns) {
 }
 
 void tri__cycle_start(tri_heap *heap, const char *reason) {
+    tri__cycle_sweep(heap); /* R21: before H1 */
     heap->run = (struct cycle_run){.reason = reason,
                                    .start_ns = tri__os_now_ns(),
                                    .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
@@ -389,8 +390,10 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     phase_set(heap, PHASE_SWEEP);
     atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
     tri__os_futex_wake_all(&heap->triggered);
-    sweep(heap);                                                             /* model: M-SWEEP */
-    tri__memory_drop_empty(&heap->mem, strcmp(run->reason, "trigger") != 0); /* who asks for one wants its memory */
+    if (!run->lazy) {
+        tri__cycle_sweep(heap);                                                  /* model: M-SWEEP */
+        tri__memory_drop_empty(&heap->mem, strcmp(run->reason, "trigger") != 0); /* who asks wants its memory */
+    }
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);

@@ -121,6 +121,7 @@ struct cycle_run {
     size_t heap_before_bytes;
     uint32_t rounds;
     bool marking; /* in the middle of the mark phase */
+    bool lazy;    /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
 
 struct tri_heap {
@@ -221,6 +222,8 @@ bool tri__cycle_here(struct mutator *m, const char *reason);
 /* cycle.c: a cycle from its first step to the end of H3, and the rest of it. False: the deadline passed while marking,
  * call it again. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
+/* Sweeps whatever the last cycle has left unswept. By who may run a cycle, between two. */
+void tri__cycle_sweep(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
