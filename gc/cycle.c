@@ -181,7 +181,7 @@ static void handshake(tri_heap *heap, enum step step) {
     heap->last_step = step;
     if (step == STEP_RETIRE) {              /* model: M-FLIP */
         tri__lock_acquire(&heap->mem.gate); /* lookups trust marks until here, generations from here on (R5) */
-        gate_to(heap, GATE_IDLE); /* H5 is answered (R13) */
+        gate_to(heap, GATE_IDLE);           /* H5 is answered (R13) */
         tri__memory_flip(&heap->mem);
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
@@ -394,6 +394,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);
+    tri__scavenger_cycle_ended(heap);
     tell_cycle(heap, live, end);
     return true;
 }
