@@ -14,6 +14,9 @@ struct alloc_hooks {
     /* A large object's memory is zeroed as far as `done_bytes`: a safepoint is due. No lock held, nothing in hand but
      * the span that is being built. */
     void (*zeroing)(void *context, void *mutator, size_t done_bytes);
+    /* Resident pages have come to a limit, and some of them are free: more than the caller has returned on the spot
+     * should go back. May be NULL. */
+    void (*limit_near)(void *context);
     /* Random delay inside a protocol step (stress); may be NULL. */
     void (*delay)(void *context);
     void *context;

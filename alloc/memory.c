@@ -28,10 +28,19 @@ void tri__span_list_remove(struct span_list *list, struct span *span) {
     list->nspans--;
 }
 
+/* pageheap_ops.alarm: what was taken is made good on the spot, as far as that costs the caller little; the hook's
+ * owner does the rest. */
+static void make_room(void *context, size_t npages) {
+    enum { LEAST_PAGES = 64, MOST_PAGES = 512 };
+    struct memory *mem = (struct memory *)((char *)context - offsetof(struct memory, space));
+    tri__pageheap_scavenge(mem->pages, min_size(max_size(npages, LEAST_PAGES), MOST_PAGES));
+    if (mem->hooks.limit_near) mem->hooks.limit_near(mem->hooks.context);
+}
+
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
     memset(mem, 0, sizeof *mem);
     if (!tri__space_init(&mem->space, reserve_bytes)) return false;
-    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space};
+    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space, make_room};
     size_t grow = min_size(ARENA_PAGES, mem->space.npages);
     mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
     mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));

@@ -47,6 +47,8 @@ struct pageheap {
     size_t search;                 /* no free page below (I-PAGE3) */
     size_t dirty_limit;            /* no dirty page from here on (I-PAGE7) */
     size_t used_pages, dirty_free_pages;
+    size_t peak_pages;  /* most used_pages since take_peak */
+    size_t alarm_pages; /* see ops.alarm */
     uint64_t returned_pages;
 };
 
@@ -123,6 +125,7 @@ struct pageheap *tri__pageheap_create(size_t max_pages, size_t grow_pages, const
     ph->ops = *ops;
     ph->max_pages = max_pages;
     ph->grow_pages = grow_pages;
+    ph->alarm_pages = SIZE_MAX;
     tri__lock_init(&ph->lock, RANK_PAGEHEAP, "page heap");
     if (!reserve_metadata(ph)) {
         tri__pageheap_destroy(ph);
@@ -304,6 +307,18 @@ static bool grow(struct pageheap *ph, size_t npages) {
 
 /* ---- Interface ---- */
 
+/* After pages were given out, some of them not resident if `fresh`. True if ops.alarm is due. */
+static bool note_taken(struct pageheap *ph, bool fresh) {
+    ph->peak_pages = max_size(ph->peak_pages, ph->used_pages);
+    return fresh && ph->dirty_free_pages > 0 && ph->used_pages + ph->dirty_free_pages > ph->alarm_pages;
+}
+
+static void tell(struct pageheap *ph, bool alarm, size_t npages) {
+    if (TRI_UNLIKELY(alarm) && ph->ops.alarm != NULL) {
+        ph->ops.alarm(ph->ops.context, npages);
+    }
+}
+
 bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty) {
     if (npages == 0 || npages > ph->max_pages) {
         return false;
@@ -314,13 +329,16 @@ bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool
         found = find_run(ph, npages, first);
         check_always(found, "I-PAGE2 the run that growth made room for is there");
     }
+    bool alarm = false;
     if (found) {
         *dirty = mark_used(ph, *first, *first + npages);
         if (npages == 1 || *first == ph->search) {
             ph->search = *first + npages; /* the lowest free page was the run's first */
         }
+        alarm = note_taken(ph, !*dirty);
     }
     tri__lock_release(&ph->lock);
+    tell(ph, alarm, npages);
     return found;
 }
 
@@ -336,16 +354,19 @@ bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block) {
     check_cheap(block->free == 0, "I-PAGE1 a block is filled when it is empty");
     tri__lock_acquire(&ph->lock);
     bool found = find_run(ph, 1, &page) || (grow(ph, 1) && find_run(ph, 1, &page));
+    bool alarm = false;
     if (found) {
         struct piece p = piece_of_block(ph, page);
         *block = (struct page_block){align_down(page, 64), *p.free, *p.dirty};
         *p.free = *p.dirty = 0;
         ph->used_pages += bit_count(block->free);
         ph->dirty_free_pages -= bit_count(block->dirty);
+        alarm = note_taken(ph, block->dirty != block->free);
         ph->search = block->first + 64; /* the lowest free page lay in here */
         update_summaries(ph, block->first, block->first + 64);
     }
     tri__lock_release(&ph->lock);
+    tell(ph, alarm, 64);
     return found;
 }
 
@@ -444,8 +465,23 @@ void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out) {
                                    .used_pages = ph->used_pages,
                                    .free_pages = ph->frontier - ph->used_pages,
                                    .dirty_free_pages = ph->dirty_free_pages,
+                                   .peak_pages = ph->peak_pages,
                                    .returned_pages = ph->returned_pages};
     tri__lock_release(&ph->lock);
+}
+
+void tri__pageheap_set_alarm(struct pageheap *ph, size_t npages) {
+    tri__lock_acquire(&ph->lock);
+    ph->alarm_pages = npages;
+    tri__lock_release(&ph->lock);
+}
+
+size_t tri__pageheap_take_peak(struct pageheap *ph) {
+    tri__lock_acquire(&ph->lock);
+    size_t peak = ph->peak_pages;
+    ph->peak_pages = ph->used_pages;
+    tri__lock_release(&ph->lock);
+    return peak;
 }
 
 bool tri__pageheap_in_use(struct pageheap *ph, size_t page) {

@@ -25,6 +25,9 @@ struct pageheap_ops {
     /* Gives the memory behind free pages back; they read as zero when it returns true. Without the lock. */
     bool (*decommit)(void *context, size_t first, size_t npages);
     void *context;
+    /* Pages were given out that were not resident, and pages that are in use or dirty are more than the alarm says.
+     * Without the lock, on the thread that takes the pages. NULL: nobody asks. */
+    void (*alarm)(void *context, size_t npages);
 };
 
 struct pageheap_stats {
@@ -32,6 +35,7 @@ struct pageheap_stats {
     size_t used_pages;       /* given out */
     size_t free_pages;       /* committed - used */
     size_t dirty_free_pages; /* free, and perhaps resident */
+    size_t peak_pages;       /* most that were given out at once since tri__pageheap_take_peak */
     uint64_t returned_pages; /* decommitted, ever */
 };
 
@@ -61,6 +65,11 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
 /* Returns up to max_pages dirty free pages to the system, highest addresses first, in runs of at most 64 pages at a
  * time without the lock held meanwhile (the run counts as given out for that long). The number of pages returned. */
 size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
+
+/* Sets what `ops.alarm` watches: resident pages of the heap, in use and dirty. SIZE_MAX: no alarm. */
+void tri__pageheap_set_alarm(struct pageheap *ph, size_t npages);
+/* The most pages that were given out at once since the last call. */
+size_t tri__pageheap_take_peak(struct pageheap *ph);
 
 void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out);
 /* True if the page is given out. For verify and tests. */

@@ -132,6 +132,7 @@ static bool pace_once(struct mutator *m) {
 
 /* As many slices as the request is large, with a safepoint between two: one for a hole, more for a large object. */
 static void pace(struct mutator *m, size_t size_bytes) {
+    scavenger_note_allocation(m->heap, &m->heap->scavenger);
     for (size_t slices = 1 + size_bytes / PACE_UNIT_BYTES; pace_once(m) && --slices > 0;) safepoint_poll(m);
 }
 

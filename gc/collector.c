@@ -1,4 +1,4 @@
-/* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs, returns memory.
+/* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs.
  *
  * One thread a heap. It is the only one that changes phases, but for one case: when the heap has one thread and its last
  * cycle was over in microseconds, that thread runs the cycle itself, as a blocked thread (waking the collector and
@@ -10,9 +10,6 @@
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
-
-/* Memory goes back in slices, so that a request never waits long for it. */
-enum { SCAVENGE_SLICE_PAGES = 512, SCAVENGE_KEEP_PERCENT = 10 };
 
 /* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, and which have no more
  * than this to sweep; how long it may mark; and how many slots of global roots it may find. */
@@ -202,23 +199,8 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */
 
-/* Free pages beyond what the next cycle will want go back, a slice at a time. True if there may be more. */
-static bool scavenge_some(tri_heap *heap) {
-    struct pageheap_stats ps;
-    tri__pageheap_get_stats(heap->mem.pages, &ps);
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes),
-           outside = atomic_load_relaxed(&heap->external_bytes); /* hints */
-    size_t goal_pages = (goal > outside ? goal - outside : 0) >> PAGE_SHIFT;
-    size_t keep = goal_pages + goal_pages * SCAVENGE_KEEP_PERCENT / 100;
-    size_t resident = ps.used_pages + ps.dirty_free_pages;
-    if (resident <= keep || ps.dirty_free_pages == 0) return false;
-    size_t want = min_size(resident - keep, SCAVENGE_SLICE_PAGES);
-    return tri__memory_scavenge(&heap->mem, want) == want && resident - keep > want;
-}
-
 static void collector_main(void *p) {
     tri_heap *heap = p;
-    bool may_scavenge = false;
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
         if (atomic_load_relaxed(&heap->borrowed)) { /* written under the cycle lock */
@@ -227,11 +209,6 @@ static void collector_main(void *p) {
             run_job(heap);
         } else if (heap->wanted || heap->handed_over) {
             run_cycle(heap);
-            may_scavenge = true;
-        } else if (may_scavenge) {
-            tri__lock_release(&heap->cycle_lock);
-            may_scavenge = scavenge_some(heap);
-            tri__lock_acquire(&heap->cycle_lock);
         } else {
             tri__cond_wait(&heap->cycle_wanted, &heap->cycle_lock);
         }

@@ -397,6 +397,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     phase_set(heap, PHASE_IDLE);
     verify_if_asked(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);
+    tri__scavenger_cycle_ended(heap);
     tell_cycle(heap, live, end);
     return true;
 }

@@ -10,6 +10,7 @@
 #include "alloc/base/check.h"
 #include "gc/error.h"
 
+enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
@@ -19,7 +20,8 @@ void tri_config_init(tri_config *config) {
                            .min_heap_bytes = MIN_HEAP_BYTES,
                            .growth_percent = 60,
                            .silent_after_ms = 1000,
-                           .wait_limit_ms = 10000};
+                           .wait_limit_ms = 10000,
+                           .idle_trim_ms = IDLE_TRIM_MS};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -36,6 +38,10 @@ static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
     safepoint_poll(mutator);
 }
 
+static void hook_limit_near(void *context) {
+    tri__scavenger_limit_near(context);
+}
+
 static void hook_swept(void *context, uint64_t ns) {
     tri__stats_pause(context, TRI_PAUSE_SWEEP, ns);
 }
@@ -50,7 +56,7 @@ static void hook_delay(void *context) {
 #endif
 
 static int check_config(const tri_config *c) {
-    if (c->struct_size != sizeof *c)
+    if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
     if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
@@ -68,8 +74,11 @@ static int check_config(const tri_config *c) {
 /* Reserves what was asked for; half of it, and again half, while the system refuses a default. */
 static bool init_memory(tri_heap *heap) {
     size_t asked = heap->config.reserve_bytes, reserve = asked ? align_up(asked, RESERVE_UNIT) : default_reserve();
-    struct alloc_hooks hooks = {
-        .swept_on_demand = hook_swept, .zeroing = hook_zeroing, .delay = HOOK_DELAY, .context = heap};
+    struct alloc_hooks hooks = {.swept_on_demand = hook_swept,
+                                .zeroing = hook_zeroing,
+                                .limit_near = hook_limit_near,
+                                .delay = HOOK_DELAY,
+                                .context = heap};
     while (!tri__memory_init(&heap->mem, reserve, &hooks)) {
         if (asked || reserve <= RESERVE_UNIT) return false;
         reserve = align_down(reserve / 2, RESERVE_UNIT);
@@ -146,7 +155,8 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     if (err != TRI_OK) return err;
     tri_heap *heap = calloc(1, sizeof *heap);
     if (!heap) return tri__error(TRI_ENOMEM, "tri_heap_create", "no memory for the heap's record");
-    heap->config = *config;
+    heap->config = defaults;
+    memcpy(&heap->config, config, config->struct_size); /* what an older header does not have keeps its default */
     if (!init_memory(heap)) {
         free(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create",
@@ -160,6 +170,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
         fini_parts(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
+    tri__scavenger_start(heap);
     *out = heap;
     return TRI_OK;
 }
@@ -174,6 +185,7 @@ int tri_heap_destroy(tri_heap *heap) {
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
     tri__collector_stop(heap);
+    tri__scavenger_stop(heap); /* the collector tells it of cycles */
     fini_parts(heap);
     return TRI_OK;
 }
@@ -229,6 +241,8 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
     else if (strcmp(key, "soft_limit_bytes") == 0)
         atomic_store_relaxed(&heap->config.soft_limit_bytes, size);
+    else if (strcmp(key, "idle_trim_ms") == 0)
+        atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
     else if (strcmp(key, "min_heap_bytes") == 0)
         atomic_store_relaxed(&heap->config.min_heap_bytes, size);
     else if (strcmp(key, "hard_limit_bytes") == 0 && (size == 0 || size >= MIN_LIMIT_BYTES))
@@ -237,6 +251,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     else
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build, or %zu is out of its range", key,
                           size);
+    tri__scavenger_options(heap);
     return TRI_OK;
 }
 

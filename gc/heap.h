@@ -7,6 +7,7 @@
  *   work      grey buffers                    work.c, mark.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
+ *   scavenger memory goes back                scavenger.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
  *
@@ -19,6 +20,7 @@
 #include "alloc/memory.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
+#include "gc/scavenger.h"
 #include "gc/work.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
@@ -181,6 +183,7 @@ struct tri_heap {
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
     struct stats stats;
+    struct scavenger scavenger;
     struct stress stress;
     bool trace;          /* TRI_TRACE=1 [const] */
     uint64_t created_ns; /* [const] */

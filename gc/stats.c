@@ -29,15 +29,16 @@ int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
 }
 
 int tri_stats_get(tri_heap *heap, tri_stats *out) {
-    if (!heap || !out || out->struct_size != sizeof *out)
+    const size_t first_bytes = offsetof(tri_stats, scavenge_ns); /* of the first header */
+    if (!heap || !out || out->struct_size < first_bytes || out->struct_size > sizeof *out)
         return tri__error(TRI_EINVAL, "tri_stats_get",
                           "heap or out is NULL, or out->struct_size is not sizeof(tri_stats)");
     if (tri__callback_calls(heap, "tri_stats_get")) return TRI_ESTATE;
     struct stats *s = &heap->stats;
     struct pageheap_stats ps;
     tri__pageheap_get_stats(heap->mem.pages, &ps);
-    *out = (tri_stats){
-        .struct_size = sizeof *out,
+    tri_stats stats = {
+        .struct_size = out->struct_size,
         .nthreads = atomic_load_relaxed(&heap->nthreads),
         .cycles = atomic_load_relaxed(&s->cycles),
         .live_bytes = atomic_load_relaxed(&heap->live_bytes),
@@ -59,7 +60,9 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .worst_pause_ns = atomic_load_relaxed(&s->worst_pause_ns),
         .handshakes = atomic_load_relaxed(&s->handshakes),
         .marked_objects = atomic_load_relaxed(&s->marked_objects),
-        .swept_spans = atomic_load_relaxed(&heap->mem.swept_spans)};
+        .swept_spans = atomic_load_relaxed(&heap->mem.swept_spans),
+        .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns)};
+    memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }
 

@@ -92,7 +92,7 @@ typedef struct tri_event {
     uint32_t struct_size;      /* sizeof(tri_event) in the library */
     uint32_t kind;             /* TRI_EVENT_* */
     uint64_t cycle;            /* number of the cycle, from 1 */
-    const char *reason;        /* what started it: "trigger", "forced", "limit", "stress", "silent thread" */
+    const char *reason;        /* what started it: "trigger", "forced", "limit", "idle", "pressure", "stress", "silent thread" */
     size_t live_before_bytes;  /* allocated when the cycle was triggered */
     size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
     size_t goal_bytes;         /* the size at which the next cycle should be complete */
@@ -131,12 +131,15 @@ typedef struct tri_config {
     /* Told in words of misuse and of what the checking modes find. NULL: standard error. Any thread. */
     void (*report)(const char *message, void *user);
     void *user; /* handed to the hooks */
+    /* A heap in which nothing was allocated for so long is collected and trimmed, once for each such period;
+     * 0: never; default 5000. With TRI_HEAP_NO_CYCLES it is trimmed only. */
+    uint64_t idle_trim_ms;
 } tri_config;
 
 /* Fills `config` with the defaults. Any thread. */
 TRI_API void tri_config_init(tri_config *config);
 
-/* Creates a heap and starts its collector thread. `config` may be NULL for the defaults. Environment: TRI_TRACE=1
+/* Creates a heap and starts its collector thread, and one that gives memory back to the system. `config` may be NULL for the defaults. Environment: TRI_TRACE=1
  * prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is applied as by tri_heap_set. Any thread.
  * Fails with TRI_EINVAL, TRI_ENOMEM, TRI_EABI. */
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
@@ -146,7 +149,7 @@ static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=...", "soft_limit_bytes=...",
- * "min_heap_bytes=...", "cycles=on|off", and in builds with checks the switches of docs/design.md section "Correct
+ * "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off", and in builds with checks the switches of docs/design.md section "Correct
  * first": "stress.collect=N" (a cycle at every N-th allocation slow path), "stress.delay=N" (random delays of up to N
  * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path),
  * "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
@@ -464,7 +467,8 @@ TRI_API void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n,
  * before is gone then. TRI_ETIMEDOUT after wait_limit_ms. SAFEPOINT. Any attached thread. */
 TRI_API int tri_collect(tri_thread *thread);
 
-/* Returns free pages to the system now. The number of bytes that went. Any attached thread; not a safepoint. */
+/* Returns all free pages to the system now, those that the last cycle emptied among them; collects nothing itself: call
+ * tri_collect first for what is garbage. The number of bytes that went. Any attached thread; not a safepoint. */
 TRI_API size_t tri_trim(tri_heap *heap);
 
 /* Counters of a heap. All are cheap to read; each is read on its own, so two may differ by what happened in between. */
@@ -490,6 +494,7 @@ typedef struct tri_stats {
     uint64_t handshakes;      /* steps answered */
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
+    uint64_t scavenge_ns;     /* CPU time of the thread that gives memory back, ever */
 } tri_stats;
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 

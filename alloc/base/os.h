@@ -35,6 +35,7 @@ size_t tri__os_address_limit_bytes(void); /* RLIMIT_AS, SIZE_MAX for none */
 unsigned tri__os_ncpus(void);             /* that this process may use */
 
 uint64_t tri__os_now_ns(void);    /* monotonic */
+uint64_t tri__os_thread_cpu_ns(void); /* time that the calling thread has spent on a core */
 uint64_t tri__os_thread_id(void); /* as the system prints it */
 void tri__os_yield(void);
 void tri__os_sleep_ns(uint64_t ns); /* for planted delays only */
@@ -46,9 +47,13 @@ bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high);
 void tri__os_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 void tri__os_futex_wake_all(const uint32_t *word);
 
-/* A joinable thread with a small stack and all signals blocked. False when the system refuses. */
+/* A joinable thread with a small stack and all signals blocked. False when the system refuses. The structure stays
+ * where it is until the join. The new thread calls no malloc, which would take 64 MiB of addresses for an arena. */
 struct os_thread {
     uintptr_t handle;
+    void (*fn)(void *arg);
+    void *arg;
+    char name[16]; /* the system keeps 15 characters */
 };
 bool tri__os_thread_start(struct os_thread *thread, void (*fn)(void *), void *arg, const char *name);
 void tri__os_thread_join(struct os_thread *thread);

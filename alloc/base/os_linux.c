@@ -237,10 +237,18 @@ unsigned tri__os_ncpus(void) {
 
 /* ---- Time and waiting ---- */
 
-uint64_t tri__os_now_ns(void) {
+static uint64_t clock_ns(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+uint64_t tri__os_now_ns(void) {
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t tri__os_thread_cpu_ns(void) {
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 uint64_t tri__os_thread_id(void) {
@@ -294,18 +302,10 @@ bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high) {
     return known;
 }
 
-/* What a new thread needs; made by the starter, freed by the thread. */
-struct start {
-    void (*fn)(void *arg);
-    void *arg;
-    char name[16]; /* the system keeps 15 characters */
-};
-
 static void *start_thread(void *context) {
-    struct start start = *(struct start *)context;
-    free(context);
-    prctl(PR_SET_NAME, start.name, 0, 0, 0);
-    start.fn(start.arg);
+    struct os_thread *thread = context;
+    prctl(PR_SET_NAME, thread->name, 0, 0, 0);
+    thread->fn(thread->arg);
     return NULL;
 }
 
@@ -325,7 +325,7 @@ static size_t thread_stack_bytes(void) {
     return align_up(((size_t)1 << 20) + (least > 0 ? (size_t)least : 0), tri__os_page_size());
 }
 
-static bool create_thread(pthread_t *thread, struct start *start) {
+static bool create_thread(pthread_t *handle, struct os_thread *thread) {
     pthread_attr_t attr;
     sigset_t all, before;
     if (refused(OS_CALL_THREAD) || pthread_attr_init(&attr) != 0) {
@@ -335,7 +335,7 @@ static bool create_thread(pthread_t *thread, struct start *start) {
     bool started = pthread_attr_setstacksize(&attr, thread_stack_bytes()) == 0;
     if (started) {
         pthread_sigmask(SIG_BLOCK, &all, &before); /* the new thread inherits the mask */
-        started = pthread_create(thread, &attr, start_thread, start) == 0;
+        started = pthread_create(handle, &attr, start_thread, thread) == 0;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     pthread_attr_destroy(&attr);
@@ -344,14 +344,12 @@ static bool create_thread(pthread_t *thread, struct start *start) {
 
 bool tri__os_thread_start(struct os_thread *thread, void (*fn)(void *), void *arg, const char *name) {
     pthread_t handle;
-    struct start *start = malloc(sizeof *start);
-    if (start == NULL) {
-        return false;
-    }
-    *start = (struct start){.fn = fn, .arg = arg};
-    memcpy(start->name, name, min_size(strlen(name), sizeof start->name - 1));
-    if (!create_thread(&handle, start)) {
-        free(start);
+    size_t length = min_size(strlen(name), sizeof thread->name - 1);
+    memcpy(thread->name, name, length);
+    thread->name[length] = '\0';
+    thread->fn = fn;
+    thread->arg = arg;
+    if (!create_thread(&handle, thread)) {
         return false;
     }
     thread->handle = (uintptr_t)handle;

@@ -1,0 +1,337 @@
+/* scavenger.c - when memory goes back to the system, and how fast.
+ *
+ * Owns: the thread "trigc-mem" of a heap, how many free pages stay resident, the idle period. Does not own: which pages
+ * go (alloc/pageheap.c: the highest first), what the system says of its memory (alloc/base/pressure.c), cycles.
+ *
+ * Kept resident, in pages in use and free together:
+ *   as a rule   the most that any cycle of the last 8 seconds needed: the pacer's goal and a tenth, or what was in use
+ *               at its peak. The window is the hysteresis: a load that rises and falls within it keeps its pages.
+ *   near a limit (soft, hard)  no more than 95 % of it
+ *   under pressure, and idle   what is in use
+ * What is beyond that goes at once where one of the last three holds; else at the pace of 1 % of a core: a slice that
+ * takes about a millisecond, by the thread's own CPU clock, then a rest of 99 times that.
+ *
+ * An idle period begins when no allocation took a slow path for idle_trim_ms. The heap is collected then (reason
+ * "idle"), once a period and not oftener than costs 1 % of the time, and trimmed. While it idles nothing wakes the
+ * thread but an event; while something allocates it looks four times in idle_trim_ms.
+ *
+ * The limit on the address space is none of these: it is taken up by the reservation, and no page that goes back
+ * changes that.
+ *
+ * Invariants: I-SCAV1 the thread holds no lock while it sleeps or calls the system. I-SCAV2 an event that is signalled
+ * after the thread took the others ends its sleep. Lock ranks: none of its own; page heap (70) and cycle (10), one at a
+ * time. */
+#include "gc/scavenger.h"
+#include "alloc/base/check.h"
+#include "gc/heap.h"
+
+enum { EVENT_QUIT = 1, EVENT_CYCLE = 2, EVENT_OPTIONS = 4, EVENT_LIMIT = 8, EVENT_STIRRED = 16 };
+
+enum {
+    KEEP_PERCENT = 10,        /* beyond the goal */
+    NEAR_LIMIT_FRACTION = 20, /* the last twentieth of a limit is near it */
+    REST_FACTOR = 99,         /* 1 % of a core */
+    FIRST_SLICE_PAGES = 256,
+    LEAST_SLICE_PAGES = 64,
+    MOST_SLICE_PAGES = 4096,
+    URGENT_SLICE_PAGES = 1024,
+    FALLBACK_PAGES = 8192, /* at a cycle's end, without the thread */
+    TICKS_OF_IDLE = 4
+};
+static const uint64_t CYCLE_WAKE_NS = 100000000; /* a small heap has thousands of cycles a second */
+static const uint64_t SLICE_NS = 1000000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
+                      PRESSED_NS = 5 * 1000000000ull, /* how long one sign of pressure counts */
+    DORMANT_AFTER_NS = 5 * 1000000000ull,             /* without an idle period: no ticks after that */
+    PRESSURE_CYCLE_NS = 2 * 1000000000ull;            /* between two cycles that pressure asks for */
+static const size_t PRESSURE_GARBAGE_BYTES = 4 << 20; /* less is not worth a cycle */
+
+/* ---- signals ------------------------------------------------------------------------------------------------- */
+
+static void signal_event(struct scavenger *s, uint32_t event) {
+    if (atomic_or_seq(&s->events, event) == 0) /* pairs with the swap in scavenger_main (I-SCAV2) */
+        tri__pressure_wake(&s->pressure, &s->events);
+}
+
+void tri__scavenger_stir(tri_heap *heap, struct scavenger *s) {
+    (void)heap;
+    if (atomic_swap_seq(&s->quiet, SCAVENGER_STIRRED) == SCAVENGER_DORMANT) /* pairs with go_dormant */
+        signal_event(s, EVENT_STIRRED);
+}
+
+void tri__scavenger_limit_near(tri_heap *heap) {
+    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_LIMIT);
+}
+
+/* ---- how much stays ------------------------------------------------------------------------------------------ */
+
+static size_t pages_of_goal(tri_heap *heap) {
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes), outside = atomic_load_relaxed(&heap->external_bytes);
+    return (goal > outside ? goal - outside : 0) >> PAGE_SHIFT; /* counters */
+}
+
+/* Pages that the heap may have resident by its limits; SIZE_MAX: no limit. */
+static size_t pages_of_limit(tri_heap *heap) {
+    size_t hard = atomic_load_relaxed(&heap->mem.limit_pages); /* options and counters */
+    size_t soft = atomic_load_relaxed(&heap->config.soft_limit_bytes);
+    size_t outside = atomic_load_relaxed(&heap->external_bytes);
+    size_t limit = hard < heap->mem.space.npages ? hard : SIZE_MAX;
+    if (soft) limit = min_size(limit, (soft > outside ? soft - outside : 0) >> PAGE_SHIFT);
+    return limit;
+}
+
+static size_t near_limit(tri_heap *heap) {
+    size_t limit = pages_of_limit(heap);
+    return limit == SIZE_MAX ? SIZE_MAX : limit - limit / NEAR_LIMIT_FRACTION;
+}
+
+/* What the heap will need until its next cycle ends: the goal, or, where spans are sparse, the pages in use now and the
+ * bytes up to the goal, if they were needed in the cycle before. */
+static size_t pages_needed(tri_heap *heap, const struct pageheap_stats *ps) {
+    size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
+    size_t sparse = ps->used_pages + (goal > bytes ? goal - bytes : 0);
+    size_t need = max_size(goal, min_size(sparse, ps->peak_pages));
+    return need + need * KEEP_PERCENT / 100;
+}
+
+static void set_alarm(tri_heap *heap) {
+    tri__pageheap_set_alarm(heap->mem.pages, pages_of_limit(heap));
+}
+
+static void note_need(struct scavenger *s, uint64_t now_ns, size_t npages) {
+    uint64_t second = now_ns / SECOND_NS;
+    struct scavenger_need *slot = &s->window[second % SCAVENGER_WINDOW_S];
+    if (slot->second != second) *slot = (struct scavenger_need){second, 0};
+    slot->npages = max_size(slot->npages, npages);
+}
+
+static size_t most_needed(const struct scavenger *s, uint64_t now_ns) {
+    uint64_t second = now_ns / SECOND_NS;
+    size_t most = s->want_pages;
+    for (int i = 0; i < SCAVENGER_WINDOW_S; i++)
+        if (s->window[i].second + SCAVENGER_WINDOW_S > second) most = max_size(most, s->window[i].npages);
+    return most;
+}
+
+static void forget_needs(struct scavenger *s) {
+    for (int i = 0; i < SCAVENGER_WINDOW_S; i++) s->window[i] = (struct scavenger_need){0, 0};
+}
+
+/* ---- a cycle's end ------------------------------------------------------------------------------------------- */
+
+static uint64_t cycles_cost_ns(tri_heap *heap) {
+    struct stats *st = &heap->stats; /* counters */
+    return atomic_load_relaxed(&st->mark_ns) + atomic_load_relaxed(&st->sweep_ns) + atomic_load_relaxed(&st->assist_ns);
+}
+
+static void after_cycle(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    struct pageheap_stats ps;
+    tri__pageheap_get_stats(heap->mem.pages, &ps);
+    size_t peak = tri__pageheap_take_peak(heap->mem.pages);
+    s->want_pages = pages_needed(heap, &ps);
+    note_need(s, now_ns, max_size(s->want_pages, peak));
+    uint64_t cost_ns = cycles_cost_ns(heap);
+    s->cost_ns = cost_ns - s->cost_seen_ns;
+    s->cost_seen_ns = cost_ns;
+    s->idle_waits = false;
+    set_alarm(heap); /* external bytes count in the soft limit */
+}
+
+void tri__scavenger_cycle_ended(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    atomic_add_seq(&s->cycles, 1); /* before the look at cares; pairs with the turn that sets it */
+    if (s->started) {
+        uint64_t now_ns = tri__os_now_ns();
+        if (now_ns - s->woken_ns < CYCLE_WAKE_NS && !atomic_load_seq(&s->cares)) return; /* it sees the count in time */
+        s->woken_ns = now_ns;
+        signal_event(s, EVENT_CYCLE);
+        return;
+    }
+    struct pageheap_stats ps;
+    tri__pageheap_get_stats(heap->mem.pages, &ps);
+    size_t keep = min_size(pages_needed(heap, &ps), near_limit(heap)), resident = ps.used_pages + ps.dirty_free_pages;
+    tri__pageheap_take_peak(heap->mem.pages);
+    set_alarm(heap);
+    if (resident > keep) tri__memory_scavenge(&heap->mem, min_size(resident - keep, FALLBACK_PAGES));
+}
+
+/* ---- pressure ------------------------------------------------------------------------------------------------ */
+
+static bool cycles_allowed(tri_heap *heap) {
+    return !(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES); /* an option */
+}
+
+static bool much_is_garbage(tri_heap *heap) {
+    size_t size = atomic_load_relaxed(&heap->heap_bytes), live = atomic_load_relaxed(&heap->live_bytes); /* counters */
+    return size > live && size - live > max_size(live / 4, PRESSURE_GARBAGE_BYTES);
+}
+
+static void look_at_pressure(tri_heap *heap, uint64_t now_ns, uint32_t fired) {
+    struct scavenger *s = &heap->scavenger;
+    struct pressure_report report;
+    if (!s->pressure.sources || (!fired && (!s->active || now_ns - s->looked_ns < SECOND_NS))) return;
+    s->looked_ns = now_ns;
+    if (!tri__pressure_look(&s->pressure, now_ns, fired, &report)) return;
+    s->pressed_until_ns = now_ns + PRESSED_NS;
+    s->refused = false;
+    uint64_t pause_ns = s->cost_ns * 20 > PRESSURE_CYCLE_NS ? s->cost_ns * 20 : PRESSURE_CYCLE_NS;
+    if (!cycles_allowed(heap) || !much_is_garbage(heap) || now_ns - s->pressure_cycle_ns < pause_ns) return;
+    s->pressure_cycle_ns = now_ns;
+    tri__cycle_request(heap, "pressure");
+}
+
+/* ---- the idle period ----------------------------------------------------------------------------------------- */
+
+/* idle_trim_ms in nanoseconds, at most a year; 0: off. */
+static uint64_t idle_after_ns(tri_heap *heap) {
+    const uint64_t most_ms = 365ull * 24 * 3600 * 1000;
+    uint64_t ms = atomic_load_relaxed(&heap->config.idle_trim_ms); /* an option */
+    return (ms < most_ms ? ms : most_ms) * 1000000;
+}
+
+static void note_activity(struct scavenger *s, uint64_t now_ns) {
+    s->activity_ns = now_ns;
+    s->active = true;
+    s->idle = s->idle_waits = false;
+    s->refused = false;
+}
+
+static void begin_idle(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    s->idle = true;
+    s->active = false;
+    forget_needs(s);
+    if (!cycles_allowed(heap)) return;
+    s->idle_waits = true;
+    s->idle_cycle_ns = now_ns;
+    tri__cycle_request(heap, "idle");
+}
+
+/* No tick until something allocates. False: it has allocated just now. */
+static bool go_dormant(struct scavenger *s) {
+    uint32_t quiet = SCAVENGER_QUIET;
+    return atomic_cas_seq(&s->quiet, &quiet, SCAVENGER_DORMANT); /* pairs with scavenger_stir */
+}
+
+/* Begins and ends idle periods. The time to the next look. */
+static uint64_t watch_activity(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    uint64_t idle_ns = idle_after_ns(heap), after_ns = idle_ns ? idle_ns : DORMANT_AFTER_NS;
+    if (atomic_load_relaxed(&s->quiet) == SCAVENGER_STIRRED) { /* a hint: what it misses the next look sees */
+        note_activity(s, now_ns);
+        atomic_store_seq(&s->quiet, SCAVENGER_QUIET);
+    }
+    if (!s->active) return FOREVER_NS;
+    uint64_t quiet_ns = now_ns - s->activity_ns, tick_ns = after_ns / TICKS_OF_IDLE;
+    if (tri__pressure_needs_reading(&s->pressure) && tick_ns > SECOND_NS) tick_ns = SECOND_NS;
+    if (quiet_ns < after_ns) return after_ns - quiet_ns < tick_ns ? after_ns - quiet_ns : tick_ns;
+    uint64_t rest_ns = s->cost_ns * REST_FACTOR;
+    if (idle_ns && s->idle_cycle_ns && now_ns - s->idle_cycle_ns < rest_ns)
+        return rest_ns - (now_ns - s->idle_cycle_ns); /* an idle cycle was not long ago, for what it costs */
+    if (!go_dormant(s)) return 0;
+    if (idle_ns)
+        begin_idle(heap, now_ns);
+    else
+        s->active = false;
+    return FOREVER_NS;
+}
+
+/* ---- returning ----------------------------------------------------------------------------------------------- */
+
+/* Returns one slice. Sets the size of the next one so that it takes SLICE_NS. */
+static size_t return_slice(tri_heap *heap, size_t npages, bool urgent) {
+    struct scavenger *s = &heap->scavenger;
+    uint64_t cpu_ns = tri__os_thread_cpu_ns();
+    size_t most = urgent ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t n = tri__memory_scavenge(&heap->mem, min_size(npages, most));
+    cpu_ns = tri__os_thread_cpu_ns() - cpu_ns;
+    if (!urgent && n == most && cpu_ns > 0) {
+        size_t fit = (size_t)((double)n * (double)SLICE_NS / (double)cpu_ns);
+        s->slice_pages = max_size(LEAST_SLICE_PAGES, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
+    }
+    return n;
+}
+
+/* Returns some of what is too much. The time until there may be more to return: 0 at once. */
+static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    struct pageheap_stats ps;
+    bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
+    if (all) tri__memory_drop_empty(&heap->mem, true);
+    tri__pageheap_get_stats(heap->mem.pages, &ps);
+    size_t resident = ps.used_pages + ps.dirty_free_pages, near = near_limit(heap);
+    bool urgent = all || resident > near;
+    size_t keep = all ? 0 : min_size(most_needed(s, now_ns), near);
+    size_t excess = resident > keep ? min_size(resident - keep, ps.dirty_free_pages) : 0;
+    if (ps.dirty_free_pages == 0 || s->refused) return FOREVER_NS;
+    if (excess == 0) return resident > s->want_pages ? SECOND_NS : FOREVER_NS; /* until the window has moved on */
+    if (!urgent && now_ns < s->rest_until_ns) return s->rest_until_ns - now_ns;
+    if (return_slice(heap, excess, urgent) == 0) {
+        s->refused = true;
+        return FOREVER_NS;
+    }
+    uint64_t cpu_ns = tri__os_thread_cpu_ns();
+    uint64_t rest_ns = urgent ? 0 : (cpu_ns - s->paid_cpu_ns) * REST_FACTOR;
+    s->paid_cpu_ns = cpu_ns;
+    s->rest_until_ns = now_ns + rest_ns;
+    return rest_ns;
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------------------- */
+
+/* The time to sleep, 0: none. */
+static uint64_t turn(tri_heap *heap, uint32_t events, uint32_t fired) {
+    struct scavenger *s = &heap->scavenger;
+    uint64_t now_ns = tri__os_now_ns();
+    uint64_t cycles = atomic_load_seq(&s->cycles); /* pairs with cycle_ended */
+    if (cycles != s->cycles_seen || (events & (EVENT_OPTIONS | EVENT_LIMIT))) s->refused = false;
+    if (cycles != s->cycles_seen) after_cycle(heap, now_ns);
+    s->cycles_seen = cycles;
+    uint64_t tick_ns = watch_activity(heap, now_ns);
+    look_at_pressure(heap, now_ns, fired);
+    uint64_t nap_ns = scavenge(heap, now_ns);
+    bool cares = s->idle || now_ns < s->pressed_until_ns;
+    atomic_store_seq(&s->cares, cares); /* pairs with cycle_ended: it sees this, or its cycle is seen here */
+    if (cares && atomic_load_seq(&s->cycles) != cycles) return 0;
+    return nap_ns < tick_ns ? nap_ns : tick_ns;
+}
+
+static void scavenger_main(void *p) {
+    tri_heap *heap = p;
+    struct scavenger *s = &heap->scavenger;
+    uint32_t fired = 0;
+    tri__pressure_init(&s->pressure);
+    after_cycle(heap, tri__os_now_ns());
+    for (;;) {
+        uint32_t events = atomic_swap_seq(&s->events, 0); /* pairs with signal_event (I-SCAV2) */
+        if (events & EVENT_QUIT) break;
+        uint64_t nap_ns = turn(heap, events, fired);
+        fired = 0;
+        atomic_store_relaxed(&s->cpu_ns, tri__os_thread_cpu_ns()); /* a counter */
+        check_cheap(tri__lock_none_held(), "I-SCAV1: nothing is held while it sleeps");
+        if (nap_ns) fired = tri__pressure_wait(&s->pressure, &s->events, nap_ns == FOREVER_NS ? 0 : nap_ns);
+    }
+    tri__pressure_fini(&s->pressure);
+}
+
+void tri__scavenger_start(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    s->pressure = (struct pressure)PRESSURE_INIT;
+    s->slice_pages = FIRST_SLICE_PAGES;
+    s->quiet = SCAVENGER_DORMANT;
+    set_alarm(heap);
+    s->started = true; /* before its first cycle; nobody else knows the heap yet */
+    s->started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
+}
+
+void tri__scavenger_stop(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (!s->started) return;
+    signal_event(s, EVENT_QUIT);
+    tri__os_thread_join(&s->thread);
+}
+
+void tri__scavenger_options(tri_heap *heap) {
+    set_alarm(heap);
+    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_OPTIONS);
+}

@@ -1,0 +1,68 @@
+/* scavenger.h - the thread of a heap that gives memory back to the system: after cycles, under pressure, near a limit,
+ * and when the heap idles. See scavenger.c. */
+#ifndef TRI_GC_SCAVENGER_H
+#define TRI_GC_SCAVENGER_H
+
+#include <trigc.h>
+#include "alloc/base/atomic.h"
+#include "alloc/base/os.h"
+#include "alloc/base/pressure.h"
+
+#ifndef TRI_SCAVENGER_WINDOW_S
+#define TRI_SCAVENGER_WINDOW_S 8 /* 1 for comparisons: no hysteresis to speak of */
+#endif
+enum { SCAVENGER_WINDOW_S = TRI_SCAVENGER_WINDOW_S };
+
+/* What a second's cycles needed. */
+struct scavenger_need {
+    uint64_t second;
+    size_t npages;
+};
+
+/* Whether somebody has allocated since the thread looked. */
+enum scavenger_quiet { SCAVENGER_STIRRED = 0, SCAVENGER_QUIET, SCAVENGER_DORMANT };
+
+struct scavenger {
+    struct os_thread thread;
+    bool started;             /* [const once the heap is made] */
+    uint32_t events;          /* what has happened; the thread sleeps while it is zero [atomic] */
+    uint32_t cares;           /* the next cycle's end wakes the thread [atomic] */
+    uint64_t cycles;          /* that have ended [atomic] */
+    uint64_t woken_ns;        /* when a cycle's end woke it last [whoever runs cycles] */
+    uint32_t quiet;           /* enum scavenger_quiet [atomic] */
+    uint64_t cpu_ns;          /* that the thread has spent [atomic] */
+    struct pressure pressure; /* [thread] but for wakes */
+    /* [thread] from here on */
+    struct scavenger_need window[SCAVENGER_WINDOW_S]; /* by second, modulo */
+    size_t want_pages;                                /* what the pacer's goal says will be needed, and a tenth */
+    size_t slice_pages;                               /* that take about a millisecond */
+    uint64_t rest_until_ns, paid_cpu_ns;              /* pacing: up to which CPU time it has rested */
+    uint64_t cycles_seen;
+    uint64_t activity_ns;          /* when allocation was last seen */
+    bool active, idle, idle_waits; /* ticking; the idle period has begun; its cycle has not ended */
+    bool refused;                  /* the system takes nothing back; until the next event */
+    uint64_t idle_cycle_ns;        /* when the last idle cycle was asked for */
+    uint64_t looked_ns, pressed_until_ns, pressure_cycle_ns;
+    uint64_t cost_ns, cost_seen_ns; /* of the last cycle, of all until then */
+};
+
+/* Starts the thread. A heap works without it: memory then goes back at the end of each cycle. */
+void tri__scavenger_start(tri_heap *heap);
+/* After the collector's thread has ended. */
+void tri__scavenger_stop(tri_heap *heap);
+/* A cycle has ended, with its sweep. Whoever runs cycles, no lock held. */
+void tri__scavenger_cycle_ended(tri_heap *heap);
+/* Limits or options have changed. Any thread. */
+void tri__scavenger_options(tri_heap *heap);
+/* A limit has come near (hooks.h). Any thread. */
+void tri__scavenger_limit_near(tri_heap *heap);
+/* See scavenger_note_allocation. */
+void tri__scavenger_stir(tri_heap *heap, struct scavenger *scavenger);
+
+/* Each slow path of an allocation: ends an idle period. */
+static inline void scavenger_note_allocation(tri_heap *heap, struct scavenger *scavenger) {
+    if (__builtin_expect(atomic_load_relaxed(&scavenger->quiet) != SCAVENGER_STIRRED, 0)) /* a hint */
+        tri__scavenger_stir(heap, scavenger);
+}
+
+#endif

@@ -1,0 +1,321 @@
+/*
+ * The thread that gives memory back: what it keeps and what it returns after a cycle, its pace, idle periods, limits,
+ * and the system's pressure (told by a tree of files that a test writes).
+ *
+ * Resident bytes are counted by the page heap, and once against the system's own count.
+ */
+#include "tests/fixture.h"
+
+#include <dirent.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static size_t heap_resident(tri_heap *heap) {
+    tri_stats stats = fixture_stats(heap);
+    return stats.committed_bytes + stats.free_bytes;
+}
+
+static size_t process_resident(void) {
+    size_t ignored = 0, npages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f != NULL);
+    CHECK_EQ(fscanf(f, "%zu %zu", &ignored, &npages), 2);
+    fclose(f);
+    return npages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t now_ms(void) {
+    return tri__os_now_ns() / 1000000;
+}
+
+/* True if `resident` bytes or fewer are left within the time. */
+static bool falls_to(tri_heap *heap, size_t resident, unsigned within_ms) {
+    for (uint64_t end = now_ms() + within_ms; now_ms() < end; fixture_sleep_ms(5))
+        if (heap_resident(heap) <= resident) return true;
+    return heap_resident(heap) <= resident;
+}
+
+/* A list of blocks under a handle, with pages that were written to. */
+static const uint32_t block_slots[] = {0};
+struct block {
+    struct block *next;
+    uint64_t value;
+};
+static tri_type block_type = {.struct_size = sizeof(tri_type),
+                              .name = "block",
+                              .size = sizeof(struct block),
+                              .elem_size = 8,
+                              .pointers = {.offsets = block_slots, .noffsets = 1}};
+
+static void grow(struct fixture *f, tri_handle list, size_t bytes, size_t block_bytes) {
+    for (size_t done = 0; done < bytes; done += block_bytes) {
+        struct block *b = tri_new_n(f->thread, &block_type, (block_bytes - sizeof(struct block)) / 8);
+        CHECK_MSG(b != NULL, "%s", tri_last_error());
+        memset((char *)b + sizeof *b, 1, block_bytes - sizeof *b);
+        tri_store(f->thread, b, &b->next, tri_deref(list));
+        tri_global_set(f->thread, list, b);
+    }
+}
+
+/* Sleeps as a thread does that waits for work: in a blocking region. */
+static void *sleep_fn(void *p) {
+    fixture_sleep_ms(*(unsigned *)p);
+    return NULL;
+}
+static void idle_ms(struct fixture *f, unsigned ms) {
+    tri_blocking(f->thread, sleep_fn, &ms);
+}
+
+static struct fixture open_with(uint32_t flags, uint64_t idle_trim_ms) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | flags);
+    config.idle_trim_ms = idle_trim_ms;
+    return fixture_open_config(&config);
+}
+
+/* ---- after a cycle ---- */
+
+TEST(scavenger, what_is_beyond_the_goal_goes_back_after_a_cycle) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 0);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 60 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    CHECK_MSG(heap_resident(f.heap) > 50 * MIB, "the peak's pages went at once: no hysteresis");
+    CHECK_MSG(falls_to(f.heap, 6 * MIB, 30000), "%zu bytes stay resident", heap_resident(f.heap));
+    CHECK_MSG(heap_resident(f.heap) >= 3 * MIB, "less than the goal is kept: %zu", heap_resident(f.heap));
+    fixture_close(&f);
+}
+
+TEST(scavenger, the_highest_addresses_go_first_and_what_is_used_stays) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 0);
+    tri_handle list = tri_global(f.thread, NULL), keep = tri_global(f.thread, NULL);
+    for (int i = 0; i < 30; i++) {
+        grow(&f, list, MIB, 20000);
+        grow(&f, keep, 100000, 1000);
+    }
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    CHECK(falls_to(f.heap, 9 * MIB, 30000));
+    size_t n = 0;
+    for (struct block *b = tri_deref(keep); b; b = b->next, n++)
+        for (size_t i = sizeof *b; i < 1000; i++) CHECK_EQ(((unsigned char *)b)[i], 1);
+    CHECK_EQ(n, 3000);
+    fixture_close(&f);
+}
+
+TEST(scavenger, it_costs_about_a_hundredth_of_a_core) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 0);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, (TEST_IS_SLOW ? 100 : 400) * (size_t)MIB, 200000);
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    idle_ms(&f, 8500); /* the window of what was needed */
+    uint64_t start = tri__os_now_ns(), cpu = fixture_stats(f.heap).scavenge_ns;
+    size_t before = heap_resident(f.heap);
+    bool busy = !falls_to(f.heap, 20 * MIB, 2000);
+    uint64_t wall_ns = tri__os_now_ns() - start, cpu_ns = fixture_stats(f.heap).scavenge_ns - cpu;
+    CHECK(before > heap_resident(f.heap));
+    /* A slice may be under way at both ends. */
+    CHECK_MSG(cpu_ns <= wall_ns / 50 + 10000000, "%.2f ms of %.2f ms", (double)cpu_ns * 1e-6, (double)wall_ns * 1e-6);
+    CHECK_MSG(!busy || cpu_ns > wall_ns / 500, "%.2f ms of %.2f ms, with memory left to return", (double)cpu_ns * 1e-6,
+              (double)wall_ns * 1e-6);
+    fixture_close(&f);
+}
+
+TEST(scavenger, a_sawtooth_keeps_its_pages) {
+    struct fixture f = open_with(0, 0);
+    tri_handle list = tri_global(f.thread, NULL);
+    uint64_t returned = 0;
+    for (int tooth = 0; tooth < 6; tooth++) {
+        grow(&f, list, 40 * MIB, 20000);
+        tri_global_set(f.thread, list, NULL);
+        fixture_collect(&f);
+        idle_ms(&f, 300);
+        if (tooth == 0) returned = fixture_stats(f.heap).returned_bytes;
+    }
+    returned = fixture_stats(f.heap).returned_bytes - returned;
+    CHECK_MSG(returned <= 20 * MIB, "%zu MiB of the same pages went back in five teeth", (size_t)(returned / MIB));
+    fixture_close(&f);
+}
+
+/* ---- idle periods ---- */
+
+TEST(scavenger, an_idle_heap_is_collected_and_trimmed_once) {
+    struct fixture f = open_with(0, 400);
+    tri_handle list = tri_global(f.thread, NULL), keep = tri_global(f.thread, NULL);
+    grow(&f, keep, 5 * MIB, 1000);
+    grow(&f, list, 60 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    uint64_t cycles = fixture_stats(f.heap).cycles;
+    idle_ms(&f, 2500);
+    tri_stats s = fixture_stats(f.heap);
+    CHECK_MSG(s.cycles == cycles + 1, "%d cycles in one idle period", (int)(s.cycles - cycles));
+    CHECK_MSG(s.committed_bytes + s.free_bytes <= 5 * MIB * 13 / 10 + 4 * MIB, "%zu + %zu bytes", s.committed_bytes,
+              s.free_bytes);
+    CHECK_EQ(s.free_bytes, 0);
+    /* The next period has its own. */
+    grow(&f, list, 20 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    cycles = fixture_stats(f.heap).cycles;
+    idle_ms(&f, 2500);
+    CHECK_EQ(fixture_stats(f.heap).cycles, cycles + 1);
+    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
+    fixture_close(&f);
+}
+
+TEST(scavenger, the_process_falls_to_near_its_live_size) {
+    if (TEST_IS_SLOW) return; /* shadow memory */
+    struct fixture f = open_with(0, 500);
+    size_t empty = process_resident();
+    tri_handle list = tri_global(f.thread, NULL), keep = tri_global(f.thread, NULL);
+    grow(&f, keep, 20 * MIB, 200);
+    grow(&f, list, 300 * (size_t)MIB, 500);
+    tri_global_set(f.thread, list, NULL);
+    idle_ms(&f, 3000);
+    size_t live = fixture_stats(f.heap).live_bytes, now = process_resident() - empty;
+    CHECK_MSG(now <= live * 13 / 10 + 4 * MIB, "%.1f MiB resident of %.1f MiB live", (double)now / MIB,
+              (double)live / MIB);
+    fixture_close(&f);
+}
+
+TEST(scavenger, a_heap_in_use_is_not_idle) {
+    struct fixture f = open_with(0, 400);
+    CHECK_EQ(tri_heap_set(f.heap, "min_heap_bytes=1G"), TRI_OK);
+    tri_handle list = tri_global(f.thread, NULL);
+    for (int i = 0; i < 30; i++) {
+        grow(&f, list, 100000, 10000);
+        idle_ms(&f, 50);
+    }
+    CHECK_EQ(fixture_stats(f.heap).cycles, 0);
+    fixture_close(&f);
+}
+
+TEST(scavenger, idle_trim_can_be_switched_off_and_on) {
+    struct fixture f = open_with(0, 0);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 2 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    idle_ms(&f, 500);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 0);
+    CHECK_EQ(tri_heap_set(f.heap, "idle_trim_ms=100"), TRI_OK);
+    idle_ms(&f, 1000);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
+    fixture_close(&f);
+}
+
+TEST(scavenger, without_cycles_an_idle_heap_is_only_trimmed) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 300);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 20 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    CHECK(falls_to(f.heap, MIB, 3000));
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    fixture_close(&f);
+}
+
+/* Voluntary switches of the thread that is named so; -1: there is none. */
+static long switches_of(const char *name) {
+    char path[300], line[256];
+    long n = -1;
+    DIR *dir = opendir("/proc/self/task");
+    CHECK(dir != NULL);
+    for (struct dirent *d; (d = readdir(dir)) && n < 0;) {
+        snprintf(path, sizeof path, "/proc/self/task/%.200s/status", d->d_name);
+        FILE *f = fopen(path, "r");
+        if (!f) continue;
+        bool it = fgets(line, sizeof line, f) && strstr(line, name) && strchr(line, '\n');
+        if (it && strcmp(strchr(line, '\t') + 1, name) != '\n') it = strlen(strchr(line, '\t') + 1) == strlen(name) + 1;
+        while (it && fgets(line, sizeof line, f))
+            if (sscanf(line, "voluntary_ctxt_switches: %ld", &n) == 1) break;
+        fclose(f);
+    }
+    closedir(dir);
+    return n;
+}
+
+TEST(scavenger, an_idle_heap_costs_no_wakeups) {
+    struct fixture f = open_with(0, 200);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 20 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    idle_ms(&f, 2000);
+    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
+    long before = switches_of("trigc-mem");
+    CHECK(before > 0);
+    idle_ms(&f, 1500);
+    CHECK_EQ(switches_of("trigc-mem"), before);
+    fixture_close(&f);
+}
+
+/* ---- limits ---- */
+
+TEST(scavenger, a_limit_that_is_near_returns_memory_at_once) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 0);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 60 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    CHECK(heap_resident(f.heap) > 50 * MIB);
+    CHECK_EQ(tri_heap_set(f.heap, "soft_limit_bytes=32M"), TRI_OK);
+    CHECK_MSG(falls_to(f.heap, (size_t)32 * MIB / 100 * 96, 2000), "%zu bytes stay resident", heap_resident(f.heap));
+    CHECK(heap_resident(f.heap) > 25 * MIB);
+    fixture_close(&f);
+}
+
+/* Small objects first, then large ones: no run of free pages that the first leave behind is long enough. */
+TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
+    struct fixture f = open_with(0, 0);
+    CHECK_EQ(tri_heap_set(f.heap, "hard_limit_bytes=48M"), TRI_OK);
+    tri_handle list = tri_global(f.thread, NULL), keep = tri_global(f.thread, NULL);
+    size_t worst = 0;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 60; i++) {
+            grow(&f, list, MIB / 2, 30000);
+            grow(&f, keep, 16000, 8000);
+        }
+        tri_global_set(f.thread, list, NULL);
+        fixture_collect(&f);
+        for (int i = 0; i < 12; i++) {
+            grow(&f, list, 2 * MIB, 2 * MIB);
+            worst = max_size(worst, heap_resident(f.heap));
+        }
+        tri_global_set(f.thread, list, NULL);
+        tri_global_set(f.thread, keep, NULL);
+    }
+    CHECK_MSG(worst <= 49 * MIB, "%.1f MiB resident under a limit of 48 MiB", (double)worst / MIB);
+    fixture_close(&f);
+}
+
+/* ---- threads that cannot be had ---- */
+
+TEST(scavenger, without_its_thread_memory_goes_back_after_a_cycle) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 100);
+    tri__scavenger_stop(f.heap); /* as if it had never started */
+    f.heap->scavenger.started = false;
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 40 * MIB, 20000);
+    tri_global_set(f.thread, list, NULL);
+    fixture_collect(&f);
+    CHECK_MSG(heap_resident(f.heap) <= 6 * MIB, "%zu bytes stay resident", heap_resident(f.heap));
+    grow(&f, list, 10 * MIB, 20000);
+    CHECK_EQ(tri_heap_set(f.heap, "soft_limit_bytes=64M"), TRI_OK);
+    fixture_close(&f);
+}
+
+TEST(scavenger, trim_counts_what_goes_while_the_thread_works) {
+    struct fixture f = open_with(TRI_HEAP_NO_CYCLES, 50);
+    tri_handle list = tri_global(f.thread, NULL);
+    for (unsigned i = 0; i < 20; i++) {
+        grow(&f, list, 8 * MIB, 20000);
+        tri_global_set(f.thread, list, NULL);
+        fixture_collect(&f);
+        uint64_t before = fixture_stats(f.heap).returned_bytes;
+        size_t went = tri_trim(f.heap);
+        CHECK(fixture_stats(f.heap).returned_bytes >= before + went);
+        fixture_sleep_ms(i * 7 % 60);
+    }
+    CHECK(falls_to(f.heap, MIB, 2000));
+    fixture_close(&f);
+}
