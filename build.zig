@@ -86,6 +86,7 @@ const tests = [_]Program{
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
+    .{ .name = "test_here", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
