@@ -240,6 +240,7 @@ const script_tests = [_][]const u8{
     "test_package",
     "test_examples",
     "test_callcounts",
+    "test_demo",
     "test_docs",
     "test_field",
 };
