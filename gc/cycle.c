@@ -291,6 +291,11 @@ static void death(tri_heap *heap) {
         tri__checkmark(heap);
         tri__world_start(heap);
     }
+    if (atomic_load_relaxed(&heap->stress.manual_check)) { /* a test's switch */
+        if (!tri__world_stop(heap)) return;
+        tri__manual_check(heap);
+        tri__world_start(heap);
+    }
 #else
     (void)heap;
 #endif
