@@ -262,5 +262,6 @@ size_t tri_trim(tri_heap *heap) {
     tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
     tri__memory_drop_empty(&heap->mem, true);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    tri__pageheap_release(heap->mem.pages);
     return total << PAGE_SHIFT;
 }
