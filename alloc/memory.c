@@ -176,7 +176,9 @@ bool tri__memory_is_swept(struct memory *mem) {
 }
 
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages) {
-    return tri__pageheap_scavenge(mem->pages, max_pages);
+    size_t n = tri__pageheap_scavenge(mem->pages, max_pages);
+    check_whole(tri__pageheap_verify(mem->pages, NULL, NULL) == 0, "I-PAGE: bits, summaries and counters agree");
+    return n;
 }
 
 size_t tri__memory_metadata_bytes(struct memory *mem) {

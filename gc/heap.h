@@ -186,6 +186,7 @@ struct tri_heap {
     struct scavenger scavenger;
     struct stress stress;
     bool trace;          /* TRI_TRACE=1 [const] */
+    uint64_t whole_ns;   /* spent on whole checks that nobody asked for (-Dchecks=3) [who runs cycles] */
     uint64_t created_ns; /* [const] */
 };
 
