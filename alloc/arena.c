@@ -84,6 +84,15 @@ bool tri__space_decommit(void *context, size_t first, size_t npages) {
     return tri__os_decommit((void *)space_page_addr(space, first), npages << PAGE_SHIFT);
 }
 
+void tri__space_release_tables(void *context, size_t first, size_t npages) {
+    struct space *space = context;
+    check_cheap(first % CHUNK_PAGES == 0 && npages % CHUNK_PAGES == 0, "I-ARENA: whole chunks have whole system pages");
+    for (int i = 0; i < NUM_TABLES; i++) {
+        size_t bytes = table_bytes_per_page[i]; /* refused: entries without a span say nothing anyway */
+        tri__os_decommit((char *)table_at(space, i) + first * bytes, npages * bytes);
+    }
+}
+
 size_t tri__space_metadata_bytes(const struct space *space) {
     size_t per_page = 0;
     for (int i = 0; i < NUM_TABLES - 1; i++) per_page += table_bytes_per_page[i]; /* layouts[]: mixed spans only */

@@ -38,13 +38,15 @@ enum {
     TINY_BITS_BYTES = 128                  /* each of the two bit sets at the end of a span of the 8-byte class */
 };
 
-enum page_kind { PAGE_NONE = 0, PAGE_SMALL, PAGE_TINY, PAGE_MIXED, PAGE_LARGE };
+/* The first two hold no objects: pages without a span, and manual memory (manual.h), which every lookup refuses. */
+enum page_kind { PAGE_NONE = 0, PAGE_MANUAL, PAGE_SMALL, PAGE_TINY, PAGE_MIXED, PAGE_LARGE };
 
 struct span;
 
 struct page_entry {
     uint64_t shape; /* kind | class << 8 | layout << 16 | slot_bytes << 32 (0 for large) [atomic] */
-    /* small: reciprocal | distance to the span's first page << 32 | nslots << 48; large: distance << 32 [atomic] */
+    /* small: reciprocal | distance to the span's first page << 32 | nslots << 48; large: distance << 32; manual: address
+     * of its struct manual_span [atomic] */
     uint64_t place;
 };
 
@@ -70,6 +72,10 @@ struct slot {
 static inline enum page_kind shape_kind(uint64_t shape) {
     return (enum page_kind)(shape & 0xff);
 }
+/* Whether the page belongs to a span of collected objects. */
+static inline bool shape_has_objects(uint64_t shape) {
+    return shape_kind(shape) > PAGE_MANUAL;
+}
 static inline unsigned shape_class(uint64_t shape) {
     return (unsigned)(shape >> 8) & 0xff;
 }
@@ -89,6 +95,8 @@ void tri__space_fini(struct space *space);
 /* pageheap_ops.commit and .decommit; `context` is the space. */
 bool tri__space_commit(void *context, size_t first, size_t npages);
 bool tri__space_decommit(void *context, size_t first, size_t npages);
+/* pageheap_ops.release: the side tables' memory for whole chunks without a span. They stay readable (I-ARENA1). */
+void tri__space_release_tables(void *context, size_t first, size_t npages);
 /* Bytes of side tables that committed arenas need (virtual; touched as the heap's pages are). */
 size_t tri__space_metadata_bytes(const struct space *space);
 
@@ -113,7 +121,7 @@ static inline bool space_find_slot(const struct space *space, uintptr_t addr, st
     if (offset >= space->size_bytes) return false;
     size_t page = offset >> PAGE_SHIFT;
     uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_publish's release (I-ARENA2) */
-    if (TRI_UNLIKELY(shape_kind(shape) == PAGE_NONE)) return false;
+    if (TRI_UNLIKELY(!shape_has_objects(shape))) return false;
     uint64_t place = atomic_load_relaxed(&space->pages[page].place); /* ordered by the acquire above */
     slot->shape = shape;
     if (TRI_UNLIKELY(shape_kind(shape) == PAGE_LARGE)) {

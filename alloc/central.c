@@ -46,17 +46,19 @@ struct central *tri__central_get(struct memory *mem, const struct span_class *sp
 
 /* ---- filing and taking, under the lock ------------------------------------------------------------------------ */
 
-static void file(struct central *central, struct span *span) {
+static void file(const struct memory *mem, struct central *central, struct span *span) {
     check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");
+    check_whole(tri__span_count_alloc(&mem->space, span) == span->nalloc, "I-SPAN4: a span counts its allocation bits");
+    (void)mem;
     atomic_store_release(&span->place, SPAN_LISTED); /* after the generation; pairs with lives() in inspect.c */
     tri__span_list_push(central_list(central, span), span);
 }
 
-static void file_chain(struct central *central, struct span *chain) {
+static void file_chain(const struct memory *mem, struct central *central, struct span *chain) {
     while (chain) {
         struct span *next = chain->next;
         check_internal(atomic_load_relaxed(&chain->place) == SPAN_CACHED, "I-SPAN1: only a cached span is given back");
-        file(central, chain);
+        file(mem, central, chain);
         chain = next;
     }
 }
@@ -183,7 +185,7 @@ static struct span *take_swept_here(struct memory *mem, struct central *central,
 void tri__central_put(struct memory *mem, struct central *central, struct span *chain) {
     (void)mem;
     tri__lock_acquire(&central->lock);
-    file_chain(central, chain);
+    file_chain(mem, central, chain);
     tri__lock_release(&central->lock);
 }
 
@@ -226,7 +228,7 @@ struct span *tri__central_exchange(struct memory *mem, struct central *central, 
     bool retired = gen == atomic_load_acquire(&mem->gen); /* only such threads sweep (R10); a flip may come any time */
     if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
     tri__lock_acquire(&central->lock);
-    file_chain(central, done);
+    file_chain(mem, central, done);
     struct span *chain = take_partial(central, gen);
     bool unswept = !chain && retired && has_unswept(central, gen);
     if (!chain && !unswept) chain = take_empty(mem, central, gen);
@@ -250,7 +252,7 @@ static struct span *file_swept(struct memory *mem, struct central *central, stru
     for (struct span *span = chain, *next; span; span = next) {
         next = span->next;
         if (span->nalloc > 0) {
-            file(central, span);
+            file(mem, central, span);
         } else if (atomic_load_relaxed(&mem->empty_pages) >= atomic_load_relaxed(&mem->empty_limit_pages)) { /* hints */
             freed = chained(span, freed);
         } else {

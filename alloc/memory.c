@@ -40,7 +40,7 @@ static void make_room(void *context, size_t npages) {
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
     memset(mem, 0, sizeof *mem);
     if (!tri__space_init(&mem->space, reserve_bytes)) return false;
-    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space, make_room};
+    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space, make_room, tri__space_release_tables};
     size_t grow = min_size(ARENA_PAGES, mem->space.npages);
     mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
     mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));
@@ -57,10 +57,12 @@ bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct all
     tri__fixalloc_init(&mem->fix_central, sizeof(struct central), "central lists", NULL, NULL);
     tri__lock_init(&mem->gate, RANK_GATE, "gate");
     tri__lock_init(&mem->large_lock, RANK_LARGE, "large objects");
+    tri__manual_init(mem);
     return true;
 }
 
 void tri__memory_fini(struct memory *mem) {
+    tri__manual_fini(mem);
     for (struct central *c = mem->all_centrals; c; c = c->next) tri__lock_fini(&c->lock);
     tri__lock_fini(&mem->gate);
     tri__lock_fini(&mem->large_lock);
@@ -108,8 +110,8 @@ static bool take_pages(struct memory *mem, size_t npages, struct page_block *blo
     return tri__pageheap_alloc(mem->pages, npages, first, dirty);
 }
 
-static struct span *try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
-                                 size_t *first_page) {
+struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                      size_t *first_page) {
     if (!reserve_pages(mem, npages)) return NULL;
     struct span *span = tri__fixalloc_get(&mem->fix_span);
     if (span && take_pages(mem, npages, block, first_page, dirty)) {
@@ -123,10 +125,10 @@ static struct span *try_new_span(struct memory *mem, size_t npages, struct page_
 
 struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
                                   size_t *first_page) {
-    struct span *span = try_new_span(mem, npages, block, dirty, first_page);
+    struct span *span = tri__memory_try_new_span(mem, npages, block, dirty, first_page);
     if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
     tri__memory_drop_empty(mem, true);
-    return try_new_span(mem, npages, block, dirty, first_page);
+    return tri__memory_try_new_span(mem, npages, block, dirty, first_page);
 }
 
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {
@@ -174,10 +176,13 @@ bool tri__memory_is_swept(struct memory *mem) {
 }
 
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages) {
-    return tri__pageheap_scavenge(mem->pages, max_pages);
+    size_t n = tri__pageheap_scavenge(mem->pages, max_pages);
+    check_whole(tri__pageheap_verify(mem->pages, NULL, NULL) == 0, "I-PAGE: bits, summaries and counters agree");
+    return n;
 }
 
 size_t tri__memory_metadata_bytes(struct memory *mem) {
     return tri__space_metadata_bytes(&mem->space) + tri__pageheap_metadata_bytes(mem->pages) +
-           tri__fixalloc_in_use_bytes(&mem->fix_span) + tri__fixalloc_in_use_bytes(&mem->fix_central);
+           tri__fixalloc_in_use_bytes(&mem->fix_span) + tri__fixalloc_in_use_bytes(&mem->manual.fix_span) +
+           tri__fixalloc_in_use_bytes(&mem->fix_central);
 }

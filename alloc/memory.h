@@ -17,6 +17,7 @@
 #include "alloc/base/lock.h"
 #include "alloc/fixalloc.h"
 #include "alloc/hooks.h"
+#include "alloc/manual.h"
 #include "alloc/span.h"
 
 enum {
@@ -77,12 +78,13 @@ struct memory {
     bool pages_stay;              /* from before H1 to the flip no page leaves a span (R13) [gate] */
     struct lock large_lock;       /* RANK_LARGE */
     struct span_list large[2];    /* by gen & 1 [large_lock] */
-    size_t limit_pages;           /* hard limit [atomic] */
-    size_t used_pages;            /* in spans [atomic] */
-    size_t building_pages;        /* of those, in large objects under construction (R12) [atomic] */
-    size_t empty_pages;           /* of those, in empty spans that lie ready [atomic] */
-    size_t empty_limit_pages;     /* how many may (a hint) [atomic] */
-    uint64_t swept_spans;         /* [atomic] */
+    struct manual manual;
+    size_t limit_pages;       /* hard limit [atomic] */
+    size_t used_pages;        /* in spans [atomic] */
+    size_t building_pages;    /* of those, in large objects under construction (R12) [atomic] */
+    size_t empty_pages;       /* of those, in empty spans that lie ready [atomic] */
+    size_t empty_limit_pages; /* how many may (a hint) [atomic] */
+    uint64_t swept_spans;     /* [atomic] */
 };
 
 /* False without memory or address space. */
@@ -93,6 +95,9 @@ void tri__memory_fini(struct memory *mem);
  * NULL when they cannot be had. */
 struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
                                   size_t *first_page);
+/* The same without letting empty spans go when there is no memory: takes no lock but the page heap's and fixalloc's. */
+struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                      size_t *first_page);
 /* An emptied span: its entries go, its pages return to the page heap (gate lock taken inside). Sweepers only: between
  * the flip and the next H1. The other one may be called at any time; false: a cycle marks, nothing was done (R13). */
 void tri__memory_free_span(struct memory *mem, struct span *span);
@@ -125,6 +130,14 @@ void tri__memory_flip(struct memory *mem);
 /* Large objects. `mutator` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). */
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
                        const uint32_t *gen, const bool *black, size_t *npages);
+
+/* What became of a slot that was to be freed by hand. LATER: its span is in another thread's cache, a sweep frees it. */
+enum free_outcome { FREE_DONE, FREE_LATER, FREE_BUSY, FREE_REFUSED };
+struct cache;
+/* Frees the object that starts at the address (free.c). `own`: the calling thread's cache. BUSY: a cycle marks (R13), or
+ * the span is being swept. *freed_bytes: of the slot. */
+enum free_outcome tri__memory_free_slot(struct memory *mem, const struct cache *own, uintptr_t addr, bool poison,
+                                        size_t *freed_bytes);
 
 /* Returns free pages to the system; the number returned. */
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages);

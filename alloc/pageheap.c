@@ -43,6 +43,7 @@ struct pageheap {
     size_t max_pages, grow_pages;  /* [const] */
     struct growing chunks;         /* of struct page_chunk */
     struct growing levels[LEVELS]; /* of page_summary */
+    struct growing touched;        /* a byte for each chunk: its side tables may take memory */
     size_t frontier;               /* pages below were committed; rises only */
     size_t search;                 /* no free page below (I-PAGE3) */
     size_t dirty_limit;            /* no dirty page from here on (I-PAGE7) */
@@ -85,6 +86,9 @@ static bool reserve_metadata(struct pageheap *ph) {
     if (!growing_reserve(&ph->chunks, level_entries(0, ph->max_pages) * sizeof(struct page_chunk))) {
         return false;
     }
+    if (!growing_reserve(&ph->touched, level_entries(0, ph->max_pages))) {
+        return false;
+    }
     for (unsigned level = 0; level < LEVELS; level++) {
         if (!growing_reserve(&ph->levels[level], level_entries(level, ph->max_pages) * sizeof(page_summary))) {
             return false;
@@ -96,6 +100,9 @@ static bool reserve_metadata(struct pageheap *ph) {
 /* What got committed before a refusal stays committed, which is harmless: it is zero and counted (I-PAGE8). */
 static bool commit_metadata(struct pageheap *ph, size_t npages) {
     if (!growing_commit(&ph->chunks, level_entries(0, npages) * sizeof(struct page_chunk))) {
+        return false;
+    }
+    if (!growing_commit(&ph->touched, level_entries(0, npages))) {
         return false;
     }
     for (unsigned level = 0; level < LEVELS; level++) {
@@ -139,6 +146,7 @@ void tri__pageheap_destroy(struct pageheap *ph) {
         return;
     }
     tri__os_release(ph->chunks.base, ph->chunks.reserved_bytes);
+    tri__os_release(ph->touched.base, ph->touched.reserved_bytes);
     for (unsigned level = 0; level < LEVELS; level++) {
         tri__os_release(ph->levels[level].base, ph->levels[level].reserved_bytes);
     }
@@ -199,6 +207,9 @@ static bool mark_used(struct pageheap *ph, size_t first, size_t end) {
         ndirty += bit_count(*p.dirty & p.mask);
         *p.free &= ~p.mask;
         *p.dirty &= ~p.mask;
+    }
+    for (size_t i = first >> CHUNK_SHIFT; i <= (end - 1) >> CHUNK_SHIFT; i++) {
+        ph->touched.base[i] = 1;
     }
     ph->used_pages += end - first;
     ph->dirty_free_pages -= ndirty;
@@ -361,6 +372,7 @@ bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block) {
         *p.free = *p.dirty = 0;
         ph->used_pages += bit_count(block->free);
         ph->dirty_free_pages -= bit_count(block->dirty);
+        ph->touched.base[block->first >> CHUNK_SHIFT] = 1;
         alarm = note_taken(ph, block->dirty != block->free);
         ph->search = block->first + 64; /* the lowest free page lay in here */
         update_summaries(ph, block->first, block->first + 64);
@@ -459,6 +471,39 @@ size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages) {
     return returned;
 }
 
+static bool is_free_and_clean(const struct page_chunk *chunk) {
+    for (size_t word = 0; word < CHUNK_WORDS; word++) {
+        if (chunk->free[word] != UINT64_MAX || chunk->dirty[word] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+size_t tri__pageheap_release(struct pageheap *ph) {
+    size_t n = 0;
+    if (ph->ops.release == NULL) {
+        return 0;
+    }
+    tri__lock_acquire(&ph->lock);
+    for (size_t i = 0; i < ph->frontier >> CHUNK_SHIFT; i++) {
+        size_t first = i << CHUNK_SHIFT;
+        if (!ph->touched.base[i] || !is_free_and_clean(chunk_at(ph, i))) {
+            continue;
+        }
+        mark_used(ph, first, first + CHUNK_PAGES);
+        tri__lock_release(&ph->lock);
+        ph->ops.release(ph->ops.context, first, CHUNK_PAGES);
+        tri__lock_acquire(&ph->lock);
+        ph->used_pages -= CHUNK_PAGES;
+        mark_free(ph, first, first + CHUNK_PAGES, false);
+        ph->touched.base[i] = 0;
+        n++;
+    }
+    tri__lock_release(&ph->lock);
+    return n;
+}
+
 void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out) {
     tri__lock_acquire(&ph->lock);
     *out = (struct pageheap_stats){.committed_pages = ph->frontier,
@@ -493,7 +538,7 @@ bool tri__pageheap_in_use(struct pageheap *ph, size_t page) {
 
 size_t tri__pageheap_metadata_bytes(struct pageheap *ph) {
     tri__lock_acquire(&ph->lock);
-    size_t total = sizeof *ph + ph->chunks.committed_bytes;
+    size_t total = sizeof *ph + ph->chunks.committed_bytes + ph->touched.committed_bytes;
     for (unsigned level = 0; level < LEVELS; level++) {
         total += ph->levels[level].committed_bytes;
     }

@@ -28,6 +28,9 @@ struct pageheap_ops {
     /* Pages were given out that were not resident, and pages that are in use or dirty are more than the alarm says.
      * Without the lock, on the thread that takes the pages. NULL: nobody asks. */
     void (*alarm)(void *context, size_t npages);
+    /* Gives back what the tables beside the pages take for [first, first + CHUNK_PAGES), none of which is in use; they
+     * read as zero then. Without the lock. NULL: there are none. */
+    void (*release)(void *context, size_t first, size_t npages);
 };
 
 struct pageheap_stats {
@@ -65,6 +68,10 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
 /* Returns up to max_pages dirty free pages to the system, highest addresses first, in runs of at most 64 pages at a
  * time without the lock held meanwhile (the run counts as given out for that long). The number of pages returned. */
 size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
+
+/* Calls ops.release for each chunk that is free, clean and was in use since its last release. The number of chunks; each
+ * counts as given out while it is released. */
+size_t tri__pageheap_release(struct pageheap *ph);
 
 /* Sets what `ops.alarm` watches: resident pages of the heap, in use and dirty. SIZE_MAX: no alarm. */
 void tri__pageheap_set_alarm(struct pageheap *ph, size_t npages);

@@ -14,6 +14,8 @@
  *   void *ad_new_slots(thread, n)        an array of n references, all NULL; never NULL
  *   ad_init(thread, obj, slot, ref)      first store to a field of a new object, before the next allocation
  *   ad_store(thread, obj, slot, ref)     any other store of a reference
+ *   void *ad_manual(bytes)               a block that no collection frees, without references; never NULL
+ *   ad_manual_free(block)
  *   ad_poll(thread)                      in loops that do not allocate
  *   ad_start(incremental)                a heap, with the calling thread known to it
  *   ad_run(thread, n, fn, arg)           fn(thread_i, i, arg) on n threads; n == 1: on the caller's own

@@ -71,6 +71,14 @@ static inline void ad_store(ad_thread *thread, void *obj, void *slot, void *ref)
     ad_init(thread, obj, slot, ref);
 }
 
+static inline void *ad_manual(size_t size_bytes) {
+    return ad_checked(GC_malloc_atomic_uncollectable(size_bytes), size_bytes);
+}
+
+static inline void ad_manual_free(void *block) {
+    GC_free(block);
+}
+
 static inline void ad_poll(ad_thread *thread) {
     (void)thread;
 }

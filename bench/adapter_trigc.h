@@ -34,6 +34,14 @@ static inline void ad_store(ad_thread *thread, void *obj, void *slot, void *ref)
     tri_store(thread, obj, slot, ref);
 }
 
+static inline void *ad_manual(size_t size_bytes) {
+    return ad_checked(tri_manual_alloc(ad_heap, size_bytes), size_bytes);
+}
+
+static inline void ad_manual_free(void *block) {
+    tri_manual_free(ad_heap, block);
+}
+
 static inline void ad_poll(ad_thread *thread) {
     tri_poll(thread);
 }

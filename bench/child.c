@@ -240,7 +240,13 @@ static bool printed_what_it_should(struct row *row, const struct text *out) {
     bool same = at == size && at == out->size;
     line_around(expected, size, at, want, sizeof want);
     line_around(bytes, out->size, at, got, sizeof got);
-    if (!same)
+    if (same)
+        row->why[0] = '\0';
+    else if (at == out->size)
+        snprintf(row->why, sizeof row->why, "its output ends in line %u, which should be \"%s\"", number, want);
+    else if (at == size)
+        snprintf(row->why, sizeof row->why, "its output goes on in line %u: \"%s\"", number, got);
+    else
         snprintf(row->why, sizeof row->why, "line %u of its output is \"%s\" and should be \"%s\"", number, got, want);
     free(expected);
     return same;

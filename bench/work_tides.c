@@ -2,14 +2,14 @@
  * rises again.
  *
  * A table of slots holds blocks of 32 to 4,096 bytes, half of them with references, up to --live bytes. So the picture has
- * full spans, spans of which a tenth is left, runs of pages of large objects, free pages and such as went back to the
- * system while nothing happened. An operation is a block stored or dropped; the rests are no operations. */
+ * full spans, spans of which a tenth is left, runs of pages of large objects, manual blocks among them, free pages and such
+ * as went back to the system while nothing happened. An operation is a block stored or dropped; the rests are no operations. */
 #include <string.h>
 #include <time.h>
 
 #include "bench/workload.h"
 
-enum { BLOCK_MIN = 32, BLOCK_MAX = 4096, BUFFER_BYTES = 2 << 20, NBUFFERS = 8, REST_MS = 500 };
+enum { BLOCK_MIN = 32, BLOCK_MAX = 4096, BUFFER_BYTES = 2 << 20, NBUFFERS = 8, NMANUAL = 2000, REST_MS = 500 };
 
 struct tides {
     ad_thread *thread;
@@ -17,6 +17,7 @@ struct tides {
     uint64_t nslots;
     uint64_t random, sum;
     struct probe *probe;
+    void *manual[NMANUAL]; /* not collected */
 };
 
 /* A block that says how long it is; small ones are the most frequent. */
@@ -44,8 +45,29 @@ static void set(struct tides *t, uint64_t slot, void *block) {
 }
 
 static void rise(struct tides *t) {
-    for (uint64_t i = 0; i < t->nslots; i++)
+    for (uint64_t i = 0; i < t->nslots; i++) {
         if (!t->table[i]) set(t, i, block_new(t));
+        if ((i & 63) == 0) ad_poll(t->thread);
+    }
+}
+
+/* Blocks of 32 to 4,096 bytes that the program frees itself. */
+static void manual_make(struct tides *t) {
+    for (int i = 0; i < NMANUAL; i++) {
+        size_t size_bytes = (size_t)BLOCK_MIN << (i & 7);
+        t->manual[i] = ad_manual(size_bytes);
+        memset(t->manual[i], i, size_bytes);
+    }
+}
+
+/* Each `stride`-th of them stays. */
+static void manual_free(struct tides *t, int stride) {
+    for (int i = 0; i < NMANUAL; i++) {
+        if (!t->manual[i] || (stride && i % stride == 0)) continue;
+        t->sum += *(unsigned char *)t->manual[i];
+        ad_manual_free(t->manual[i]);
+        t->manual[i] = NULL;
+    }
 }
 
 static void churn(struct tides *t, uint64_t ops) {
@@ -84,19 +106,27 @@ static void buffers(struct tides *t) {
 }
 
 static uint64_t tides_run(ad_thread *thread, struct work *work) {
-    struct tides t = {thread, NULL, nslots_of(work), 20261121, 0, &work->probes[0]};
-    t.table = ad_new_slots(thread, t.nslots);
-    probe_start(t.probe);
-    rise(&t);
-    churn(&t, work->ops);
-    thin_out(&t);
-    rest(&t);
-    buffers(&t);
+    struct tides *t = calloc(1, sizeof *t); /* the table is found by its local variable below */
+    if (!t) ad_no_memory(sizeof *t);
+    void **table = ad_new_slots(thread, nslots_of(work));
+    *t = (struct tides){
+        .thread = thread, .table = table, .nslots = nslots_of(work), .random = 20261121, .probe = &work->probes[0]};
+    probe_start(t->probe);
+    rise(t);
+    manual_make(t);
+    churn(t, work->ops);
+    thin_out(t);
+    manual_free(t, 10);
+    rest(t);
+    buffers(t);
     ad_collect(thread);
-    rest(&t);
-    rise(&t);
-    churn(&t, work->ops / 2);
-    return t.sum;
+    rest(t);
+    rise(t);
+    churn(t, work->ops / 2);
+    manual_free(t, 0);
+    uint64_t sum = t->sum + (table[0] != NULL); /* used to the end */
+    free(t);
+    return sum;
 }
 
 /* Nearly: how many the second rise fills is chance. */

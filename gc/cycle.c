@@ -291,6 +291,11 @@ static void death(tri_heap *heap) {
         tri__checkmark(heap);
         tri__world_start(heap);
     }
+    if (atomic_load_relaxed(&heap->stress.manual_check)) { /* a test's switch */
+        if (!tri__world_stop(heap)) return;
+        tri__manual_check(heap);
+        tri__world_start(heap);
+    }
 #else
     (void)heap;
 #endif
@@ -306,11 +311,27 @@ void tri__cycle_sweep(tri_heap *heap) {
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
 
-static void verify_if_asked(tri_heap *heap) {
-    if (TRI_CHECKS == 0 || !atomic_load_relaxed(&heap->stress.verify)) return; /* a test's switch */
-    if (!tri__world_stop(heap)) return;                                        /* as in death() */
-    tri__verify(heap);
-    tri__world_start(heap);
+/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to a
+ * stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
+static void verify_now_and_then(tri_heap *heap) {
+    enum { EVERY_CYCLES = 8, SHARE = 10, STOP_NS = 2000000 };
+    uint64_t start = tri__os_now_ns();
+    if (heap->cycle_number % EVERY_CYCLES != 1 || heap->whole_ns > (start - heap->created_ns) / SHARE) return;
+    if (tri__world_stop_within(heap, STOP_NS)) {
+        tri__verify(heap);
+        tri__world_start(heap);
+    }
+    heap->whole_ns += tri__os_now_ns() - start;
+}
+
+static void verify(tri_heap *heap) {
+    if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
+        if (!tri__world_stop(heap)) return;                             /* as in death() */
+        tri__verify(heap);
+        tri__world_start(heap);
+    } else if (TRI_CHECKS >= 3) {
+        verify_now_and_then(heap);
+    }
 }
 
 /* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
@@ -395,7 +416,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
         tri__memory_drop_empty(&heap->mem, strcmp(run->reason, "trigger") != 0); /* who asks wants its memory */
     }
     phase_set(heap, PHASE_IDLE);
-    verify_if_asked(heap);
+    verify(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);
     tri__scavenger_cycle_ended(heap);
     tell_cycle(heap, live, end);

@@ -181,7 +181,11 @@ static void back_off(tri_heap *heap, uint32_t nrounds) {
 }
 
 bool tri__world_stop(tri_heap *heap) {
-    uint64_t start = tri__os_now_ns(), told = 0, limit_ns = heap_wait_limit_ns(heap);
+    return tri__world_stop_within(heap, heap_wait_limit_ns(heap));
+}
+
+bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
+    uint64_t start = tri__os_now_ns(), told = 0;
     uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000;
     tri__lock_acquire(&heap->threads_lock);
     atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */

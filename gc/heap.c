@@ -259,7 +259,9 @@ size_t tri_trim(tri_heap *heap) {
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
+    tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
     tri__memory_drop_empty(&heap->mem, true);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    tri__pageheap_release(heap->mem.pages);
     return total << PAGE_SHIFT;
 }

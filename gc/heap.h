@@ -87,6 +87,7 @@ struct stress {
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
     uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
+    uint32_t manual_check;              /* [atomic] */
     uint32_t fault;                     /* planted fault for tests (checked builds only), enum fault [atomic] */
     uint64_t report_cycle;              /* cycle of cycle_reports [atomic] */
     uint32_t cycle_reports;             /* found in that cycle [atomic] */
@@ -186,6 +187,7 @@ struct tri_heap {
     struct scavenger scavenger;
     struct stress stress;
     bool trace;          /* TRI_TRACE=1 [const] */
+    uint64_t whole_ns;   /* spent on whole checks that nobody asked for (-Dchecks=3) [who runs cycles] */
     uint64_t created_ns; /* [const] */
 };
 
@@ -286,8 +288,9 @@ static inline bool heap_fault(tri_heap *heap, enum fault fault) {
 /* True if key was one of the stress switches; *err is then the result. */
 bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *err);
 
-/* checkmark.c, verify.c; collector only, world stopped. The number of contradictions. */
+/* checkmark.c, manual_check.c, verify.c; collector only, world stopped. The number of contradictions. */
 int tri__checkmark(tri_heap *heap);
+int tri__manual_check(tri_heap *heap);
 int tri__verify(tri_heap *heap);
 
 #endif

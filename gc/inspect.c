@@ -147,7 +147,7 @@ static void walk_stopped(tri_heap *heap, void *p) {
     struct space *space = &heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
-        if (shape_kind(atomic_load_acquire(&space->pages[page].shape)) == PAGE_NONE)
+        if (!shape_has_objects(atomic_load_acquire(&space->pages[page].shape)))
             continue;                                                 /* pairs with span_publish */
         struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
         if (span->first_page != page) continue;

@@ -1,87 +1,218 @@
-/* manual.c - manual memory and the early free of collected objects. */
-#include <stdlib.h>
+/* manual.c - manual memory, the public calls: their arguments, what happens without memory, and in builds with checks the
+ * reports of misuse. The blocks themselves are alloc/manual.c's.
+ *
+ * These calls are no safepoints and wait for nobody, so that any thread may make them anywhere, inside tri_blocking too.
+ * Blocks that are roots are ordinary blocks with a registered range over them (roots.c).
+ *
+ * Invariants: I-MANU1 no lock is held, and no safepoint reached, while the host's oom hook runs or a block is freed. */
+#include <stdio.h>
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* In front of each block. */
-struct head {
-    void *start;
-    size_t size_bytes;
+/* What is asked for. */
+struct want {
+    const char *call;
+    size_t align_bytes, size_bytes;
+    bool root;
 };
 
-static struct head *head_of(const void *block) {
-    return (struct head *)(uintptr_t)block - 1;
+/* ---- without memory ------------------------------------------------------------------------------------------ */
+
+static void *try_once(tri_heap *heap, const struct want *w, bool *clean) {
+    *clean = false;
+    if (w->align_bytes > MANUAL_ALIGN) return tri__manual_alloc_aligned(&heap->mem, w->align_bytes, w->size_bytes);
+    return tri__manual_alloc(&heap->mem, w->size_bytes, clean);
 }
 
-void *tri_manual_aligned(tri_heap *heap, size_t align_bytes, size_t size_bytes) {
-    if (!heap || !is_power_of_two(align_bytes) || align_bytes > (size_t)1 << 30) {
-        tri__error(TRI_EINVAL, "tri_manual_aligned", "heap is NULL, or %zu is no power of two up to 1 GiB",
-                   align_bytes);
-        return NULL;
-    }
-    size_t align = max_size(align_bytes, 16), size = align_up(max_size(size_bytes, 16), 16);
-    char *start = size_bytes > SIZE_MAX / 2 ? NULL : malloc(size + align + sizeof(struct head));
-    if (!start) {
-        tri__error(TRI_ENOMEM, "tri_manual_alloc", "no memory for %zu bytes", size_bytes);
-        return NULL;
-    }
-    char *block = (char *)align_up((uintptr_t)start + sizeof(struct head), align);
-    *head_of(block) = (struct head){start, size};
-    atomic_add_relaxed(&heap->manual_bytes, size);
+/* Whether the hook may be called here: it wants a thread of the heap that is not in a blocking region. */
+static bool may_call_hook(tri_heap *heap) {
+    tri_thread *thread = tri_self(heap);
+    return heap->config.oom && thread->reserved == 0 && /* not the sentinel of unattached threads */
+           atomic_load_relaxed(&mutator_of(thread)->os->state) == OS_RUNNING; /* own word */
+}
+
+static void request_cycle(tri_heap *heap, const struct want *w) {
+    if (ceil_div(w->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages)) return; /* an option */
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return;
+    if (atomic_swap_relaxed(&heap->triggered, 1) == 0) tri__cycle_request(heap, "limit"); /* as in pace_once */
+}
+
+static TRI_COLD void *without_memory(tri_heap *heap, const struct want *w, bool *clean) {
+    void *block = NULL;
+    request_cycle(heap, w);
+    if (may_call_hook(heap) && heap->config.oom(heap, w->size_bytes, heap->config.user))
+        block = try_once(heap, w, clean);
+    if (!block)
+        tri__error(TRI_ENOMEM, w->call,
+                   "no memory for %zu bytes: %zu of %zu bytes are in use, %zu of them in manual memory; free blocks, "
+                   "release references, raise hard_limit_bytes, or give the process more address space",
+                   w->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT, /* counters */
+                   atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT,
+                   tri__manual_pages(&heap->mem) << PAGE_SHIFT);
     return block;
 }
 
+/* ---- what builds with checks note ---------------------------------------------------------------------------- */
+
+#if TRI_CHECKS >= 1
+
+static void report_misuse(tri_heap *heap, const char *call, const void *block, enum manual_verdict verdict,
+                          const struct manual_record *r) {
+    static const char *const what[] = {
+        [MANUAL_FOREIGN] = "is no block of this heap",
+        [MANUAL_INTERIOR] = "lies inside a block, or beyond the last one of its pages; free the block's start",
+        [MANUAL_FREED] = "has been freed already",
+        [MANUAL_ROOT] = "is a block of tri_manual_root_new, or was none when its root was freed; use the other call"};
+    char history[224] = "";
+    if (r->alloc_op)
+        snprintf(history, sizeof history,
+                 "; it had %llu bytes, allocated by thread %llu as operation %llu, last freed by thread %llu as %llu",
+                 (unsigned long long)r->size_bytes, (unsigned long long)r->alloc_thread,
+                 (unsigned long long)r->alloc_op, (unsigned long long)r->free_thread, (unsigned long long)r->free_op);
+    if (verdict == MANUAL_FOREIGN && tri__manual_in_other_heap(&heap->mem, (uintptr_t)block))
+        snprintf(history, sizeof history, ": it belongs to another heap of this program");
+    else if (verdict == MANUAL_FOREIGN && space_contains(&heap->mem.space, (uintptr_t)block))
+        snprintf(history, sizeof history, "; objects are freed by the collector, or with tri_free");
+    atomic_add_relaxed(&heap->stress.reports, 1); /* a counter */
+    tri__report(heap, call, "%p %s%s", block, what[verdict], history);
+}
+
+static void *note(tri_heap *heap, const struct want *w, void *block) {
+    tri__manual_note_alloc(&heap->mem, block, w->size_bytes, w->root);
+    return block;
+}
+
+/* False, reported: the block may not be freed. */
+static bool may_free(tri_heap *heap, const char *call, void *block, bool root) {
+    struct manual_record history;
+    enum manual_verdict verdict = tri__manual_note_free(&heap->mem, block, root, &history);
+    if (verdict == MANUAL_FINE) return true;
+    report_misuse(heap, call, block, verdict, &history);
+    return false;
+}
+
+#else
+
+static inline void *note(tri_heap *heap, const struct want *w, void *block) {
+    (void)heap, (void)w;
+    return block;
+}
+static inline bool may_free(tri_heap *heap, const char *call, void *block, bool root) {
+    (void)heap, (void)call, (void)block, (void)root;
+    return true;
+}
+
+#endif
+
+/* ---- blocks -------------------------------------------------------------------------------------------------- */
+
+/* What the fast path has no block for. *clean: the block reads as zero. */
+static TRI_COLD void *allocate(tri_heap *heap, const struct want *w, bool *clean) {
+    if (!heap) {
+        tri__error(TRI_EINVAL, w->call, "heap is NULL");
+        return NULL;
+    }
+    void *block = try_once(heap, w, clean);
+    if (!block) block = without_memory(heap, w, clean);
+    return block ? note(heap, w, block) : NULL;
+}
+
+static TRI_COLD void *alloc_slow(tri_heap *heap, size_t size_bytes) {
+    struct want w = {"tri_manual_alloc", 0, size_bytes, false};
+    bool clean;
+    return allocate(heap, &w, &clean);
+}
+
 void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
-    return tri_manual_aligned(heap, 16, size_bytes);
+    void *block = manual_alloc_fast(&heap->mem, size_bytes); /* NULL as heap fits no cache */
+    if (TRI_UNLIKELY(!block)) return alloc_slow(heap, size_bytes);
+    struct want w = {"tri_manual_alloc", 0, size_bytes, false};
+    return note(heap, &w, block);
+}
+
+static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t size_bytes, bool root) {
+    struct want w = {call, 0, 0, root};
+    bool clean = false;
+    if (__builtin_mul_overflow(n, size_bytes, &w.size_bytes)) {
+        tri__error(TRI_ENOMEM, call, "%zu elements of %zu bytes are more than any address range holds", n, size_bytes);
+        return NULL;
+    }
+    void *block = manual_alloc_fast(&heap->mem, w.size_bytes);
+    block = TRI_LIKELY(block != NULL) ? note(heap, &w, block) : allocate(heap, &w, &clean);
+    return block && !clean ? memset(block, 0, w.size_bytes) : block;
 }
 
 void *tri_manual_calloc(tri_heap *heap, size_t n, size_t size_bytes) {
-    size_t total;
-    if (__builtin_mul_overflow(n, size_bytes, &total)) {
-        tri__error(TRI_ENOMEM, "tri_manual_calloc", "%zu elements of %zu bytes are more than any address range holds",
-                   n, size_bytes);
+    return calloc_block(heap, "tri_manual_calloc", n, size_bytes, false);
+}
+
+void *tri_manual_aligned(tri_heap *heap, size_t align_bytes, size_t size_bytes) {
+    struct want w = {"tri_manual_aligned", align_bytes, size_bytes, false};
+    bool clean;
+    if (!is_power_of_two(align_bytes) || align_bytes > (size_t)1 << 30) {
+        tri__error(TRI_EINVAL, w.call, "align_bytes %zu is no power of two up to 1 GiB", align_bytes);
         return NULL;
     }
-    void *block = tri_manual_alloc(heap, total);
-    return block ? memset(block, 0, total) : NULL;
+    return allocate(heap, &w, &clean);
+}
+
+static TRI_COLD void free_slow(tri_heap *heap, void *block) {
+    if (!block) return;
+    if (!heap || !tri__manual_free(&heap->mem, block))
+        tri__report(heap, "tri_manual_free", "%p is no block of this heap's manual memory", block);
 }
 
 void tri_manual_free(tri_heap *heap, void *block) {
-    if (!block) return;
-    atomic_sub_relaxed(&heap->manual_bytes, head_of(block)->size_bytes);
-    free(head_of(block)->start);
+    if (TRI_CHECKS >= 1 && heap && block && !may_free(heap, "tri_manual_free", block, false)) return;
+    if (TRI_UNLIKELY(!manual_free_fast(&heap->mem, block))) free_slow(heap, block);
 }
 
 size_t tri_manual_usable_size(tri_heap *heap, const void *block) {
-    (void)heap;
-    return block ? head_of(block)->size_bytes : 0;
+    uintptr_t start;
+    return heap && block ? tri__manual_usable(&heap->mem, (uintptr_t)block, &start) : 0;
 }
 
 void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
-    void *fresh = tri_manual_alloc(heap, size_bytes);
-    if (!block || !fresh) return fresh;
-    memcpy(fresh, block, min_size(size_bytes, tri_manual_usable_size(heap, block)));
+    struct want w = {"tri_manual_realloc", 0, size_bytes, false};
+    bool clean;
+    if (!block) return allocate(heap, &w, &clean);
+    size_t old_bytes = tri_manual_usable_size(heap, block);
+    if (old_bytes == 0) {
+        tri__report(heap, w.call, "%p is no block of this heap's manual memory", block);
+        return NULL;
+    }
+    if (size_bytes <= old_bytes && (size_bytes >= old_bytes / 2 || old_bytes <= MANUAL_ALIGN)) {
+        if (may_free(heap, w.call, block, false)) return note(heap, &w, block); /* its history says so */
+        return NULL;
+    }
+    void *moved = allocate(heap, &w, &clean);
+    if (!moved) return NULL;
+    memcpy(moved, block, min_size(old_bytes, size_bytes));
     tri_manual_free(heap, block);
-    return fresh;
+    return moved;
 }
 
 size_t tri_manual_bytes(tri_heap *heap) {
-    return heap ? atomic_load_relaxed(&heap->manual_bytes) : 0;
+    return heap ? tri__manual_live_bytes(&heap->mem) : 0;
 }
+
+/* ---- blocks that are roots ----------------------------------------------------------------------------------- */
 
 void *tri_manual_root_new(tri_thread *thread, size_t nslots, const tri_enc *enc, tri_root **root) {
     struct mutator *m = tri__mutator_check(thread, "tri_manual_root_new");
+    if (root) *root = NULL;
     if (!m) return NULL;
     if (!root || nslots == 0) {
         tri__error(TRI_EINVAL, "tri_manual_root_new", "root is NULL, or nslots is 0");
         return NULL;
     }
-    void *block = tri_manual_calloc(m->heap, nslots, sizeof(tri_word));
-    *root = block ? tri_root_add(thread, block, nslots, enc) : NULL;
+    void *block = calloc_block(m->heap, "tri_manual_root_new", nslots, sizeof(tri_word), true);
+    if (!block) return NULL;
+    *root = tri_root_add(thread, block, nslots, enc);
     if (*root) return block;
-    tri_manual_free(m->heap, block);
+    if (may_free(m->heap, "tri_manual_root_new", block, true)) tri__manual_free(&m->heap->mem, block);
     return NULL;
 }
 
@@ -89,18 +220,8 @@ void tri_manual_root_free(tri_thread *thread, tri_root *root) {
     struct mutator *m = tri__mutator_check(thread, "tri_manual_root_free");
     if (!m || !root) return;
     void *block = (void *)(uintptr_t)root->slots;
-    tri_root_remove(thread, root);
-    tri_manual_free(m->heap, block);
-}
-
-/* Checks its argument; the next cycle frees what nothing refers to. */
-int tri_free(tri_thread *thread, void *obj) {
-    struct mutator *m = tri__mutator_check(thread, "tri_free");
-    if (!m) return TRI_EUNATTACHED;
-    safepoint_poll(m);
-    struct slot slot;
-    if (!space_find_slot(&m->heap->mem.space, (uintptr_t)obj, &slot) || slot.addr != (uintptr_t)obj ||
-        !space_is_allocated(&m->heap->mem.space, &slot))
-        return tri__error(TRI_EINVAL, "tri_free", "%p is not the start of a live object of this heap", obj);
-    return TRI_OK;
+    if (!may_free(m->heap, "tri_manual_root_free", block, true)) return;
+    tri_root_remove(thread, root); /* no collector reads the slots from here on */
+    if (!tri__manual_free(&m->heap->mem, block))
+        tri__report(m->heap, "tri_manual_root_free", "%p was not made by tri_manual_root_new", block);
 }

@@ -398,7 +398,7 @@ void tri__marker_rescan(struct marker *mk) {
     atomic_store_release(&mk->heap->work.rescan, 0); /* set again by whoever runs out of memory again */
     size_t npages = atomic_load_acquire(&mem->space.committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
-        if (shape_kind(atomic_load_acquire(&mem->space.pages[page].shape)) == PAGE_NONE) continue; /* span_publish */
+        if (!shape_has_objects(atomic_load_acquire(&mem->space.pages[page].shape))) continue; /* span_publish */
         struct span *span = atomic_load_relaxed(&mem->space.spans[page]); /* ordered by the shape's acquire */
         if (span->first_page != page || !atomic_load_acquire(&span->rescan)) continue; /* push_without_memory */
         atomic_store_relaxed(&span->rescan, 0);
@@ -460,6 +460,7 @@ void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n, const t
 static void check_child(struct marker *mk, const tri_word *from, uintptr_t ref) {
     struct slot child, owner;
     if (space_find_slot(mk->space, ref, &child) && space_is_allocated(mk->space, &child)) return;
+    if (manual_span_of(mk->space, ref)) return; /* like a pointer outside the heap */
     struct space *space = mk->space;
     const char *where = "a root";
     size_t offset = 0;

@@ -110,6 +110,7 @@ void tri__handshake_wait(tri_heap *heap, uint64_t seq);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */
 bool tri__world_stop(tri_heap *heap);
+bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns);
 void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);

@@ -263,6 +263,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
     bool urgent = all || resident > near;
     size_t keep = all ? 0 : min_size(most_needed(s, now_ns), near);
     size_t excess = resident > keep ? min_size(resident - keep, ps.dirty_free_pages) : 0;
+    if (all && ps.dirty_free_pages == 0) tri__pageheap_release(heap->mem.pages);
     if (ps.dirty_free_pages == 0 || s->refused) return FOREVER_NS;
     if (excess == 0) return resident > s->want_pages ? SECOND_NS : FOREVER_NS; /* until the window has moved on */
     if (!urgent && now_ns < s->rest_until_ns) return s->rest_until_ns - now_ns;

@@ -87,6 +87,7 @@ static bool set_number(tri_heap *heap, const char *key, uint32_t n) {
                     {"stress.slow", &heap->stress.slow},
                     {"stress.here", &heap->stress.here},
                     {"checkmark", &heap->stress.checkmark},
+                    {"manual_check", &heap->stress.manual_check},
                     {"poison", &heap->mem.poison},
                     {"verify", &heap->stress.verify}};
     for (size_t i = 0; i < TRI_COUNT(switches); i++)
@@ -111,8 +112,8 @@ bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *er
 #else
 
 bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *err) {
-    static const char *const names[] = {"fault",       "stress.collect", "stress.delay", "stress.slow",
-                                        "stress.here", "checkmark",      "poison",       "verify"};
+    static const char *const names[] = {"fault",     "stress.collect", "stress.delay", "stress.slow", "stress.here",
+                                        "checkmark", "manual_check",   "poison",       "verify"};
     (void)heap, (void)value;
     for (size_t i = 0; i < TRI_COUNT(names); i++)
         if (strcmp(key, names[i]) == 0) {

@@ -6,7 +6,7 @@
 struct verify {
     tri_heap *heap;
     int wrong;
-    size_t pages_in_spans, spans_seen, spans_listed;
+    size_t pages_in_spans, manual_pages, spans_seen, spans_listed;
 };
 
 #define EXPECT(v, cond, ...)                                   \
@@ -58,11 +58,36 @@ static void check_bits(struct verify *v, struct span *span) {
     EXPECT(v, at_slots == allocs, "I-ARENA3: span at page %zu has allocation bits off its slots", span->first_page);
 }
 
+/* What stays as it is while threads that are not attached go on: the manual lock is held (I-MEM1). */
+static void check_manual_span(struct verify *v, const struct manual_span *ms) {
+    struct space *space = &v->heap->mem.space;
+    size_t first = ms->span->first_page;
+    uint64_t owner = ms->owner ? ms->owner->tag : PAGE_MANUAL;
+    for (size_t page = first; page < first + ms->span->npages; page++) {
+        uint64_t shape = atomic_load_relaxed(&space->pages[page].shape); /* under the lock */
+        EXPECT(v, (shape & MANUAL_TAG_MASK) == owner && shape_slot_bytes(shape) == ms->slot_bytes,
+               "I-MAN3: page %zu of manual memory names another owner or size than its span", page);
+        EXPECT(v, manual_span_of(space, space_page_addr(space, page)) == ms,
+               "I-SPAN2: page %zu names another manual span", page);
+        EXPECT(v, tri__pageheap_in_use(v->heap->mem.pages, page), "I-PAGE1: page %zu of manual memory is free", page);
+    }
+    v->manual_pages += ms->span->npages;
+}
+
 static void check_spans(struct verify *v) {
     struct space *space = &v->heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages;) {
-        if (shape_kind(atomic_load_acquire(&space->pages[page].shape)) == PAGE_NONE) { /* pairs with span_publish */
+        uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_publish */
+        if (shape_kind(shape) == PAGE_MANUAL) {
+            const struct manual_span *ms = manual_span_of(space, space_page_addr(space, page));
+            EXPECT(v, ms->span->first_page == page, "I-SPAN2: page %zu is inside a manual span that begins elsewhere",
+                   page);
+            check_manual_span(v, ms);
+            page += ms->span->npages;
+            continue;
+        }
+        if (!shape_has_objects(shape)) {
             page++;
             continue;
         }
@@ -148,6 +173,7 @@ static void say(void *context, const char *text) {
 
 int tri__verify(tri_heap *heap) {
     struct verify v = {.heap = heap};
+    tri__lock_acquire(&heap->mem.manual.lock); /* no manual span comes or goes */
     check_spans(&v);
     check_lists(&v);
     check_caches(&v);
@@ -155,8 +181,12 @@ int tri__verify(tri_heap *heap) {
            v.spans_seen, v.spans_listed);
     size_t used = atomic_load_relaxed(&heap->mem.used_pages);
     size_t building = atomic_load_relaxed(&heap->mem.building_pages); /* nobody runs */
-    EXPECT(&v, v.pages_in_spans + building == used,
-           "I-MEM1: spans have %zu pages and %zu are being built, %zu are counted", v.pages_in_spans, building, used);
+    EXPECT(&v, v.pages_in_spans + building + v.manual_pages == used,
+           "I-MEM1: spans have %zu pages, %zu are being built and %zu are manual memory, %zu are counted",
+           v.pages_in_spans, building, v.manual_pages, used);
+    EXPECT(&v, v.manual_pages == tri__manual_pages(&heap->mem), "I-MEM1: %zu pages are manual memory, %zu are counted",
+           v.manual_pages, tri__manual_pages(&heap->mem));
+    tri__lock_release(&heap->mem.manual.lock);
     tri__pageheap_verify(heap->mem.pages, say, &v);
     return v.wrong;
 }

@@ -153,7 +153,7 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
  * first": "stress.collect=N" (a cycle at every N-th allocation slow path), "stress.delay=N" (random delays of up to N
  * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path),
  * "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
- * "checkmark=1", "poison=1", "verify=1". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+ * "checkmark=1", "manual_check=1", "poison=1", "verify=1". TRI_EINVAL for an unknown key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------

@@ -288,6 +288,83 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
     fixture_close(&f);
 }
 
+/* ---- the page heap's part ---- */
+
+struct told {
+    size_t nreleased, last_first, nalarms, alarm_pages;
+};
+static bool on_commit(void *context, size_t first, size_t npages) {
+    (void)context, (void)first, (void)npages;
+    return true;
+}
+static void on_alarm(void *context, size_t npages) {
+    struct told *told = context;
+    told->nalarms++;
+    told->alarm_pages = npages;
+}
+static void on_release(void *context, size_t first, size_t npages) {
+    struct told *told = context;
+    CHECK_EQ(npages, CHUNK_PAGES);
+    told->nreleased++;
+    told->last_first = first;
+}
+
+TEST(scavenger, tables_are_released_with_whole_chunks_that_were_in_use) {
+    struct told told = {0};
+    struct pageheap_ops ops = {on_commit, on_commit, &told, on_alarm, on_release};
+    struct pageheap *ph = tri__pageheap_create((size_t)64 * CHUNK_PAGES, (size_t)8 * CHUNK_PAGES, &ops);
+    size_t first, far;
+    bool dirty;
+    CHECK(ph != NULL);
+    CHECK_EQ(tri__pageheap_release(ph), 0); /* nothing is there yet */
+    CHECK(tri__pageheap_alloc(ph, 10, &first, &dirty) && tri__pageheap_alloc(ph, 2 * CHUNK_PAGES, &far, &dirty));
+    CHECK_EQ(first, 0);
+    tri__pageheap_free(ph, far, 2 * CHUNK_PAGES);
+    CHECK_EQ(tri__pageheap_release(ph), 0); /* dirty pages first */
+    CHECK_EQ(tri__pageheap_scavenge(ph, SIZE_MAX), 2 * CHUNK_PAGES);
+    CHECK_EQ(tri__pageheap_release(ph), 2); /* the first chunk has pages in use */
+    CHECK_EQ(told.last_first, 2 * CHUNK_PAGES);
+    CHECK_EQ(tri__pageheap_release(ph), 0); /* once */
+    CHECK_EQ(tri__pageheap_verify(ph, NULL, NULL), 0);
+    tri__pageheap_free(ph, first, 10);
+    CHECK_EQ(tri__pageheap_scavenge(ph, SIZE_MAX), 10);
+    CHECK_EQ(tri__pageheap_release(ph), 1);
+    CHECK(tri__pageheap_alloc(ph, CHUNK_PAGES + 1, &first, &dirty) && !dirty);
+    tri__pageheap_free(ph, first, CHUNK_PAGES + 1);
+    tri__pageheap_scavenge(ph, SIZE_MAX);
+    CHECK_EQ(tri__pageheap_release(ph), 2); /* used again, released again */
+    CHECK_EQ(tri__pageheap_verify(ph, NULL, NULL), 0);
+    tri__pageheap_destroy(ph);
+}
+
+TEST(scavenger, the_alarm_tells_of_fresh_pages_beyond_it_while_others_are_free_and_dirty) {
+    struct told told = {0};
+    struct pageheap_ops ops = {on_commit, on_commit, &told, on_alarm, on_release};
+    struct pageheap *ph = tri__pageheap_create((size_t)64 * CHUNK_PAGES, (size_t)8 * CHUNK_PAGES, &ops);
+    size_t low, wall, high;
+    bool dirty;
+    tri__pageheap_set_alarm(ph, 100);
+    CHECK(tri__pageheap_alloc(ph, 40, &low, &dirty) && tri__pageheap_alloc(ph, 1, &wall, &dirty));
+    tri__pageheap_free(ph, low, 40);
+    CHECK(tri__pageheap_alloc(ph, 59, &high, &dirty));
+    CHECK_EQ(told.nalarms, 0); /* 100 pages are resident */
+    tri__pageheap_free(ph, high, 59);
+    CHECK(tri__pageheap_alloc(ph, 60, &high, &dirty));
+    CHECK(dirty);
+    CHECK_EQ(told.nalarms, 0); /* most of them were resident already */
+    CHECK(tri__pageheap_alloc(ph, 41, &high, &dirty) && !dirty);
+    CHECK_EQ(told.nalarms, 1);
+    CHECK_EQ(told.alarm_pages, 41);
+    CHECK(tri__pageheap_alloc(ph, 40, &low, &dirty) && dirty);
+    CHECK(tri__pageheap_alloc(ph, 500, &high, &dirty) && !dirty);
+    CHECK_EQ(told.nalarms, 1); /* nothing is left that could go */
+    CHECK_EQ(tri__pageheap_take_peak(ph), 1 + 60 + 41 + 40 + 500);
+    tri__pageheap_free(ph, high, 500);
+    CHECK_EQ(tri__pageheap_take_peak(ph), 1 + 60 + 41 + 40 + 500);
+    CHECK_EQ(tri__pageheap_take_peak(ph), 1 + 60 + 41 + 40);
+    tri__pageheap_destroy(ph);
+}
+
 /* ---- threads that cannot be had ---- */
 
 TEST(scavenger, without_its_thread_memory_goes_back_after_a_cycle) {

@@ -41,7 +41,7 @@ struct echo_server {
     int stop_fd;          /* [const] */
     uint16_t port;        /* [const] */
     /* Counters, [atomic], relaxed. */
-    atomic_uint_least64_t naccepted, nclosed, nrefused, echoed_bytes;
+    atomic_uint_least64_t naccepted, nclosed, nrefused, echoed_bytes, nserving;
 };
 
 struct conn {
@@ -125,6 +125,7 @@ void echo_stats_get(struct echo_server *server, struct echo_stats *out) {
     out->nclosed = atomic_load_explicit(&server->nclosed, memory_order_relaxed);
     out->nrefused = atomic_load_explicit(&server->nrefused, memory_order_relaxed);
     out->echoed_bytes = atomic_load_explicit(&server->echoed_bytes, memory_order_relaxed);
+    out->nserving = atomic_load_explicit(&server->nserving, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------------------------------------- one connection */
@@ -235,7 +236,11 @@ int echo_run(struct echo_server *server) {
     struct worker worker = {.server = server, .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
     int err = worker.epoll_fd < 0 || watch_server(&worker) != 0 ? ZBUF_ESYSTEM : ZBUF_OK;
     if (err != ZBUF_OK) zbuf_error(err, "echo_run: epoll: %s", strerror(errno));
-    while (err == ZBUF_OK && serve_once(&worker)) {}
+    if (err == ZBUF_OK) {
+        count(&server->nserving, 1);
+        while (serve_once(&worker)) {}
+        atomic_fetch_sub_explicit(&server->nserving, 1, memory_order_relaxed);
+    }
     while (worker.conns) conn_close(&worker, worker.conns); /* E2 */
     if (worker.epoll_fd >= 0) close(worker.epoll_fd);
     return err;

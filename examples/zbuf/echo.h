@@ -12,6 +12,7 @@ struct echo_stats {
     uint64_t naccepted, nclosed; /* connections, ever */
     uint64_t nrefused;           /* of the closed ones, those for which the pool had no buffer */
     uint64_t echoed_bytes;
+    uint64_t nserving; /* threads inside echo_run that are ready for connections, now */
 };
 
 /* Listens on 127.0.0.1:port; 0 lets the system choose. NULL on failure, and zbuf_last_error says why. */

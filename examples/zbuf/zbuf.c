@@ -250,7 +250,7 @@ ssize_t zbuf_read_from_file(struct zbuf *zb, FILE *file) {
 }
 
 /* Past the stream's own buffer, because stdio throws that away when a write fails in the middle: what it held goes out
- * first, then ours by the descriptor, and then the stream is told where the file is now. */
+ * first, then ours by the descriptor, and then the stream is told where the file is now, which POSIX asks for. */
 ssize_t zbuf_write_to_file(struct zbuf *zb, FILE *file) {
     static const char call[] = "zbuf_write_to_file";
     int fd = fileno(file);

@@ -1,0 +1,428 @@
+/* manual.c - spans of manual memory: refilling a thread's cache, blocks that come back from other threads, empty spans,
+ * large blocks; see manual.h. */
+#include "alloc/manual.h"
+#include <string.h>
+#include "alloc/base/check.h"
+#include "alloc/memory.h"
+
+enum {
+    LINK_BYTES = 4096,             /* so much of a fresh span is linked at a time */
+    SPAN_SMALL_BYTES = 64 << 10,   /* spans grow up to this with the number that a class has */
+    SPAN_MEDIUM_BYTES = 256 << 10, /* the same for slots above an eighth of that */
+    MAX_ORPHANS_A_REFILL = 16
+};
+
+_Static_assert(sizeof(struct manual_span) == 128, "the owner's line and the line that others write to");
+_Static_assert(NUM_MANUAL_CLASSES <= 256, "a class is a byte of a page's shape");
+
+/* What `current` holds when there is no span: nothing to take, never written. */
+struct manual_span tri__manual_no_span;
+
+/* ---- lists of a cache ---------------------------------------------------------------------------------------- */
+
+static void list_push(struct manual_cache *c, struct manual_span *ms) {
+    struct manual_span **head = &c->lists[ms->class_index];
+    ms->prev = NULL;
+    ms->next = *head;
+    if (*head) (*head)->prev = ms;
+    *head = ms;
+}
+
+static void list_remove(struct manual_cache *c, struct manual_span *ms) {
+    if (ms->prev)
+        ms->prev->next = ms->next;
+    else
+        c->lists[ms->class_index] = ms->next;
+    if (ms->next) ms->next->prev = ms->prev;
+    ms->next = ms->prev = NULL;
+}
+
+static size_t span_bytes(const struct manual_span *ms) {
+    return ms->span->npages << PAGE_SHIFT;
+}
+
+/* ---- making and giving back spans ---------------------------------------------------------------------------- */
+
+static void publish(struct memory *mem, struct manual_span *ms, uint64_t shape) {
+    struct space *space = &mem->space;
+    for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++) {
+        check_internal(atomic_load_relaxed(&space->pages[page].shape) == 0, "I-SPAN2: a page has one span");
+        atomic_store_relaxed(&space->spans[page], ms->span);
+        atomic_store_relaxed(&space->pages[page].place, (uint64_t)(uintptr_t)ms);
+        atomic_store_release(&space->pages[page].shape,
+                             shape); /* I-ARENA2; pairs with space_find_slot, which refuses */
+    }
+}
+
+static uint64_t shape_of(const struct manual_span *ms) {
+    uint64_t owner = ms->owner ? ms->owner->tag : PAGE_MANUAL;
+    return owner | (uint64_t)ms->class_index << 8 | (uint64_t)ms->slot_bytes << 32;
+}
+
+/* Pages and records for a span. Requires the manual lock. NULL: they cannot be had. */
+static struct manual_span *new_span(struct memory *mem, size_t npages, const struct manual_span *like,
+                                    size_t align_bytes, bool *dirty) {
+    size_t first, extra = align_bytes > PAGE_BYTES ? (align_bytes >> PAGE_SHIFT) - 1 : 0;
+    struct manual_span *ms = tri__fixalloc_get(&mem->manual.fix_span);
+    struct span *span = ms ? tri__memory_try_new_span(mem, npages + extra, NULL, dirty, &first) : NULL;
+    if (!span) {
+        if (ms) tri__fixalloc_put(&mem->manual.fix_span, ms);
+        return NULL;
+    }
+    if (extra) { /* what lies around the aligned run goes back */
+        size_t start = space_page_of(&mem->space, align_up(space_page_addr(&mem->space, first), align_bytes));
+        if (start > first) tri__pageheap_free(mem->pages, first, start - first);
+        if (start < first + extra) tri__pageheap_free(mem->pages, start + npages, first + extra - start);
+        atomic_sub_relaxed(&mem->used_pages, extra); /* a counter */
+        first = start;
+    }
+    tri__span_format_large(span, first, npages, npages << PAGE_SHIFT, 0, SPAN_LEAF, *dirty);
+    span->kind = PAGE_MANUAL;
+    span->class_index = like->class_index;
+    atomic_store_relaxed(&span->place, SPAN_CACHED);
+    *ms = *like;
+    ms->span = span;
+    ms->base = space_page_addr(&mem->space, first);
+#if TRI_CHECKS >= 1
+    ms->records = tri__manual_records_new(ms->nslots);
+#endif
+    publish(mem, ms, shape_of(ms));
+    atomic_store_relaxed(&mem->manual.npages, mem->manual.npages + npages); /* under the lock; others read a figure */
+    return ms;
+}
+
+/* Requires the manual lock. Nobody else can reach the span (I-MAN2). */
+static void release_locked(struct memory *mem, struct manual_span *ms) {
+    struct space *space = &mem->space;
+    size_t first = ms->span->first_page, npages = ms->span->npages;
+    check_internal(atomic_load_relaxed(&ms->remote) == 0, "I-MAN2: nothing is on its way to an empty span");
+    for (size_t page = first; page < first + npages; page++) {
+        atomic_store_release(&space->pages[page].shape, 0); /* lookups refuse it before and after */
+        atomic_store_relaxed(&space->pages[page].place, 0);
+        atomic_store_relaxed(&space->spans[page], NULL);
+    }
+#if TRI_CHECKS >= 1
+    tri__manual_records_drop(ms->records);
+#endif
+    tri__memory_drop_span(mem, ms->span, first, npages);
+    tri__fixalloc_put(&mem->manual.fix_span, ms);
+    atomic_store_relaxed(&mem->manual.npages, mem->manual.npages - npages); /* as in new_span */
+}
+
+static void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
+    struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
+    c->nspans[ms->class_index]--;
+    if (!locked) tri__lock_acquire(&mem->manual.lock);
+    release_locked(mem, ms);
+    if (!locked) tri__lock_release(&mem->manual.lock);
+}
+
+/* A span that has become empty, in no list and not current: kept for a while, or given back. */
+static void put_empty(struct manual_cache *c, struct manual_span *ms, bool locked) {
+    size_t bytes = span_bytes(ms);
+    if (c->empty_bytes + bytes > c->keep_bytes) {
+        release(c, ms, locked);
+        return;
+    }
+    c->empty_bytes += bytes;
+    list_push(c, ms);
+}
+
+/* ---- blocks that other threads freed ------------------------------------------------------------------------- */
+
+/* True if there were any. The span is not full. */
+static bool take_remote(struct manual_span *ms) {
+    if (atomic_load_relaxed(&ms->remote) == 0) return false;                  /* a hint */
+    void **head = (void **)atomic_swap_acqrel(&ms->remote, 0), **last = head; /* pairs with push_remote */
+    check_internal(((uintptr_t)head & REMOTE_FULL) == 0, "I-MAN1: a listed span is not marked full");
+    uint32_t n = 1;
+    for (; *last; last = *last) n++;
+    *last = ms->free;
+    ms->free = head;
+    check_cheap(n <= ms->used, "I-MAN2: no more blocks come back than were given out");
+    ms->used -= n;
+    return true;
+}
+
+void tri__manual_take_returned(struct manual_cache *c, bool locked) {
+    if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
+    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_remote */
+    while (ms) {
+        struct manual_span *next = ms->returned;
+        ms->full = false;
+        take_remote(ms);
+        if (ms->used == 0)
+            put_empty(c, ms, locked);
+        else
+            list_push(c, ms);
+        ms = next;
+    }
+}
+
+/* A free from a thread that does not own the span. */
+static void push_remote(struct manual_span *ms, void *block) {
+    uintptr_t head = atomic_load_relaxed(&ms->remote);
+    do *(void **)block = (void *)(head & ~REMOTE_FULL);
+    while (!atomic_cas_acqrel(&ms->remote, &head, (uintptr_t)block)); /* pairs with take_remote, mark_full */
+    if (TRI_LIKELY((head & REMOTE_FULL) == 0)) return;
+    /* It was full, and this thread has cleared the bit: it lists the span (I-MAN1). The owner stays (I-MAN3). */
+    struct manual_cache *owner = ms->owner;
+    struct manual_span *top = atomic_load_relaxed(&owner->returned);
+    do ms->returned = top;
+    while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with take_returned */
+}
+
+/* Nothing is left in the span: false if a block has come back meanwhile. */
+static bool mark_full(struct manual_span *ms) {
+    uintptr_t expected = 0;
+    if (!atomic_cas_acqrel(&ms->remote, &expected, REMOTE_FULL)) return false; /* pairs with push_remote */
+    ms->full = true;
+    return true;
+}
+
+/* After a free by the owner: the span was dry before, or is empty now. */
+void tri__manual_noted(struct manual_cache *c, struct manual_span *ms) {
+    if (ms->full) {
+        uintptr_t before = atomic_and_acqrel(&ms->remote, ~REMOTE_FULL); /* pairs with push_remote */
+        if ((before & REMOTE_FULL) == 0) return; /* another free did it: the span comes by the returned stack */
+        ms->full = false;
+        list_push(c, ms);
+    }
+    if (ms->used != 0 || ms == c->current[ms->class_index]) return;
+    list_remove(c, ms);
+    put_empty(c, ms, false);
+}
+
+/* ---- refilling ----------------------------------------------------------------------------------------------- */
+
+/* Links the next slots of a span that has never been used up. False: all are linked. */
+static bool link_more(struct manual_span *ms) {
+    if (ms->nlinked == ms->nslots) return false;
+    uint32_t n = (uint32_t)max_size(LINK_BYTES / ms->slot_bytes, 1);
+    if (n > ms->nslots - ms->nlinked) n = ms->nslots - ms->nlinked;
+    char *slot = (char *)ms->base + (size_t)ms->nlinked * ms->slot_bytes;
+    ms->nlinked += n;
+    void *first = slot;
+    for (; n > 1; n--, slot += ms->slot_bytes) *(void **)(void *)slot = slot + ms->slot_bytes;
+    *(void **)(void *)slot = NULL;
+    ms->free = first;
+    return true;
+}
+
+/* Pages of the next span of a class: twice as many as before, within bounds. */
+static size_t pages_for(const struct manual_cache *c, unsigned class_index, size_t *least) {
+    uint32_t slot_bytes = manual_class_bytes(class_index);
+    *least = class_index < NUM_SIZE_CLASSES ? tri__size_classes[class_index].npages : slot_bytes >> PAGE_SHIFT;
+    size_t most = (slot_bytes > SPAN_SMALL_BYTES / 8 ? SPAN_MEDIUM_BYTES : SPAN_SMALL_BYTES) >> PAGE_SHIFT;
+    size_t times = (size_t)1 << min_size(c->nspans[class_index], 6);
+    return *least * max_size(min_size(times, most / *least), 1);
+}
+
+static struct manual_span *fresh_of(struct manual_cache *c, unsigned class_index, size_t npages) {
+    struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
+    uint32_t slot_bytes = manual_class_bytes(class_index);
+    struct manual_span like = {.nslots = (uint32_t)((npages << PAGE_SHIFT) / slot_bytes),
+                               .slot_bytes = slot_bytes,
+                               .class_index = (uint8_t)class_index,
+                               .owner = c};
+    bool dirty;
+    tri__lock_acquire(&mem->manual.lock);
+    struct manual_span *ms = new_span(mem, npages, &like, 0, &dirty);
+    tri__lock_release(&mem->manual.lock);
+    if (ms) c->nspans[class_index]++;
+    return ms;
+}
+
+/* Gives back whatever this heap keeps empty: manual spans, and spans of objects. */
+static void make_room(struct memory *mem) {
+    tri__manual_trim(mem);
+    tri__memory_drop_empty(mem, true);
+}
+
+/* The usual length, else the least, else the least after everything that is kept has been given back. */
+static struct manual_span *take_fresh(struct manual_cache *c, unsigned class_index) {
+    size_t least, npages = pages_for(c, class_index, &least);
+    struct manual_span *ms = fresh_of(c, class_index, npages);
+    if (!ms && npages > least) ms = fresh_of(c, class_index, least);
+    if (ms) return ms;
+    make_room(atomic_load_relaxed(&c->mem)); /* alive: the caller uses it */
+    return fresh_of(c, class_index, least);
+}
+
+/* A span of the class from a thread that has ended. */
+static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_index) {
+    struct memory *mem = atomic_load_relaxed(&c->mem);                /* alive: the caller uses it */
+    if (atomic_load_relaxed(&mem->manual.norphans) == 0) return NULL; /* a hint */
+    struct manual_span *ms = NULL;
+    tri__lock_acquire(&mem->manual.lock);
+    struct manual_cache *orphan = mem->manual.orphans;
+    for (int i = 0; orphan && !ms && i < MAX_ORPHANS_A_REFILL; orphan = orphan->next_orphan, i++) {
+        tri__manual_take_returned(orphan, true);
+        ms = orphan->lists[class_index];
+        if (!ms) continue;
+        list_remove(orphan, ms);
+        orphan->nspans[class_index]--;
+        c->nspans[class_index]++;
+        ms->owner = c; /* I-MAN3 */
+        for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
+            atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
+    }
+    tri__lock_release(&mem->manual.lock);
+    return ms;
+}
+
+/* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been given
+ * out; its first word is a link. */
+static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool *fresh) {
+    for (;;) {
+        struct manual_span *ms = c->current[class_index];
+        if (ms != &tri__manual_no_span) {
+            *fresh = false;
+            if (ms->free || take_remote(ms)) return manual_take(c, class_index);
+            *fresh = true;
+            if (link_more(ms)) return manual_take(c, class_index);
+            if (!mark_full(ms)) continue;
+            c->current[class_index] = &tri__manual_no_span;
+        }
+        tri__manual_take_returned(c, false);
+        ms = c->lists[class_index];
+        if (ms) {
+            list_remove(c, ms);
+            if (ms->used == 0) c->empty_bytes -= span_bytes(ms);
+        } else {
+            ms = take_orphaned(c, class_index);
+            if (!ms) ms = take_fresh(c, class_index);
+            if (!ms && c->lists[class_index]) continue; /* what others have freed meanwhile */
+            if (!ms) return NULL;
+        }
+        c->current[class_index] = ms;
+    }
+}
+
+/* ---- large blocks -------------------------------------------------------------------------------------------- */
+
+static void *alloc_large(struct memory *mem, size_t align_bytes, size_t size_bytes, bool *clean) {
+    if (size_bytes > mem->space.size_bytes || align_bytes > mem->space.size_bytes) return NULL;
+    struct manual_span like = {.used = 1, .nslots = 1, .nlinked = 1};
+    size_t npages = max_size(ceil_div(size_bytes, PAGE_BYTES), 1);
+    bool dirty = true;
+    tri__lock_acquire(&mem->manual.lock);
+    struct manual_span *ms = new_span(mem, npages, &like, align_bytes, &dirty);
+    tri__lock_release(&mem->manual.lock);
+    if (!ms) return NULL;
+    *clean = !dirty;
+    atomic_add_relaxed(&mem->manual.shared_bytes, (int64_t)span_bytes(ms)); /* a counter */
+    return (void *)ms->base;
+}
+
+static void free_large(struct memory *mem, struct manual_span *ms) {
+    atomic_sub_relaxed(&mem->manual.shared_bytes, (int64_t)span_bytes(ms)); /* a counter */
+    tri__lock_acquire(&mem->manual.lock);
+    release_locked(mem, ms);
+    tri__lock_release(&mem->manual.lock);
+}
+
+/* ---- any block ----------------------------------------------------------------------------------------------- */
+
+static void *alloc_class(struct memory *mem, unsigned class_index, bool *clean) {
+    struct manual_cache *c = tri__manual_cache(mem);
+    if (!c) return NULL;
+    void *block = manual_take(c, class_index);
+    if (TRI_LIKELY(block != NULL)) return block;
+    bool fresh = false;
+    block = refill(c, class_index, &fresh);
+    if (block && fresh && !c->current[class_index]->span->dirty) { /* untouched but for the link */
+        *(void **)block = NULL;
+        *clean = true;
+    }
+    return block;
+}
+
+void *tri__manual_alloc(struct memory *mem, size_t size_bytes, bool *clean) {
+    *clean = false;
+    if (TRI_LIKELY(size_bytes <= MANUAL_MEDIUM_BYTES)) return alloc_class(mem, manual_class_of(size_bytes), clean);
+    void *block = alloc_large(mem, 0, size_bytes, clean);
+    if (block) return block;
+    make_room(mem);
+    return alloc_large(mem, 0, size_bytes, clean);
+}
+
+void *tri__manual_alloc_aligned(struct memory *mem, size_t align_bytes, size_t size_bytes) {
+    bool clean = false;
+    if (size_bytes <= MANUAL_MEDIUM_BYTES && align_bytes <= PAGE_BYTES)
+        for (unsigned i = manual_class_of(max_size(size_bytes, 1)); i < NUM_MANUAL_CLASSES; i++)
+            if (manual_class_bytes(i) % align_bytes == 0) return alloc_class(mem, i, &clean);
+    void *block = alloc_large(mem, align_bytes, size_bytes, &clean);
+    if (block) return block;
+    make_room(mem);
+    return alloc_large(mem, align_bytes, size_bytes, &clean);
+}
+
+bool tri__manual_free(struct memory *mem, void *block) {
+    struct manual_span *ms = manual_span_of(&mem->space, (uintptr_t)block);
+    if (!ms) return false;
+    if (ms->slot_bytes == 0) {
+        free_large(mem, ms);
+        return true;
+    }
+    struct manual_cache *c = tri__manual_cache(mem);
+    if (c && manual_free_fast(mem, block)) return true;
+    if (c)
+        manual_count(c, -(int64_t)ms->slot_bytes);
+    else
+        atomic_sub_relaxed(&mem->manual.shared_bytes, (int64_t)ms->slot_bytes); /* a counter */
+    push_remote(ms, block);
+    return true;
+}
+
+size_t tri__manual_usable(const struct memory *mem, uintptr_t addr, uintptr_t *start) {
+    const struct manual_span *ms = manual_span_of(&mem->space, addr);
+    if (!ms) return 0;
+    size_t slot_bytes = ms->slot_bytes ? ms->slot_bytes : span_bytes(ms);
+    size_t index = (addr - ms->base) / slot_bytes;
+    if (index >= ms->nslots) return 0; /* tail waste */
+    *start = ms->base + index * slot_bytes;
+    return *start + slot_bytes - addr;
+}
+
+size_t tri__manual_live_bytes(const struct memory *mem) {
+    int64_t sum = atomic_load_relaxed(&mem->manual.shared_bytes);      /* counters, each read on its own */
+    struct manual_cache *c = atomic_load_acquire(&mem->manual.caches); /* pairs with new_cache */
+    for (; c; c = c->next_of_heap) sum += atomic_load_relaxed(&c->live_bytes);
+    return sum > 0 ? (size_t)sum : 0;
+}
+
+size_t tri__manual_pages(const struct memory *mem) {
+    return atomic_load_relaxed(&mem->manual.npages); /* a figure */
+}
+
+/* ---- giving back --------------------------------------------------------------------------------------------- */
+
+static void settle_class(struct manual_cache *c, unsigned class_index) {
+    struct manual_span *ms = c->current[class_index];
+    if (ms != &tri__manual_no_span) { /* as if it had been listed all the time */
+        c->current[class_index] = &tri__manual_no_span;
+        list_push(c, ms);
+    }
+    for (struct manual_span *next = c->lists[class_index]; (ms = next) != NULL;) {
+        next = ms->next;
+        take_remote(ms);
+        if (ms->used) continue;
+        list_remove(c, ms);
+        release(c, ms, true);
+    }
+}
+
+void tri__manual_settle(struct manual_cache *c) {
+    tri__manual_take_returned(c, true);
+    for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++) settle_class(c, i);
+    c->empty_bytes = 0;
+}
+
+void tri__manual_trim(struct memory *mem) {
+    struct manual_cache *own = tri__manual_self;
+    tri__lock_acquire(&mem->manual.lock);
+    for (struct manual_cache *c = mem->manual.orphans; c; c = c->next_orphan) tri__manual_settle(c);
+    if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
+    tri__lock_release(&mem->manual.lock);
+}

@@ -1,0 +1,78 @@
+/* free.c - tri_free: a collected object freed early, by a host that knows that nothing refers to it.
+ *
+ * From H1 posted until H5 answered no object is freed by hand (R13): a thread that is armed may have the object in its
+ * barrier's buffer. The gate lock decides (alloc/free.c): while a cycle marks, the caller waits for its flip as a blocked
+ * thread, holding nothing. Lock ranks: those of alloc/free.c. */
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/heap.h"
+
+enum { RELOOK_NS = 1000000 };
+
+static bool is_marking(tri_heap *heap) {
+    tri__lock_acquire(&heap->mem.gate);
+    bool marking = heap->mem.pages_stay; /* R13 */
+    tri__lock_release(&heap->mem.gate);
+    return marking;
+}
+
+struct free_wait {
+    tri_heap *heap;
+    uint64_t end_ns;
+};
+
+static void wait_for_flip(void *p) {
+    const struct free_wait *w = p;
+    while (is_marking(w->heap) && tri__os_now_ns() < w->end_ns)
+        tri__os_futex_wait(&w->heap->triggered, 1, RELOOK_NS); /* woken when H6 is answered; cycle_run */
+}
+
+static int refuse(const struct mutator *m, const void *obj) {
+    const char *why = "it is not in this heap";
+    struct slot slot;
+    if (manual_span_of(&m->heap->mem.space, (uintptr_t)obj))
+        why = "it lies in manual memory, which tri_manual_free frees";
+    else if (space_find_slot(&m->heap->mem.space, (uintptr_t)obj, &slot))
+        why = slot.addr == (uintptr_t)obj ? "it has been freed already" : "it lies inside an object; give its start";
+    else if (space_contains(&m->heap->mem.space, (uintptr_t)obj))
+        why = "nothing is allocated there";
+    return tri__error(TRI_EINVAL, "tri_free", "%p is not the start of a live object: %s", obj, why);
+}
+
+/* Waits for the flip with the object in a root: what the host holds may live nowhere but in its own variables. False:
+ * there is no object to wait for. */
+static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
+    const struct space *space = &m->heap->mem.space;
+    struct slot slot;
+    if (!space_find_slot(space, (uintptr_t)obj, &slot) || slot.addr != (uintptr_t)obj || /* its page stays (R13) */
+        !space_is_allocated(space, &slot))
+        return false;
+    uint64_t start = tri__os_now_ns();
+    TRI_LOCALS(&m->pub, root, 1);
+    root[0] = obj;
+    tri__blocking_wait(m, wait_for_flip, w);
+    TRI_POP(&m->pub, root);
+    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    return true;
+}
+
+int tri_free(tri_thread *thread, void *obj) {
+    struct mutator *m = tri__mutator_check(thread, "tri_free");
+    if (!m) return TRI_EUNATTACHED;
+    struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
+    size_t freed_bytes = 0;
+    for (;;) { /* no safepoint but in wait_with_root */
+        enum free_outcome outcome = tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1,
+                                                          &freed_bytes);
+        if (outcome == FREE_REFUSED) return refuse(m, obj);
+        if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */
+        if (outcome != FREE_BUSY) return TRI_OK;
+        if (tri__os_now_ns() >= w.end_ns)
+            return tri__error(TRI_ETIMEDOUT, "tri_free", "a cycle has been marking for %llu ms",
+                              (unsigned long long)m->heap->config.wait_limit_ms);
+        if (!is_marking(m->heap))
+            tri__os_yield(); /* its span is being swept */
+        else if (!wait_with_root(m, &w, obj))
+            return refuse(m, obj);
+    }
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""The demo's driver judges as it says: Lox programs by what they print, rows by how they end."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+import counted
+
+LOX = """#!/bin/sh
+cat "${2%.lox}.prints" 2>/dev/null || { echo "no such thing" >&2; exit 70; }
+"""
+SOURCES = ("child", "clock", "demo", "hdr", "heapmap_read", "page", "plan", "probe", "report")
+
+
+class Driver(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """The driver, and a tree of its own: bin/ with a lox that prints a file, the page's template, two programs."""
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.demo = cls.at("trigc-demo")
+        sources = [os.path.join(ROOT, "bench", name + ".c") for name in SOURCES]
+        subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-I" + ROOT,
+                        "-I" + os.path.join(ROOT, "include"), *sources, "-o", cls.demo, "-lm"], check=True)
+        for name in ("tree", "bin", "tree/examples/lox/programs"):
+            os.makedirs(cls.at(name))
+        os.symlink(os.path.join(ROOT, "bench"), cls.at("tree/bench"))
+        cls.script("bin/lox", LOX)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    @classmethod
+    def at(cls, path):
+        return os.path.join(cls.folder.name, path)
+
+    @classmethod
+    def script(cls, path, text):
+        with open(cls.at(path), "w") as f:
+            f.write(text)
+        os.chmod(cls.at(path), 0o755)
+
+    def programs(self, **prints_and_expected):
+        """name=(what it prints, what it should print); None: the file is not there."""
+        folder = self.at("tree/examples/lox/programs")
+        for name in os.listdir(folder):
+            os.remove(os.path.join(folder, name))
+        for name, texts in prints_and_expected.items():
+            for ending, text in (("lox", ""), ("prints", texts[0]), ("expected", texts[1])):
+                if text is not None:
+                    with open(os.path.join(folder, f"{name}.{ending}"), "w") as f:
+                        f.write(text)
+
+    def run_demo(self, only):
+        done = subprocess.run([self.demo, "--quick", "--only=" + only, "--bin=" + self.at("bin"),
+                               "--assets=" + self.at("tree/bench"), "--out=" + self.at("out")],
+                              capture_output=True, text=True, timeout=60, check=False)
+        with open(self.at("out/index.html")) as f:
+            return done.returncode, done.stdout, f.read()
+
+    def test_programs_that_print_what_they_should_are_counted(self):
+        self.programs(one=("1\n2\n", "1\n2\n"), two=("", ""), binary_trees=("x\n", "x\n"))
+        code, out, _ = self.run_demo("lox")
+        self.assertIn("  3 of 3 Lox programs printed what they should\n", out)
+        self.assertIn("\nLox: binary_trees\n", out)  # timed as well
+        self.assertEqual(code, 0, out)
+
+    def test_a_wrong_program_is_a_row_and_an_exit_code(self):
+        self.programs(one=("1\n2\n", "1\nzwei\n"), two=("1", "1"), three=("1\n", "1\n\n"), four=("1\n", None),
+                      five=(None, ""), six=("1\nmore\n", "1\n"))
+        code, out, _ = self.run_demo("lox")
+        table = out[out.index("\nLox: all programs"):]
+        self.assertRegex(table, r'\n  one +line 2 of its output is "2" and should be "zwei"\n')
+        self.assertRegex(table, r'\n  three +its output ends in line 2, which should be ""\n')
+        self.assertRegex(table, r"\n  four +.*four\.expected cannot be read\n")
+        self.assertRegex(table, r"\n  five +exit code 70: no such thing\n")
+        self.assertRegex(table, r'\n  six +its output goes on in line 2: "more"\n')
+        self.assertNotRegex(table, r"\n  two ")
+        self.assertIn("\n  1 of 6 Lox programs printed what they should\n", table)
+        self.assertEqual(code, 2)
+
+    def test_a_row_without_its_program_says_so_and_is_no_error(self):
+        code, out, _ = self.run_demo("store")
+        self.assertEqual(len(re.findall(r"\n  (?:trigc|boehm) +\S+ is not there: build it first", out)), 2)
+        self.assertEqual(code, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(counted.main())
