@@ -20,20 +20,18 @@ struct manual_span tri__manual_no_span;
 
 /* ---- lists of a cache ---------------------------------------------------------------------------------------- */
 
+/* To the end: by the time its turn comes a span that was full has more than the one block that came back first. */
 static void list_push(struct manual_cache *c, struct manual_span *ms) {
-    struct manual_span **head = &c->lists[ms->class_index];
-    ms->prev = NULL;
-    ms->next = *head;
-    if (*head) (*head)->prev = ms;
-    *head = ms;
+    struct manual_span **tail = &c->tails[ms->class_index];
+    ms->next = NULL;
+    ms->prev = *tail;
+    *(*tail ? &(*tail)->next : &c->lists[ms->class_index]) = ms;
+    *tail = ms;
 }
 
 static void list_remove(struct manual_cache *c, struct manual_span *ms) {
-    if (ms->prev)
-        ms->prev->next = ms->next;
-    else
-        c->lists[ms->class_index] = ms->next;
-    if (ms->next) ms->next->prev = ms->prev;
+    *(ms->prev ? &ms->prev->next : &c->lists[ms->class_index]) = ms->next;
+    *(ms->next ? &ms->next->prev : &c->tails[ms->class_index]) = ms->prev;
     ms->next = ms->prev = NULL;
 }
 
@@ -76,7 +74,7 @@ static struct manual_span *new_span(struct memory *mem, size_t npages, const str
         atomic_sub_relaxed(&mem->used_pages, extra); /* a counter */
         first = start;
     }
-    tri__span_format_large(span, first, npages, npages << PAGE_SHIFT, 0, SPAN_LEAF, *dirty);
+    tri__span_format_large(span, first, npages, 0, SPAN_LEAF, *dirty);
     span->kind = PAGE_MANUAL;
     span->class_index = like->class_index;
     atomic_store_relaxed(&span->place, SPAN_CACHED);
