@@ -119,6 +119,21 @@ def table(heading, rows):
     return "\n".join([line(heading), "|" + "|".join("-" * (w + 2) for w in widths) + "|"] + [line(r) for r in rows])
 
 
+def pick_samples(lines):
+    """(heading, live MB, resident MB) at a few points of each phase of a curve's lines, in the order of the phases."""
+    phases = {}
+    for seconds, phase, live, resident in lines:
+        phases.setdefault(phase, []).append((float(seconds), float(live), float(resident)))
+    picked = []
+    for phase, samples in phases.items():
+        first, last = samples[0][0], samples[-1][0]
+        for percent in (5, 20, 50, 100) if phase == "idle" else (100,) if phase == "trimmed" else (33, 67, 100):
+            at = first + (last - first) * percent / 100
+            _, live, resident = min(samples, key=lambda sample: abs(sample[0] - at))
+            picked.append(("%s %d %%" % (phase, percent), live, resident))
+    return picked
+
+
 class Field:
     def __init__(self, options):
         self.o = options
@@ -300,8 +315,8 @@ class Field:
             self.sections.append((what, table(("peer", "ns an object", "page faults a second", "peak MB"), rows)))
 
     def curve(self, what, peers, arguments, slug):
-        """One more run of each peer that writes its curve; its text is about a dozen samples of each."""
-        rows = []
+        """One more run of each peer that writes its curve; in the text a few samples of each phase."""
+        heading, rows = [], []
         for peer in peers:
             command = self.command(peer, arguments)
             if not command:
@@ -311,14 +326,13 @@ class Field:
             if run.error:
                 continue
             with open(path, encoding="utf-8") as file:
-                samples = [line.split(",") for line in file.read().splitlines()[1:]]
-            last = float(samples[-1][0]) if samples else 0
-            picked = [next(s for s in samples if float(s[0]) >= last * i / 11) for i in range(12)] if samples else []
-            rows.append([peer] + ["%.0f s: %s/%s" % (float(s[0]), s[2].split(".")[0], s[3].split(".")[0])
-                                  for s in picked])
+                picked = pick_samples([line.split(",") for line in file.read().splitlines()[1:]])
+            if len(picked) >= len(heading):
+                heading = [name for name, _, _ in picked]
+            rows.append([peer] + ["%.0f / %.0f" % (live, resident) for _, live, resident in picked])
+        rows = [row + [""] * (len(heading) + 1 - len(row)) for row in rows]
         if rows:
-            heading = ["live/resident MB"] + [""] * (max(map(len, rows)) - 1)
-            self.sections.append((what + ": the curve", table(heading, rows)))
+            self.sections.append((what + ": live / resident MB over time", table(["peer"] + heading, rows)))
 
     def fragment(self):
         self.fragmented("nine tenths of a mixed heap die, then a collection", "--collect", 2000, "fragment")

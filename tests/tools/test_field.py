@@ -124,6 +124,12 @@ class Driver(unittest.TestCase):
         self.assertEqual(rounds.fastest(), "jemalloc")
         self.assertAlmostEqual(rounds.ratio("trigc leaf", "glibc"), 1 / 8)
 
+    def test_a_curve_is_sampled_within_its_phases(self):
+        lines = [[str(i / 10), "growing" if i < 11 else "idle", str(i), str(i + 100)] for i in range(32)]
+        self.assertEqual(field.pick_samples(lines), [
+            ("growing 33 %", 3, 103), ("growing 67 %", 7, 107), ("growing 100 %", 10, 110),
+            ("idle 5 %", 12, 112), ("idle 20 %", 15, 115), ("idle 50 %", 21, 121), ("idle 100 %", 31, 131)])
+
     def test_processor_time_is_judged_where_asked_for_and_measured(self):
         run = lambda ns, cpu: {"ns": ns, "cpu_ns": cpu}
         rounds = field.Rounds([{"trigc leaf": run(4, 1), "glibc": run(4, 4)}], {}, "cpu_ns")
