@@ -85,7 +85,8 @@ struct manual_cache {
     struct page_entry *pages; /* its page entries [const] */
     int64_t live_bytes;       /* given out less taken back by this thread [atomic; owner writes] */
     struct manual_span *current[NUM_MANUAL_CLASSES]; /* to allocate from; an empty one, never NULL [owner] */
-    struct manual_span *lists[NUM_MANUAL_CLASSES];   /* others with a free slot [owner] */
+    struct manual_span *lists[NUM_MANUAL_CLASSES];   /* others with a free slot, the next one to use first [owner] */
+    struct manual_span *tails[NUM_MANUAL_CLASSES];   /* the last ones of these [owner] */
     uint16_t nspans[NUM_MANUAL_CLASSES];             /* of the class [owner] */
     size_t empty_bytes;                              /* of spans in lists without a used slot [owner] */
     size_t keep_bytes;                               /* bound of it; 0 for an orphan [owner] */
