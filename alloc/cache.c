@@ -4,34 +4,17 @@
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 
-void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes,
-                     struct lock *table_lock) {
-    *cache = (struct cache){.mem = mem, .holes = holes, .nholes = nholes, .table_lock = table_lock};
-    *holes = NULL;
-    *nholes = 0;
+_Static_assert(sizeof(tri_hole) * MAX_LAYOUTS == HOLE_TABLE_BYTES, "the table has a hole for every layout");
+
+bool tri__cache_init(struct cache *cache, struct memory *mem, struct lock *table_lock) {
+    *cache = (struct cache){.mem = mem, .table_lock = table_lock, .open = HOLE_LAST};
+    cache->holes = tri__os_map_sparse(HOLE_TABLE_BYTES);
+    return cache->holes != NULL;
 }
 
 void tri__cache_fini(struct cache *cache) {
-    if (*cache->holes) tri__os_release(*cache->holes, cache->table_bytes);
-    *cache->holes = NULL;
-    *cache->nholes = 0;
-}
-
-/* Makes the table reach `layout`. Grows by doubling; old holes are copied. */
-static bool grow_table(struct cache *cache, uint32_t layout) {
-    size_t bytes = max_size(align_up((layout + 1) * sizeof(tri_hole), tri__os_page_size()), cache->table_bytes * 2);
-    tri_hole *table = tri__os_map(bytes);
-    if (!table) return false;
-    tri_hole *old = *cache->holes;
-    size_t old_bytes = cache->table_bytes;
-    if (old) memcpy(table, old, *cache->nholes * sizeof(tri_hole));
-    tri__lock_acquire(cache->table_lock); /* against tri_find of other threads */
-    *cache->holes = table;
-    *cache->nholes = (uint32_t)min_size(bytes / sizeof(tri_hole), MAX_LAYOUTS);
-    cache->table_bytes = bytes;
-    tri__lock_release(cache->table_lock);
-    if (old) tri__os_release(old, old_bytes);
-    return true;
+    tri__os_release(cache->holes, HOLE_TABLE_BYTES);
+    cache->holes = NULL;
 }
 
 /* tri_find of other threads reads both, to refuse slots that are not objects yet, and must not take the one end of an
@@ -40,6 +23,14 @@ static void set_hole(tri_hole *hole, char *cursor, char *limit) {
     atomic_store_relaxed(&hole->limit, NULL);
     atomic_store_release(&hole->cursor, cursor);
     atomic_store_release(&hole->limit, limit);
+}
+
+/* Puts a hole that gets its first span into the list. */
+static void open_hole(struct cache *cache, uint32_t number) {
+    tri_hole *hole = &cache->holes[number];
+    if (hole->next != HOLE_UNLISTED) return; /* own */
+    atomic_store_relaxed(&hole->next, cache->open);
+    atomic_store_release(&cache->open, number); /* pairs with cache_first: the hole's own link */
 }
 
 static struct span *chain_head(struct span *span) {
@@ -78,7 +69,7 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     uint32_t first, n = tri__span_find_free(&cache->mem->space, span, max_slots, &first);
     if (n == 0) return false;
     bool black = cache->black && atomic_load_relaxed(&span->gen) == cache->gen; /* R10, I-CACHE2; own span */
-    hole->slot_bytes = span->slot_bytes;
+    hole->slot_bytes = (uint32_t)span->slot_bytes;
     char *start = (char *)span_slot_addr(&cache->mem->space, span, first);
     set_hole(hole, start, start + n * span->slot_bytes); /* before its allocation bits: never an object to tri_find */
     tri__span_take_hole(&cache->mem->space, span, first, n, black);
@@ -104,15 +95,13 @@ static void *bump_hole(tri_hole *hole) {
 }
 
 void *tri__cache_next(struct cache *cache, uint32_t layout) {
-    if (layout >= *cache->nholes) return NULL;
-    tri_hole *hole = &(*cache->holes)[layout];
+    tri_hole *hole = &cache->holes[layout];
     if (!hole->span || (hole->cursor == hole->limit && !next_hole(cache, hole))) return NULL;
     return bump_hole(hole);
 }
 
 void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class) {
-    if (TRI_UNLIKELY(span_class->layout >= *cache->nholes) && !grow_table(cache, span_class->layout)) return NULL;
-    tri_hole *hole = &(*cache->holes)[span_class->layout];
+    tri_hole *hole = &cache->holes[span_class->layout];
     while (hole->cursor == hole->limit && !next_hole(cache, hole)) {
         struct span *done = chain_head(hole->span);
         hole->span = NULL;
@@ -121,14 +110,14 @@ void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class)
         if (!central) return NULL; /* then there was no span either */
         hole->span = tri__central_exchange(cache->mem, central, cache->gen, done, &cache->block);
         if (!hole->span) return NULL;
+        open_hole(cache, span_class->layout);
     }
     return bump_hole(hole);
 }
 
 void tri__cache_blacken(struct cache *cache) {
     cache->black = true;
-    for (uint32_t i = 0; i < *cache->nholes; i++) {
-        tri_hole *hole = &(*cache->holes)[i];
+    for (tri_hole *hole = cache_first(cache); hole; hole = cache_after(cache, hole)) {
         struct span *span = hole->span;
         if (!span || hole->cursor == hole->limit) continue;
         check_internal(atomic_load_relaxed(&span->gen) == cache->gen, "R10: before H3 every cached span is current");
@@ -140,6 +129,14 @@ void tri__cache_blacken(struct cache *cache) {
 }
 
 void tri__cache_flush(struct cache *cache) {
-    for (uint32_t i = 0; i < *cache->nholes; i++) close_hole(cache, &(*cache->holes)[i]); /* I-CACHE3 */
+    tri__lock_acquire(cache->table_lock);
+    tri_hole *hole = cache_first(cache);
+    atomic_store_relaxed(&cache->open, HOLE_LAST); /* under the lock of those who follow the list */
+    for (tri_hole *next; hole; hole = next) {
+        next = cache_after(cache, hole);
+        atomic_store_relaxed(&hole->next, HOLE_UNLISTED); /* as above */
+        close_hole(cache, hole);                          /* I-CACHE3 */
+    }
+    tri__lock_release(cache->table_lock);
     tri__pageheap_put_block(cache->mem->pages, &cache->block);
 }

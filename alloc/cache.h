@@ -16,10 +16,9 @@
 
 struct cache {
     struct memory *mem;      /* [const] */
-    tri_hole **holes;        /* where the public head keeps the table [owner] */
-    uint32_t *nholes;        /* and its length [owner] */
+    tri_hole *holes;         /* by layout number, as far as there are numbers; untouched memory mostly [const] */
+    uint32_t open;           /* the holes that have a span, a list through `next` [atomic; owner writes] */
     struct lock *table_lock; /* [const] */
-    size_t table_bytes;      /* mapped for the table [owner] */
     uint32_t gen;            /* the generation that this thread knows: that of the last posted H6 (R9) [owner] */
     bool black;              /* allocates black [owner] */
     bool single;             /* closed fast path: holes of one slot (stress.slow) [owner] */
@@ -28,10 +27,24 @@ struct cache {
     struct page_block block; /* pages for fresh spans [owner] */
 };
 
-/* `table_lock`: taken while the table is replaced, so that others may look at the holes under it. */
-void tri__cache_init(struct cache *cache, struct memory *mem, tri_hole **holes, uint32_t *nholes,
-                     struct lock *table_lock);
+/* `next` of a hole that is in no list, and of the last one in it: numbers that no layout has. */
+enum { HOLE_UNLISTED = 0, HOLE_LAST = MAX_LAYOUTS };
+
+/* `table_lock`: taken while the list of open holes is emptied, so that others may follow it under the lock. False
+ * without address space for the table. */
+bool tri__cache_init(struct cache *cache, struct memory *mem, struct lock *table_lock);
 void tri__cache_fini(struct cache *cache);
+
+/* The first of the open holes and the one after it, for whoever looks through them; NULL: no more. */
+static inline tri_hole *cache_hole(const struct cache *cache, uint32_t number) {
+    return number == HOLE_UNLISTED || number == HOLE_LAST ? NULL : &cache->holes[number];
+}
+static inline tri_hole *cache_first(const struct cache *cache) {
+    return cache_hole(cache, atomic_load_acquire(&cache->open)); /* pairs with open_hole */
+}
+static inline tri_hole *cache_after(const struct cache *cache, const tri_hole *hole) {
+    return cache_hole(cache, atomic_load_acquire(&hole->next)); /* as cache_first */
+}
 
 /* Finds a hole for the layout (refilling from the central list) and allocates one slot of it. NULL: no memory. */
 void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class);

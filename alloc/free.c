@@ -40,8 +40,7 @@ static enum free_outcome clear(struct memory *mem, struct span *span, const stru
 
 /* Whether the span is in one of the chains of the caller's cache. */
 static bool is_own(const struct cache *own, const struct span *span) {
-    if (span->layout >= *own->nholes) return false;
-    const struct span *hand = (*own->holes)[span->layout].span;
+    const struct span *hand = own->holes[span->layout].span;
     for (const struct span *s = hand; s; s = s->prev)
         if (s == span) return true;
     for (const struct span *s = hand; s; s = s->next)
@@ -52,7 +51,7 @@ static bool is_own(const struct cache *own, const struct span *span) {
 /* In the caller's cache: what lies in the free part of its hole is no object. */
 static enum free_outcome free_own(struct memory *mem, const struct cache *own, struct span *span,
                                   const struct slot *slot, bool poison) {
-    const tri_hole *hole = &(*own->holes)[span->layout];
+    const tri_hole *hole = &own->holes[span->layout];
     if (slot->addr >= (uintptr_t)hole->cursor && slot->addr < (uintptr_t)hole->limit) return FREE_REFUSED;
     if (atomic_load_relaxed(&span->gen) != atomic_load_acquire(&mem->gen)) return unmark(mem, slot); /* memory_flip */
     return clear(mem, span, slot, poison);

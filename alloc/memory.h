@@ -22,6 +22,7 @@
 
 enum {
     MAX_LAYOUTS = 65536,
+    HOLE_TABLE_BYTES = MAX_LAYOUTS * 32, /* of sizeof(tri_hole) */
     HOLE_MAX_BYTES = 8192,
     LEAF_HOLE_MAX_BYTES = 64 << 10,
     NUM_FILLS = 4,          /* partial spans are filed by how full they are */

@@ -263,7 +263,6 @@ void *tri_new_slow(tri_thread *thread, tri_type *type) {
 
 /* The next slot of the hole at this number, if there is one: tri_new's short way for sizes known at run time. */
 static inline void *bump(struct mutator *m, uint32_t layout) {
-    if (TRI_UNLIKELY(layout >= m->pub.nholes)) return NULL;
     tri_hole *hole = &m->pub.holes[layout];
     char *obj = hole->cursor;
     if (TRI_UNLIKELY(obj == hole->limit)) return NULL;

@@ -14,8 +14,7 @@ enum { CLOSE_RELOOK_NS = 1000000 };
 
 /* True if an address is in the unused part of one of the thread's holes (R4). Its thread may bump meanwhile. */
 static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
-    for (uint32_t i = 0; i < m->pub.nholes; i++) {
-        const tri_hole *h = &m->pub.holes[i];
+    for (const tri_hole *h = cache_first(&m->cache); h; h = cache_after(&m->cache, h)) {
         uintptr_t limit, cursor;
         do { /* until both ends are of one hole; pairs with set_hole in alloc/cache.c */
             limit = (uintptr_t)atomic_load_acquire(&h->limit);
@@ -147,9 +146,8 @@ static void walk_stopped(tri_heap *heap, void *p) {
     struct space *space = &heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
-        if (!shape_has_objects(atomic_load_acquire(&space->pages[page].shape)))
-            continue;                                                 /* pairs with span_publish */
-        struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
+        if (!shape_has_objects(atomic_load_acquire(&space->pages[page].shape))) continue; /* pairs with span_publish */
+        struct span *span = atomic_load_relaxed(&space->spans[page]);                     /* ordered by the shape */
         if (span->first_page != page) continue;
         for (uint32_t i = 0; i < span->nslots; i++) {
             struct slot slot = span_slot(space, span, i);

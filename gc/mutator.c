@@ -18,7 +18,9 @@ static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 /* The attachment of threads that are not attached: no hole, barrier armed, always a request, so that every inline path
  * reaches a slow path, which reports it. One for each thread, since frames may be pushed on it. */
 enum { SENTINEL_MARK = 0x5e47 };
-static _Thread_local struct tri_thread sentinel = {.armed = 1, .request = 1, .reserved = SENTINEL_MARK};
+static tri_hole no_holes[MAX_LAYOUTS]; /* never written: untouched memory */
+static _Thread_local struct tri_thread sentinel = {
+    .holes = no_holes, .armed = 1, .request = 1, .reserved = SENTINEL_MARK};
 
 #if TRI_CHECKS >= 1
 /* Misuse that would race with a collector: another thread's attachment, or a call from inside tri_blocking. */
@@ -383,17 +385,18 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
     struct osthread *os = osthread_get();
     struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
-    if (!m) {
+    if (m) memset(m, 0, sizeof *m);
+    if (!m || !tri__cache_init(&m->cache, &heap->mem, &os->lock)) {
+        if (m) tri__fixalloc_put(&heap->fix_mutator, m);
         if (os) osthread_put(os);
         return tri__error(TRI_ENOMEM, "tri_attach", "no memory for the thread's attachment");
     }
     if (os->attachments) tri__safepoint(os->attachments);
-    memset(m, 0, sizeof *m);
+    m->pub.holes = m->cache.holes;
     m->heap = heap;
     m->os = os;
     m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
-    tri__cache_init(&m->cache, &heap->mem, &m->pub.holes, &m->pub.nholes, &os->lock);
     tri__marker_init(&m->marker, heap);
     tri__stress_delay(heap);
     enter_list(m);
@@ -449,7 +452,8 @@ int tri_detach(tri_thread *thread) {
     tri__lock_release(&os->lock);
     tri__lock_release(&heap->threads_lock);
     m->os = NULL;
-    m->pub = (struct tri_thread){.armed = 1, .request = 1, .reserved = SENTINEL_MARK}; /* later calls are refused */
+    m->pub = (struct tri_thread){
+        .holes = no_holes, .armed = 1, .request = 1, .reserved = SENTINEL_MARK}; /* later calls are refused */
     tri__fixalloc_put(&heap->fix_mutator, m);
     osthread_put(os);
     return TRI_OK;

@@ -318,6 +318,7 @@ int tri__type_bind(tri_type *type, const char *call) {
         if (!atomic_cas_acqrel(&type->layout, &found, LAYOUT_CLAIMED)) continue;
         uint32_t first = 0;
         int err = build(type, call, &first);
+        if (err == TRI_OK) atomic_store_relaxed(&type->hole, first * (uint32_t)sizeof(tri_hole)); /* read by tri_new */
         atomic_store_release(&type->layout, err == TRI_OK ? first : 0); /* publishes tri__layouts[first...] (I-TYPE1) */
         return err;
     }

@@ -152,8 +152,7 @@ static void check_lists(struct verify *v) {
 
 static void check_caches(struct verify *v) {
     for (struct mutator *m = v->heap->threads; m; m = m->next)
-        for (uint32_t i = 0; i < m->pub.nholes; i++) {
-            const tri_hole *h = &m->pub.holes[i];
+        for (const tri_hole *h = cache_first(&m->cache); h; h = cache_after(&m->cache, h)) {
             if (!h->span) continue;
             const struct span *span = h->span;
             EXPECT(v, (size_t)(h->limit - h->cursor) % span->slot_bytes == 0,

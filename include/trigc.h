@@ -89,10 +89,11 @@ enum {
 
 /* One event. Valid during the hook only. */
 typedef struct tri_event {
-    uint32_t struct_size;      /* sizeof(tri_event) in the library */
-    uint32_t kind;             /* TRI_EVENT_* */
-    uint64_t cycle;            /* number of the cycle, from 1 */
-    const char *reason;        /* what started it: "trigger", "forced", "limit", "idle", "pressure", "stress", "silent thread" */
+    uint32_t struct_size; /* sizeof(tri_event) in the library */
+    uint32_t kind;        /* TRI_EVENT_* */
+    uint64_t cycle;       /* number of the cycle, from 1 */
+    const char
+        *reason; /* what started it: "trigger", "forced", "limit", "idle", "pressure", "stress", "silent thread" */
     size_t live_before_bytes;  /* allocated when the cycle was triggered */
     size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
     size_t goal_bytes;         /* the size at which the next cycle should be complete */
@@ -241,6 +242,7 @@ typedef struct tri_type {
     tri_slots maybes;     /* words that may be a reference or any bits: validated like a conservative word */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
     tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
+    uint32_t hole; /* the library's: where a thread's hole of this layout lies, 0 before registration */
 } tri_type;
 
 /* What a descriptor says of its objects, in the terms of Go's _type. */

@@ -33,7 +33,7 @@ static void *sleep_blocked(void *arg) {
 
 static size_t holes_of(const struct mutator *m) {
     size_t n = 0;
-    for (uint32_t i = 0; i < m->pub.nholes; i++) n += m->pub.holes[i].span != NULL;
+    for (const tri_hole *h = cache_first(&m->cache); h; h = cache_after(&m->cache, h)) n += h->span != NULL;
     return n;
 }
 

@@ -85,7 +85,7 @@ static void warm(void *(*allocate)(void)) {
     for (unsigned in_a_row = 0, tries = 0; in_a_row < 2; tries++) {
         uintptr_t last = (uintptr_t)allocate();
         tri_hole *hole = NULL;
-        for (uint32_t i = 0; i < thread->nholes; i++) {
+        for (uint32_t i = 0; i < 65536; i++) {
             if ((uintptr_t)thread->holes[i].cursor == last + thread->holes[i].slot_bytes) hole = &thread->holes[i];
         }
         in_a_row = hole && (size_t)(hole->limit - hole->cursor) >= WARM_SLOTS * hole->slot_bytes ? in_a_row + 1 : 0;

@@ -123,6 +123,10 @@ void *tri__os_map(size_t size_bytes) {
     return size_bytes == 0 ? NULL : map(size_bytes, PROT_READ | PROT_WRITE, 0);
 }
 
+void *tri__os_map_sparse(size_t size_bytes) {
+    return size_bytes == 0 ? NULL : map(size_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+}
+
 /* ---- Limits of the machine and the process ---- */
 
 size_t tri__os_page_size(void) {

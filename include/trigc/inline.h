@@ -12,7 +12,7 @@
 #ifndef TRIGC_INLINE_H
 #define TRIGC_INLINE_H
 
-#define TRI_ABI 1u
+#define TRI_ABI 2u
 
 #if defined(__GNUC__)
 #define TRI__LIKELY(x) __builtin_expect(!!(x), 1)
@@ -23,17 +23,20 @@
 typedef struct tri_hole {
     char *cursor;
     char *limit;
-    size_t slot_bytes;
-    void *span; /* the library's */
+    uint32_t slot_bytes;
+    uint32_t next; /* the library's */
+    void *span;    /* the library's */
 } tri_hole;
 
 /* The head of an attachment; the rest is the library's. */
 struct tri_thread {
-    tri_hole *holes;  /* by layout number; owner writes (or the collector, while the owner is blocked) */
-    uint32_t nholes;  /* entries in holes */
+    uint64_t unused; /* the library's, once the thread is detached */
+    /* By layout number, an entry for every number there can be, most of them untouched memory; owner writes (or the
+     * collector, while the owner is blocked). */
+    tri_hole *holes;
     uint32_t armed;   /* barrier on; written only in this thread's safepoints or under its state word */
     uint32_t request; /* nonzero: a safepoint has something to do; set by collectors with release */
-    uint32_t reserved;
+    uint32_t reserved, unused_too;
     tri_frame *frames; /* newest frame of precise locals; owner */
 };
 
@@ -55,16 +58,15 @@ static inline void tri_poll(tri_thread *thread) {
 }
 
 static inline void *tri_new(tri_thread *thread, tri_type *type) {
-    /* Relaxed: a hole at this number exists only if this thread's own slow path has filled it. */
-    uint32_t layout = __atomic_load_n(&type->layout, __ATOMIC_RELAXED);
-    if (TRI__LIKELY(layout < thread->nholes)) {
-        tri_hole *hole = &thread->holes[layout];
-        char *obj = hole->cursor;
-        if (TRI__LIKELY(obj != hole->limit)) {
-            /* Relaxed: only tri_find of other threads reads it meanwhile, to refuse slots that are not objects yet. */
-            __atomic_store_n(&hole->cursor, obj + hole->slot_bytes, __ATOMIC_RELAXED);
-            return obj;
-        }
+    /* Relaxed: a hole there has slots only if this thread's own slow path has filled it. Before registration it is the
+     * first one, which never has. */
+    uint32_t offset = __atomic_load_n(&type->hole, __ATOMIC_RELAXED);
+    tri_hole *hole = (tri_hole *)(void *)((char *)thread->holes + offset);
+    char *obj = hole->cursor;
+    if (TRI__LIKELY(obj != hole->limit)) {
+        /* Relaxed: only tri_find of other threads reads it meanwhile, to refuse slots that are not objects yet. */
+        __atomic_store_n(&hole->cursor, obj + hole->slot_bytes, __ATOMIC_RELAXED);
+        return obj;
     }
     return tri_new_slow(thread, type);
 }
@@ -145,7 +147,7 @@ static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame) {
 #define TRI__TYPE_INIT(text_, size_, elem_, flags_, enc_, ptrs_, vals_, elem_ptrs_)                               \
     {                                                                                                             \
         (uint32_t)sizeof(tri_type), 0, text_, size_, elem_, 0, flags_, enc_, ptrs_, vals_, TRI__NONE, elem_ptrs_, \
-            TRI__NONE, TRI__NONE, 0                                                                               \
+            TRI__NONE, TRI__NONE, 0, 0                                                                            \
     }
 #define TRI__OFF(T, f) (uint32_t) offsetof(T, f)
 #define TRI__OFFSETS(T, ...)                                                                                       \
