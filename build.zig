@@ -86,6 +86,8 @@ const tests = [_]Program{
     .{ .name = "test_heap", .tsan = true },
     .{ .name = "test_central", .tsan = true },
     .{ .name = "test_limits", .tsan = true },
+    .{ .name = "test_inject", .tsan = true },
+    .{ .name = "test_small" },
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
