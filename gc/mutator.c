@@ -381,6 +381,8 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (tri__callback_calls(heap, "tri_attach")) return TRI_ESTATE;
     if (tri_self(heap) != &sentinel)
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
+    if (self && atomic_load_relaxed(&self->state) != OS_RUNNING) /* own word */
+        return tri__error(TRI_ESTATE, "tri_attach", "the thread is inside tri_blocking; go through tri_callin");
     struct osthread *os = osthread_get();
     struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
     if (!m) {

@@ -306,6 +306,25 @@ TEST(rules, a_walk_s_callback_that_calls_back_is_reported) {
     close_heap(&f);
 }
 
+/* ---- attaching from where trigc may not be called --------------------------------------------------------------- */
+
+static void *attach_in_region(void *arg) {
+    tri_thread *thread = NULL;
+    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_ESTATE);
+    CHECK(thread == NULL && strstr(tri_last_error(), "tri_blocking"));
+    return NULL;
+}
+
+/* To another heap: its safepoint would answer for heaps whose collectors may hold the thread's word meanwhile. */
+TEST(rules, r16_attaching_inside_a_blocking_region_is_refused) {
+    struct fixture f = fixture_open(), other = fixture_open();
+    CHECK_EQ(tri_detach(other.thread), TRI_OK);
+    tri_blocking(f.thread, attach_in_region, other.heap);
+    other.thread = fixture_attach(other.heap);
+    fixture_close(&other);
+    fixture_close(&f);
+}
+
 #else
 
 TEST(rules, need_checks) {
