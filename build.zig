@@ -416,6 +416,11 @@ pub fn build(b: *std.Build) void {
     run_field.stdio = .inherit;
     run_field.step.dependOn(&run_bench.step);
     bench_step.dependOn(&run_field.step);
+    const run_locality = addInstalledRun(b, "bench-locality");
+    run_locality.addArg("--quick");
+    run_locality.step.dependOn(bench_install);
+    run_locality.step.dependOn(&run_field.step);
+    bench_step.dependOn(&run_locality.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);
