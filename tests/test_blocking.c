@@ -4,8 +4,6 @@
  */
 #include "tests/fixture.h"
 
-#include <sched.h>
-
 /* ---- Blocking regions ---- */
 
 struct asleep {

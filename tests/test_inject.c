@@ -12,7 +12,6 @@
 #include "tests/process.h"
 
 #include <malloc.h>
-#include <sched.h>
 
 /* ---- What the scenario keeps ------------------------------------------------------------------------------------- */
 
