@@ -122,7 +122,8 @@ typedef struct tri_config {
     uint32_t flags;           /* TRI_HEAP_* */
     size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
     size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;  /* cycles work towards staying below it; 0: none */
+    size_t soft_limit_bytes;  /* cycles work towards staying below it, with up to half of the processors' time, and
+                                 free pages go back at once near it; 0: none */
     size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
     uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
@@ -516,6 +517,10 @@ typedef struct tri_stats {
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
     uint64_t scavenge_ns;     /* CPU time of the thread that gives memory back, ever */
+    uint64_t stall_ns;        /* for which allocating threads were held back beyond the goal, ever */
+    uint64_t limited_cycles;  /* before which the soft limit was exceeded, so that collecting takes no more than half of
+                                 the processors' time */
+    uint64_t limiter_percent; /* how near that is: at 100 it is so now */
 } tri_stats;
 /* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
