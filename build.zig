@@ -134,7 +134,10 @@ const examples = [_]Program{
 };
 
 /// The echo server over the buffer pool.
-const zbuf_program: Program = .{ .name = "zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"examples/zbuf/main.c"}) };
+const zbuf_program: Program = .{
+    .name = "zbuf_echo",
+    .sources = &(zbuf_sources ++ [_][]const u8{"examples/zbuf/main.c"}),
+};
 
 const zbuf_sources = [_][]const u8{
     "examples/zbuf/bufpool.c",
@@ -231,7 +234,8 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes internal headers.
+/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes
+/// internal headers.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{"bench/populate.c"};
 
 /// The programs among them that `demo` and `bench` run.

@@ -175,8 +175,7 @@ static struct span *take_swept_here(struct memory *mem, struct central *central,
         if (full) tri__central_put(mem, central, full);
         sweep_done(mem, n);
     }
-    if (start && mem->hooks.swept_on_demand)
-        mem->hooks.swept_on_demand(mem->hooks.context, tri__os_now_ns() - start);
+    if (start && mem->hooks.swept_on_demand) mem->hooks.swept_on_demand(mem->hooks.context, tri__os_now_ns() - start);
     return found;
 }
 

@@ -178,8 +178,9 @@ static void push_remote(struct manual_span *ms, void *block) {
     if (TRI_UNLIKELY(remote & REMOTE_FULL)) push_returned(ms);
 }
 
-/* Gives those spans back whose blocks have all returned from other threads: on the stack of a thread that may be asleep.
- * That thread can do nothing to them but take them off the stack, which this one has done. Requires the manual lock. */
+/* Gives those spans back whose blocks have all returned from other threads: on the stack of a thread that may be
+ * asleep. That thread can do nothing to them but take them off the stack, which this one has done. Requires the manual
+ * lock. */
 static void release_returned(struct memory *mem, struct manual_cache *c) {
     if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
     struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
@@ -196,8 +197,8 @@ static void release_returned(struct memory *mem, struct manual_cache *c) {
     }
 }
 
-/* Nothing is left in the current span: false if a block has come back meanwhile. From the exchange on another thread may
- * give the span back (release_returned): it is not touched after that. */
+/* Nothing is left in the current span: false if a block has come back meanwhile. From the exchange on another thread
+ * may give the span back (release_returned): it is not touched after that. */
 static bool retire_current(struct manual_cache *c, struct manual_span *ms) {
     uint64_t expected = 0;
     c->current[ms->class_index] = &tri__manual_no_span;
@@ -299,8 +300,8 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
     return ms;
 }
 
-/* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been given
- * out; its first word is a link. */
+/* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been
+ * given out; its first word is a link. */
 static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool *fresh) {
     for (;;) {
         struct manual_span *ms = c->current[class_index];

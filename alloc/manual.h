@@ -18,8 +18,9 @@
  * slot_bytes << 32 (0 for large blocks, which have no owner), place = address of the struct manual_span.
  *
  * Invariants:
- *  I-MAN1 a span is in one place: current or in a list of its owner's, or full (in no list, REMOTE_FULL set), or on the way
- *         to the owner's `returned` stack (REMOTE_FULL cleared, `full` still set). There it has a block in `remote`.
+ *  I-MAN1 a span is in one place: current or in a list of its owner's, or full (in no list, REMOTE_FULL set), or on the
+ *         way to the owner's `returned` stack (REMOTE_FULL cleared, `full` still set). There it has a block in
+ *         `remote`.
  *  I-MAN2 `used` counts the blocks that are given out, those in `remote` included: a span with used == 0 has an empty
  *         `remote`, and nobody else can reach it.
  *  I-MAN3 the owner changes only under the manual lock, of spans in an orphan's list, never of one that is full or on
@@ -36,7 +37,8 @@
 
 struct memory;
 
-/* Beyond the size classes: multiples of a page up to 128 KiB, of two pages up to 256 KiB. Above: a run of pages each. */
+/* Beyond the size classes: multiples of a page up to 128 KiB, of two pages up to 256 KiB. Above: a run of pages
+ * each. */
 enum {
     MANUAL_MEDIUM_FIRST = SMALL_MAX_BYTES / PAGE_BYTES + 1, /* pages of the first class beyond */
     MANUAL_FINE_PAGES = 16,

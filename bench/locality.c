@@ -11,9 +11,9 @@
  *   ... mixed      the same, but between two of them an object of another kind (16 to 240 bytes of text) is allocated
  *                  and kept, as programs do. trigc has spans of their own for what holds no references
  *
- * All arrangements exist at once, each of trigc's in a heap of its own, and every round walks all of them. A figure is the
- * least of the rounds: the walk always does the same, so whatever made it longer was somebody else. At the end the counters say whether every object was visited as often as it
- * should have been. Another malloc: LD_PRELOAD. */
+ * All arrangements exist at once, each of trigc's in a heap of its own, and every round walks all of them. A figure is
+ * the least of the rounds: the walk always does the same, so whatever made it longer was somebody else. At the end the
+ * counters say whether every object was visited as often as it should have been. Another malloc: LD_PRELOAD. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,7 +166,7 @@ static void drop(struct arrangement *a) {
     free(a->block);
 }
 
-/* --------------------------------------------------------------------------------------------------------- the table */
+/* -------------------------------------------------------------------------------------------------------- the table */
 
 static void print_table(const struct arrangement *arrangements, size_t n) {
     printf("ns for a visit, %zu objects of %zu bytes, the least of %d rounds\nstep", count, sizeof(struct object),

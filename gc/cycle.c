@@ -15,9 +15,10 @@
  *
  * The model of this (tests/model/onthefly.pml) has a step for each; its names stand beside ours as "model: M-...".
  *
- * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing begins
- * after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at H5 nothing
- * unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while waiting. */
+ * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing
+ * begins after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at
+ * H5 nothing unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while
+ *   waiting. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
@@ -311,8 +312,8 @@ void tri__cycle_sweep(tri_heap *heap) {
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
 
-/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to a
- * stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
+/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to
+ * a stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
 static void verify_now_and_then(tri_heap *heap) {
     enum { EVERY_CYCLES = 8, SHARE = 10, STOP_NS = 2000000 };
     uint64_t start = tri__os_now_ns();

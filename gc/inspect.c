@@ -79,7 +79,8 @@ static void wait_for_close(void *p) {
     tri__os_futex_wait(&heap->loads_wait, 1, CLOSE_RELOOK_NS); /* gate_close wakes */
 }
 
-/* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at most. */
+/* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at
+ * most. */
 static bool passes_gate(struct mutator *m, uintptr_t addr) {
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(m->heap);
     for (;;) {
@@ -147,9 +148,8 @@ static void walk_stopped(tri_heap *heap, void *p) {
     struct space *space = &heap->mem.space;
     size_t npages = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
-        if (!shape_has_objects(atomic_load_acquire(&space->pages[page].shape)))
-            continue;                                                 /* pairs with span_publish */
-        struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
+        if (!shape_has_objects(atomic_load_acquire(&space->pages[page].shape))) continue; /* pairs with span_publish */
+        struct span *span = atomic_load_relaxed(&space->spans[page]);                     /* ordered by the shape */
         if (span->first_page != page) continue;
         for (uint32_t i = 0; i < span->nslots; i++) {
             struct slot slot = span_slot(space, span, i);

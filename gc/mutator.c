@@ -459,7 +459,8 @@ int tri_detach(tri_thread *thread) {
 
 /* ---- own roots ----------------------------------------------------------------------------------------------- */
 
-/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's business. */
+/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's
+ * business. */
 static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uintptr_t high) {
     for (const volatile uintptr_t *p = (const volatile uintptr_t *)align_up(low, 8); (uintptr_t)p + 8 <= high; p++)
         tri__marker_conservative(&m->marker, *p);

@@ -3,7 +3,8 @@
 #include "alloc/base/bits.h"
 #include "alloc/base/check.h"
 
-/* The trigger's window between live and goal, in percent: early enough for a first guess, late enough to be worth it. */
+/* The trigger's window between live and goal, in percent: early enough for a first guess, late enough to be worth
+ * it. */
 enum { TRIGGER_LOW_PERCENT = 30, TRIGGER_HIGH_PERCENT = 95 };
 enum { LEAST_ROOM_FRACTION = 16, LIMITER_MOST_DOUBLED = 16 };
 static const uint64_t LIMITER_NS_PER_CORE = 1000000000;

@@ -76,9 +76,9 @@ static size_t count_full(tri_heap *heap, unsigned parity) {
     return n;
 }
 
-/* A thread that has not retired looks for an unswept span of the generation before its own, in the very lists into which
- * the retired ones file what they have swept already, a generation ahead of it. Sweeping one of those again would free
- * everything in it, since its marks are cleared. */
+/* A thread that has not retired looks for an unswept span of the generation before its own, in the very lists into
+ * which the retired ones file what they have swept already, a generation ahead of it. Sweeping one of those again would
+ * free everything in it, since its marks are cleared. */
 TEST(central, a_late_thread_leaves_spans_alone_that_are_a_generation_ahead, .timeout = 60) {
     struct fixture f = fixture_open();
     struct mutator *m = mutator_of(f.thread);

@@ -1,10 +1,10 @@
 /*
  * Every call that the system may refuse, refused in turn. A scenario that uses all of a heap (threads, objects of every
- * size, roots of every kind, cycles, trimming) runs again and again: in run k the k-th mmap, mprotect, madvise or thread
- * start fails (tri__os_fail_at), until there is a run with fewer calls than that. In some passes all calls after it fail
- * too, until the host has seen a refusal. Whatever failed: the call that met it says so by name or goes on without; the
- * same call works as soon as the system gives again; no object is lost, the heap verifies clean, and when it is destroyed
- * the process has as much address space as before.
+ * size, roots of every kind, cycles, trimming) runs again and again: in run k the k-th mmap, mprotect, madvise or
+ * thread start fails (tri__os_fail_at), until there is a run with fewer calls than that. In some passes all calls after
+ * it fail too, until the host has seen a refusal. Whatever failed: the call that met it says so by name or goes on
+ * without; the same call works as soon as the system gives again; no object is lost, the heap verifies clean, and when
+ * it is destroyed the process has as much address space as before.
  *
  * And heaps on small machines: what one takes before it holds anything, a hundred of them, and 256 MB of address space.
  */

@@ -1,6 +1,6 @@
 /*
- * test_manual.c: manual memory: blocks of every size and alignment, blocks freed by other threads, threads and heaps that
- * end, the hard limit, blocks that are roots, what builds with checks report; and tri_free of collected objects.
+ * test_manual.c: manual memory: blocks of every size and alignment, blocks freed by other threads, threads and heaps
+ * that end, the hard limit, blocks that are roots, what builds with checks report; and tri_free of collected objects.
  *
  * The property test runs several threads that hand their blocks to each other, each block filled with a pattern of its
  * own that is checked when it is freed.

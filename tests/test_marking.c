@@ -3,9 +3,9 @@
  * out of a root that is not scanned yet shades it (R8, R17), and who allocates faster than the collector marks is made
  * to mark.
  *
- * In its mark phase the collector is held by an object (held.h). Between the threads' scan and its own scan of the roots
- * it is held by this program's nanosleep, which stress.delay calls between two pieces of a range: a long empty range,
- * registered last and so scanned first, gives it hundreds of chances, each with odds of one in four.
+ * In its mark phase the collector is held by an object (held.h). Between the threads' scan and its own scan of the
+ * roots it is held by this program's nanosleep, which stress.delay calls between two pieces of a range: a long empty
+ * range, registered last and so scanned first, gives it hundreds of chances, each with odds of one in four.
  */
 #include "tests/held.h"
 
@@ -149,7 +149,7 @@ TEST(marking, what_leaves_a_root_that_is_not_scanned_yet_is_shaded, .timeout = 1
     for (int how = 0; how < REMOVALS; how++) lose_a_root((enum removal)how);
 }
 
-/* ---- A stack that two threads touch while the cycle arms ---------------------------------------------------------- */
+/* ---- A stack that two threads touch while the cycle arms --------------------------------------------------------- */
 
 struct toucher {
     tri_heap *heap;
@@ -201,7 +201,7 @@ TEST(marking, a_stack_touched_by_a_thread_that_is_not_scanned_is_scanned_again) 
     close_heap(&f);
 }
 
-/* ---- Stale words -------------------------------------------------------------------------------------------------- */
+/* ---- Stale words ------------------------------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) uintptr_t make_hidden(tri_thread *thread) {
     struct thing *thing = tri_new(thread, &thing_type);
@@ -209,8 +209,8 @@ static __attribute__((noinline)) uintptr_t make_hidden(tri_thread *thread) {
     return hide(thing);
 }
 
-/* A word on a native stack that names a slot where nothing lives any more: it marks nothing, or the sweep would take the
- * slot for an object (R4). Others keep the span in use. */
+/* A word on a native stack that names a slot where nothing lives any more: it marks nothing, or the sweep would take
+ * the slot for an object (R4). Others keep the span in use. */
 TEST(marking, a_stale_word_brings_nothing_back) {
     if (TEST_UNDER_ASAN) return; /* its frames lie elsewhere */
     enum { N = 60 };

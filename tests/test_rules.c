@@ -1,7 +1,7 @@
 /*
- * Rules that builds with checks assert where they run: R1, R4, R5, R8, R9 and R17. Each is broken by a planted fault, in
- * a process of its own that has to end with the rule's name, and beside it the same program without the fault runs to
- * its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever new
+ * Rules that builds with checks assert where they run: R1, R4, R5, R8, R9 and R17. Each is broken by a planted fault,
+ * in a process of its own that has to end with the rule's name, and beside it the same program without the fault runs
+ * to its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever new
  * garbage holds up the close for a bounded number of rounds.
  */
 #include "tests/held.h"

@@ -288,8 +288,8 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
     fixture_close(&f);
 }
 
-/* Garbage beside a live size of 60 MiB, for `ms`. What collecting took of the time of two processors, in percent, and the
- * most that the heap had. */
+/* Garbage beside a live size of 60 MiB, for `ms`. What collecting took of the time of two processors, in percent, and
+ * the most that the heap had. */
 struct squeeze {
     double percent;
     size_t most_bytes, nallocated_bytes;

@@ -1,6 +1,7 @@
 /*
- * Small machines: what a heap costs before it holds anything, a hundred heaps in one process, an address space of 256 MB
- * for the whole process, and the number of mappings, which no heap may grow. Figures are read from /proc as differences.
+ * Small machines: what a heap costs before it holds anything, a hundred heaps in one process, an address space of 256
+ * MB for the whole process, and the number of mappings, which no heap may grow. Figures are read from /proc as
+ * differences.
  */
 #include "tests/fixture.h"
 #include "tests/process.h"
@@ -146,7 +147,8 @@ TEST(small, a_process_of_256_megabytes_of_address_space, .timeout = 120) {
 
 /* ---- Mappings ---------------------------------------------------------------------------------------------------- */
 
-/* Every other span dies, their pages go back to the system one by one, and come again: the mappings stay what they were. */
+/* Every other span dies, their pages go back to the system one by one, and come again: the mappings stay what they
+ * were. */
 TEST(small, mappings_do_not_grow_with_the_heap, .timeout = 120) {
     enum { NBLOCKS = TEST_IS_SLOW ? 2000 : 20000, BLOCK_BYTES = 40000 };
     tri_thread *thread;

@@ -23,8 +23,8 @@ void tri__os_release(void *addr, size_t size_bytes);
 void *tri__os_map(size_t size_bytes);
 
 /* For tests (TRI_CHECKS >= 1; 0 and no effect otherwise): calls that the system may refuse, counted by kind since the
- * process began, and a plan to refuse some of them as the system would: the nth from now on, and the ncalls - 1 after it
- * (nth 0: none). Refused calls count, too. */
+ * process began, and a plan to refuse some of them as the system would: the nth from now on, and the ncalls - 1 after
+ * it (nth 0: none). Refused calls count, too. */
 enum os_call { OS_CALL_MAP = 0, OS_CALL_PROTECT, OS_CALL_ADVISE, OS_CALL_THREAD, OS_CALL_KINDS };
 uint64_t tri__os_ncalls(enum os_call kind);
 void tri__os_fail_at(uint64_t nth, uint64_t ncalls);
@@ -34,9 +34,9 @@ size_t tri__os_memory_bytes(void);        /* of the machine (or the container's 
 size_t tri__os_address_limit_bytes(void); /* RLIMIT_AS, SIZE_MAX for none */
 unsigned tri__os_ncpus(void);             /* that this process may use */
 
-uint64_t tri__os_now_ns(void);    /* monotonic */
+uint64_t tri__os_now_ns(void);        /* monotonic */
 uint64_t tri__os_thread_cpu_ns(void); /* time that the calling thread has spent on a core */
-uint64_t tri__os_thread_id(void); /* as the system prints it */
+uint64_t tri__os_thread_id(void);     /* as the system prints it */
 void tri__os_yield(void);
 void tri__os_sleep_ns(uint64_t ns); /* for planted delays only */
 

@@ -1,10 +1,10 @@
-/* load_buffers.c - a proxy's buffers: each request takes one of 10 KB to 3 MB, 100 KB on average, fills it, and holds it
- * until 1,000 more requests have come. Then the load falls to 10 buffers, and then to nothing.
+/* load_buffers.c - a proxy's buffers: each request takes one of 10 KB to 3 MB, 100 KB on average, fills it, and holds
+ * it until 1,000 more requests have come. Then the load falls to 10 buffers, and then to nothing.
  *
- * Three phases, in each of which memory is sampled: `busy` (3,000 requests, then --ms), `quiet` (the same time, a request a millisecond, 10
- * buffers held), `idle` (--pause milliseconds without a call). Printed: busy_kb, the highest resident size under load;
- * quiet_kb and idle_kb, at the ends of the other two. The time is that of one request under load, with its filling
- * (a word of every 4 KB is written, as a read of the system's would write it all). */
+ * Three phases, in each of which memory is sampled: `busy` (3,000 requests, then --ms), `quiet` (the same time, a
+ * request a millisecond, 10 buffers held), `idle` (--pause milliseconds without a call). Printed: busy_kb, the highest
+ * resident size under load; quiet_kb and idle_kb, at the ends of the other two. The time is that of one request under
+ * load, with its filling (a word of every 4 KB is written, as a read of the system's would write it all). */
 #include "bench/field/load.h"
 #include <math.h>
 #include <stdio.h>
