@@ -86,6 +86,8 @@ const tests = [_]Program{
     .{ .name = "test_heap", .tsan = true },
     .{ .name = "test_central", .tsan = true },
     .{ .name = "test_limits", .tsan = true },
+    .{ .name = "test_inject", .tsan = true },
+    .{ .name = "test_small" },
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
@@ -132,7 +134,10 @@ const examples = [_]Program{
 };
 
 /// The echo server over the buffer pool.
-const zbuf_program: Program = .{ .name = "zbuf_echo", .sources = &(zbuf_sources ++ [_][]const u8{"examples/zbuf/main.c"}) };
+const zbuf_program: Program = .{
+    .name = "zbuf_echo",
+    .sources = &(zbuf_sources ++ [_][]const u8{"examples/zbuf/main.c"}),
+};
 
 const zbuf_sources = [_][]const u8{
     "examples/zbuf/bufpool.c",
@@ -229,7 +234,8 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes internal headers.
+/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes
+/// internal headers.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{"bench/populate.c"};
 
 /// The programs among them that `demo` and `bench` run.
@@ -414,6 +420,11 @@ pub fn build(b: *std.Build) void {
     run_field.stdio = .inherit;
     run_field.step.dependOn(&run_bench.step);
     bench_step.dependOn(&run_field.step);
+    const run_locality = addInstalledRun(b, "bench-locality");
+    run_locality.addArg("--quick");
+    run_locality.step.dependOn(bench_install);
+    run_locality.step.dependOn(&run_field.step);
+    bench_step.dependOn(&run_locality.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);

@@ -45,8 +45,8 @@ struct span;
 
 struct page_entry {
     uint64_t shape; /* kind | class << 8 | layout << 16 | slot_bytes << 32 (0 for large) [atomic] */
-    /* small: reciprocal | distance to the span's first page << 32 | nslots << 48; large: distance << 32; manual: address
-     * of its struct manual_span [atomic] */
+    /* small: reciprocal | distance to the span's first page << 32 | nslots << 48; large: distance << 32; manual:
+     * address of its struct manual_span [atomic] */
     uint64_t place;
 };
 

@@ -1,12 +1,12 @@
 /* cache.h - one thread's holes: the slow half of allocation.
  *
- * Owns: the holes of one attachment, a chain of spans behind each, and a block of free pages. Used by its thread, or by a
- * collector thread while the owner is blocked (under its state word). The table of holes is the public one, so that the
- * inline bump finds it. A hole's span stands in its chain: the ones before it (prev) are used up, the ones after it
+ * Owns: the holes of one attachment, a chain of spans behind each, and a block of free pages. Used by its thread, or by
+ * a collector thread while the owner is blocked (under its state word). The table of holes is the public one, so that
+ * the inline bump finds it. A hole's span stands in its chain: the ones before it (prev) are used up, the ones after it
  * (next) are untouched; when there is none after it, the whole chain is exchanged for another.
  *
- * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour of
- * a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
+ * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour
+ * of a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
  * (R10). I-CACHE3 after cache_flush no hole and no span is left. */
 #ifndef TRI_ALLOC_CACHE_H
 #define TRI_ALLOC_CACHE_H
@@ -52,7 +52,8 @@ void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class)
 /* The same out of the chain that the hole has, without a lock; NULL: the layout has no hole or its chain is used up. */
 void *tri__cache_next(struct cache *cache, uint32_t layout);
 
-/* Marks the free part of every hole (H3), from now on allocates black. Bytes that it marked are added to black_bytes. */
+/* Marks the free part of every hole (H3), from now on allocates black. Bytes that it marked are added to
+ * black_bytes. */
 void tri__cache_blacken(struct cache *cache);
 
 /* Gives every hole, span and page back (H6, detach). */

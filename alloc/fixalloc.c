@@ -1,7 +1,7 @@
 /* fixalloc.c - blocks of one size for metadata, carved from 16 KiB chunks (SOURCES S7).
  *
- * Owns: the chunks of one kind of metadata. Does not own: what the blocks mean, nor any clearing: a block is zero at its
- * first use only (the system's memory), so that state which must survive reuse, such as a generation number, does.
+ * Owns: the chunks of one kind of metadata. Does not own: what the blocks mean, nor any clearing: a block is zero at
+ * its first use only (the system's memory), so that state which must survive reuse, such as a generation number, does.
  *
  * Invariants:
  * I-FIX1  a chunk goes back to the system only when the allocator ends: a stale pointer reads memory of this kind.

@@ -109,7 +109,7 @@ static void release_locked(struct memory *mem, struct manual_span *ms) {
 
 static void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
     struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
-    c->nspans[ms->class_index]--;
+    atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
     if (!locked) tri__lock_acquire(&mem->manual.lock);
     release_locked(mem, ms);
     if (!locked) tri__lock_release(&mem->manual.lock);
@@ -130,13 +130,16 @@ static void put_empty(struct manual_cache *c, struct manual_span *ms, bool locke
 
 /* True if there were any. The span is not full. */
 static bool take_remote(struct manual_span *ms) {
-    if (atomic_load_relaxed(&ms->remote) == 0) return false;                  /* a hint */
-    void **head = (void **)atomic_swap_acqrel(&ms->remote, 0), **last = head; /* pairs with push_remote */
-    check_internal(((uintptr_t)head & REMOTE_FULL) == 0, "I-MAN1: a listed span is not marked full");
-    uint32_t n = 1;
-    for (; *last; last = *last) n++;
-    *last = ms->free;
+    if (atomic_load_relaxed(&ms->remote) == 0) return false; /* a hint */
+    uint64_t remote = atomic_swap_acqrel(&ms->remote, 0);    /* pairs with push_remote */
+    check_internal((remote & REMOTE_FULL) == 0, "I-MAN1: a listed span is not marked full");
+    void **head = (void **)(uintptr_t)(remote & REMOTE_ADDRESS), **last = head;
+    if (ms->free) {
+        while (*last) last = *last;
+        *last = ms->free;
+    }
     ms->free = head;
+    uint32_t n = (uint32_t)(remote / REMOTE_ONE);
     check_cheap(n <= ms->used, "I-MAN2: no more blocks come back than were given out");
     ms->used -= n;
     return true;
@@ -144,7 +147,7 @@ static bool take_remote(struct manual_span *ms) {
 
 void tri__manual_take_returned(struct manual_cache *c, bool locked) {
     if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
-    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_remote */
+    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
     while (ms) {
         struct manual_span *next = ms->returned;
         ms->full = false;
@@ -157,31 +160,59 @@ void tri__manual_take_returned(struct manual_cache *c, bool locked) {
     }
 }
 
-/* A free from a thread that does not own the span. */
-static void push_remote(struct manual_span *ms, void *block) {
-    uintptr_t head = atomic_load_relaxed(&ms->remote);
-    do *(void **)block = (void *)(head & ~REMOTE_FULL);
-    while (!atomic_cas_acqrel(&ms->remote, &head, (uintptr_t)block)); /* pairs with take_remote, mark_full */
-    if (TRI_LIKELY((head & REMOTE_FULL) == 0)) return;
-    /* It was full, and this thread has cleared the bit: it lists the span (I-MAN1). The owner stays (I-MAN3). */
-    struct manual_cache *owner = ms->owner;
+static void push_returned(struct manual_span *ms) {
+    struct manual_cache *owner = ms->owner; /* stays while the span is on its way (I-MAN3) */
     struct manual_span *top = atomic_load_relaxed(&owner->returned);
     do ms->returned = top;
     while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with take_returned */
 }
 
-/* Nothing is left in the span: false if a block has come back meanwhile. */
-static bool mark_full(struct manual_span *ms) {
-    uintptr_t expected = 0;
-    if (!atomic_cas_acqrel(&ms->remote, &expected, REMOTE_FULL)) return false; /* pairs with push_remote */
+/* A free from a thread that does not own the span. */
+static void push_remote(struct manual_span *ms, void *block) {
+    uint64_t remote = atomic_load_relaxed(&ms->remote), with;
+    do {
+        *(void **)block = (void *)(uintptr_t)(remote & REMOTE_ADDRESS);
+        with = (remote & ~(REMOTE_ONE - 1)) + REMOTE_ONE + (uintptr_t)block;
+    } while (!atomic_cas_acqrel(&ms->remote, &remote, with)); /* pairs with take_remote, retire_current */
+    /* If it was full, this thread has cleared the bit and sees to it that the span is listed (I-MAN1). */
+    if (TRI_UNLIKELY(remote & REMOTE_FULL)) push_returned(ms);
+}
+
+/* Gives those spans back whose blocks have all returned from other threads: on the stack of a thread that may be
+ * asleep. That thread can do nothing to them but take them off the stack, which this one has done. Requires the manual
+ * lock. */
+static void release_returned(struct memory *mem, struct manual_cache *c) {
+    if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
+    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
+    while (ms) {
+        struct manual_span *next = ms->returned;
+        if (atomic_load_acquire(&ms->remote) / REMOTE_ONE == ms->nslots) { /* pairs with push_remote */
+            atomic_store_relaxed(&ms->remote, 0);
+            atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
+            release_locked(mem, ms);
+        } else {
+            push_returned(ms);
+        }
+        ms = next;
+    }
+}
+
+/* Nothing is left in the current span: false if a block has come back meanwhile. From the exchange on another thread
+ * may give the span back (release_returned): it is not touched after that. */
+static bool retire_current(struct manual_cache *c, struct manual_span *ms) {
+    uint64_t expected = 0;
+    c->current[ms->class_index] = &tri__manual_no_span;
     ms->full = true;
-    return true;
+    if (atomic_cas_acqrel(&ms->remote, &expected, REMOTE_FULL)) return true; /* pairs with push_remote */
+    ms->full = false;
+    c->current[ms->class_index] = ms;
+    return false;
 }
 
 /* After a free by the owner: the span was dry before, or is empty now. */
 void tri__manual_noted(struct manual_cache *c, struct manual_span *ms) {
     if (ms->full) {
-        uintptr_t before = atomic_and_acqrel(&ms->remote, ~REMOTE_FULL); /* pairs with push_remote */
+        uint64_t before = atomic_and_acqrel(&ms->remote, ~REMOTE_FULL); /* pairs with push_remote */
         if ((before & REMOTE_FULL) == 0) return; /* another free did it: the span comes by the returned stack */
         ms->full = false;
         list_push(c, ms);
@@ -212,7 +243,7 @@ static size_t pages_for(const struct manual_cache *c, unsigned class_index, size
     uint32_t slot_bytes = manual_class_bytes(class_index);
     *least = class_index < NUM_SIZE_CLASSES ? tri__size_classes[class_index].npages : slot_bytes >> PAGE_SHIFT;
     size_t most = (slot_bytes > SPAN_SMALL_BYTES / 8 ? SPAN_MEDIUM_BYTES : SPAN_SMALL_BYTES) >> PAGE_SHIFT;
-    size_t times = (size_t)1 << min_size(c->nspans[class_index], 6);
+    size_t times = (size_t)1 << min_size(atomic_load_relaxed(&c->nspans[class_index]), 6);
     return *least * max_size(min_size(times, most / *least), 1);
 }
 
@@ -227,7 +258,7 @@ static struct manual_span *fresh_of(struct manual_cache *c, unsigned class_index
     tri__lock_acquire(&mem->manual.lock);
     struct manual_span *ms = new_span(mem, npages, &like, 0, &dirty);
     tri__lock_release(&mem->manual.lock);
-    if (ms) c->nspans[class_index]++;
+    if (ms) atomic_add_relaxed(&c->nspans[class_index], 1);
     return ms;
 }
 
@@ -259,8 +290,8 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
         ms = orphan->lists[class_index];
         if (!ms) continue;
         list_remove(orphan, ms);
-        orphan->nspans[class_index]--;
-        c->nspans[class_index]++;
+        atomic_sub_relaxed(&orphan->nspans[class_index], 1);
+        atomic_add_relaxed(&c->nspans[class_index], 1);
         ms->owner = c; /* I-MAN3 */
         for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
             atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
@@ -269,8 +300,8 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
     return ms;
 }
 
-/* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been given
- * out; its first word is a link. */
+/* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been
+ * given out; its first word is a link. */
 static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool *fresh) {
     for (;;) {
         struct manual_span *ms = c->current[class_index];
@@ -279,8 +310,7 @@ static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool 
             if (ms->free || take_remote(ms)) return manual_take(c, class_index);
             *fresh = true;
             if (link_more(ms)) return manual_take(c, class_index);
-            if (!mark_full(ms)) continue;
-            c->current[class_index] = &tri__manual_no_span;
+            if (!retire_current(c, ms)) continue;
         }
         tri__manual_take_returned(c, false);
         ms = c->lists[class_index];
@@ -421,6 +451,8 @@ void tri__manual_trim(struct memory *mem) {
     struct manual_cache *own = tri__manual_self;
     tri__lock_acquire(&mem->manual.lock);
     for (struct manual_cache *c = mem->manual.orphans; c; c = c->next_orphan) tri__manual_settle(c);
+    for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) /* under the lock */
+        if (c != own) release_returned(mem, c);
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
     tri__lock_release(&mem->manual.lock);
 }

@@ -11,14 +11,16 @@
  * instruction. Any other thread pushes a block onto the span's `remote` list, one compare-and-swap, which the owner
  * takes over whole when its own list has run dry. A span that has run dry is in no list of its owner's and has
  * REMOTE_FULL set in `remote`; whoever clears that bit lists the span again: the owner itself, or the thread whose free
- * cleared it, which pushes the span onto the owner's `returned` stack.
+ * cleared it, which pushes the span onto the owner's `returned` stack. When all blocks of such a span have come back
+ * from others, nobody has a reason to touch it: any thread that trims the heap may give it back, with the owner asleep.
  *
  * The page's entry leads from a block to its span: shape = PAGE_MANUAL | class << 8 | number of the owner << 16 |
  * slot_bytes << 32 (0 for large blocks, which have no owner), place = address of the struct manual_span.
  *
  * Invariants:
- *  I-MAN1 a span is in one place: current or in a list of its owner's, or full (in no list, REMOTE_FULL set), or on the way
- *         to the owner's `returned` stack (REMOTE_FULL cleared, `full` still set). There it has a block in `remote`.
+ *  I-MAN1 a span is in one place: current or in a list of its owner's, or full (in no list, REMOTE_FULL set), or on the
+ *         way to the owner's `returned` stack (REMOTE_FULL cleared, `full` still set). There it has a block in
+ *         `remote`.
  *  I-MAN2 `used` counts the blocks that are given out, those in `remote` included: a span with used == 0 has an empty
  *         `remote`, and nobody else can reach it.
  *  I-MAN3 the owner changes only under the manual lock, of spans in an orphan's list, never of one that is full or on
@@ -35,7 +37,8 @@
 
 struct memory;
 
-/* Beyond the size classes: multiples of a page up to 128 KiB, of two pages up to 256 KiB. Above: a run of pages each. */
+/* Beyond the size classes: multiples of a page up to 128 KiB, of two pages up to 256 KiB. Above: a run of pages
+ * each. */
 enum {
     MANUAL_MEDIUM_FIRST = SMALL_MAX_BYTES / PAGE_BYTES + 1, /* pages of the first class beyond */
     MANUAL_FINE_PAGES = 16,
@@ -47,7 +50,10 @@ enum {
     MAX_MANUAL_CACHES = 65535
 };
 #define MANUAL_TAG_MASK 0xffff00ffull /* of a page's shape: kind and owner */
-#define REMOTE_FULL ((uintptr_t)1)
+/* What lies in `remote`: the first block of the list, REMOTE_FULL, and above the address the number of blocks. */
+#define REMOTE_FULL 1ull
+#define REMOTE_ONE (1ull << 48)
+#define REMOTE_ADDRESS (REMOTE_ONE - 2)
 
 #if TRI_CHECKS >= 1
 /* What happened to a block last. */
@@ -69,7 +75,7 @@ struct manual_span {
     bool full;                       /* in no list of the owner's [owner] */
     struct manual_span *next, *prev; /* in the owner's list [owner] */
     uintptr_t base;                  /* of the first slot; of a large block [const] */
-    _Alignas(64) uintptr_t remote;   /* blocks freed by other threads, and REMOTE_FULL [atomic] */
+    _Alignas(64) uint64_t remote;    /* blocks freed by other threads: REMOTE_* [atomic] */
     struct manual_span *returned;    /* next on the owner's stack [whoever cleared REMOTE_FULL, then the owner] */
     struct manual_cache *owner;      /* I-MAN3; NULL for large blocks */
     struct span *span;               /* pages [const] */
@@ -87,7 +93,7 @@ struct manual_cache {
     struct manual_span *current[NUM_MANUAL_CLASSES]; /* to allocate from; an empty one, never NULL [owner] */
     struct manual_span *lists[NUM_MANUAL_CLASSES];   /* others with a free slot, the next one to use first [owner] */
     struct manual_span *tails[NUM_MANUAL_CLASSES];   /* the last ones of these [owner] */
-    uint16_t nspans[NUM_MANUAL_CLASSES];             /* of the class [owner] */
+    uint32_t nspans[NUM_MANUAL_CLASSES];             /* of the class: decides the next one's length [atomic] */
     size_t empty_bytes;                              /* of spans in lists without a used slot [owner] */
     size_t keep_bytes;                               /* bound of it; 0 for an orphan [owner] */
     struct manual_cache *next_of_thread;             /* [owner] */
@@ -187,7 +193,8 @@ bool tri__manual_free(struct memory *mem, void *block);
 size_t tri__manual_usable(const struct memory *mem, uintptr_t addr, uintptr_t *start);
 /* Bytes in live blocks. */
 size_t tri__manual_live_bytes(const struct memory *mem);
-/* Gives back what the caches of ended threads and the calling one keep empty. Any thread. */
+/* Gives back what the caches of ended threads and the calling one keep empty, and of other threads' what those that
+ * freed it returned whole. Any thread. */
 void tri__manual_trim(struct memory *mem);
 size_t tri__manual_pages(const struct memory *mem);
 /* Whether the address lies in another heap in which the calling thread has used manual memory. For messages. */

@@ -1,5 +1,5 @@
-/* manual_thread.c - whose cache of manual memory is whose: the calling thread's, found by one thread-local load; those of
- * threads that ended; and what is left of them when a heap ends. See manual.h.
+/* manual_thread.c - whose cache of manual memory is whose: the calling thread's, found by one thread-local load; those
+ * of threads that ended; and what is left of them when a heap ends. See manual.h.
  *
  * A cache is held by one thread, or an orphan of its heap. A thread that ends makes its caches orphans; a thread that
  * comes takes an orphan over, spans and all, before a new cache is made, so a heap has as many caches as it ever had

@@ -108,10 +108,10 @@ void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_p
 
 /* The central list of a layout, made at its first use. NULL without memory. */
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class);
-/* A chain (by next) of spans with free slots, at most BATCH_SPANS, for a thread that knows generation `gen` (R10): swept
- * partial ones, fullest first, so that sparse ones drain; else unswept ones, swept here; else empty ones; else a fresh
- * one. They are cached by the caller from now on. `done` is a chain to give back first, under the same lock. `block`:
- * the thread's own pages, or NULL. NULL when memory cannot be had. */
+/* A chain (by next) of spans with free slots, at most BATCH_SPANS, for a thread that knows generation `gen` (R10):
+ * swept partial ones, fullest first, so that sparse ones drain; else unswept ones, swept here; else empty ones; else a
+ * fresh one. They are cached by the caller from now on. `done` is a chain to give back first, under the same lock.
+ * `block`: the thread's own pages, or NULL. NULL when memory cannot be had. */
 struct span *tri__central_exchange(struct memory *mem, struct central *central, uint32_t gen, struct span *done,
                                    struct page_block *block);
 /* A chain back from a cache, each filed by its own generation (R10). */
@@ -132,11 +132,12 @@ void tri__memory_flip(struct memory *mem);
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
                        const uint32_t *gen, const bool *black, size_t *npages);
 
-/* What became of a slot that was to be freed by hand. LATER: its span is in another thread's cache, a sweep frees it. */
+/* What became of a slot that was to be freed by hand. LATER: its span is in another thread's cache, a sweep frees
+ * it. */
 enum free_outcome { FREE_DONE, FREE_LATER, FREE_BUSY, FREE_REFUSED };
 struct cache;
-/* Frees the object that starts at the address (free.c). `own`: the calling thread's cache. BUSY: a cycle marks (R13), or
- * the span is being swept. *freed_bytes: of the slot. */
+/* Frees the object that starts at the address (free.c). `own`: the calling thread's cache. BUSY: a cycle marks (R13),
+ * or the span is being swept. *freed_bytes: of the slot. */
 enum free_outcome tri__memory_free_slot(struct memory *mem, const struct cache *own, uintptr_t addr, bool poison,
                                         size_t *freed_bytes);
 

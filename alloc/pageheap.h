@@ -69,8 +69,8 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
  * time without the lock held meanwhile (the run counts as given out for that long). The number of pages returned. */
 size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
 
-/* Calls ops.release for each chunk that is free, clean and was in use since its last release. The number of chunks; each
- * counts as given out while it is released. */
+/* Calls ops.release for each chunk that is free, clean and was in use since its last release. The number of chunks;
+ * each counts as given out while it is released. */
 size_t tri__pageheap_release(struct pageheap *ph);
 
 /* Sets what `ops.alarm` watches: resident pages of the heap, in use and dirty. SIZE_MAX: no alarm. */

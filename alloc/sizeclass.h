@@ -6,8 +6,8 @@
  * multiples of 16 and start 16-byte aligned.
  *
  * Invariants: I-CLASS1 slot sizes rise strictly. I-CLASS2 for every offset o within a span's slots,
- * (o * reciprocal) >> 32 == o / slot_bytes (proved by brute force in the generator). I-CLASS3 from 128 bytes up rounding
- * waste and tail waste are each at most 1/8. I-CLASS4 nslots <= 992, npages <= 10. */
+ * (o * reciprocal) >> 32 == o / slot_bytes (proved by brute force in the generator). I-CLASS3 from 128 bytes up
+ * rounding waste and tail waste are each at most 1/8. I-CLASS4 nslots <= 992, npages <= 10. */
 #ifndef TRI_ALLOC_SIZECLASS_H
 #define TRI_ALLOC_SIZECLASS_H
 

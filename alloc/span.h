@@ -8,8 +8,8 @@
  * the flip to g+1 it is unswept until somebody sweeps it, which makes it g+1. Before the next H1 no span of g is left.
  *
  * Invariants:
- *  I-SPAN1 a span is in exactly one place: a central list, a cache, a sweeper's hand, or being built (large). One that is
- *          empty lies in its list of empty spans, which is of no generation: it gets its taker's, like a fresh one.
+ *  I-SPAN1 a span is in exactly one place: a central list, a cache, a sweeper's hand, or being built (large). One that
+ *          is empty lies in its list of empty spans, which is of no generation: it gets its taker's, like a fresh one.
  *  I-SPAN2 every page of a span has an entry whose distance leads to its first page, and none other has.
  *  I-SPAN3 a span is swept once in each generation, by the thread that took it off its list (I-SPAN1 is the claim).
  *  I-SPAN4 nalloc == number of allocation bits when the span is in a list; holes taken are counted at once.

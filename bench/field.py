@@ -5,10 +5,10 @@
     python3 bench/field.py --runs=3 --only=short,larson --sizes=16,64
     python3 bench/field.py --quick                     a look at each load, in seconds; its figures mean nothing
 
-Uses the workers that `./zigw build bench-programs` installs (--bin). In each round the peers of a load run one after the
-other, each in a process of its own, so that what else the machine does meets all of them; a ratio is taken within its
-round, then the median over the rounds. "Fastest" is the malloc with the lowest median in that load. A malloc that is
-not installed is named once and left out. Prints tables in Markdown, with what is to be reached and whether it is;
+Uses the workers that `./zigw build bench-programs` installs (--bin). In each round the peers of a load run one after
+the other, each in a process of its own, so that what else the machine does meets all of them; a ratio is taken within
+its round, then the median over the rounds. "Fastest" is the malloc with the lowest median in that load. A malloc that
+is not installed is named once and left out. Prints tables in Markdown, with what is to be reached and whether it is;
 --out gets results.json and the curves of memory over time as CSV.
 """
 import argparse
@@ -247,7 +247,8 @@ class Field:
                 if self.o.quick and delay != (size == 256) * 1000:
                     continue
                 what = "%d B, %s" % (size, "death delayed by 1,000" if delay else "death at once")
-                rounds = self.run(what, EVERYONE, "--load=short --size=%d --delay=%d --ms=%d" % (size, delay, self.o.ms))
+                load = "--load=short --size=%d --delay=%d --ms=%d" % (size, delay, self.o.ms)
+                rounds = self.run(what, EVERYONE, load)
                 self.everyone(what, rounds)
                 self.judge_short(what, rounds, size, 1)
 
@@ -361,8 +362,9 @@ class Field:
                          ratio <= 1)
             if slug == "fragment":
                 died = rounds.median(peer, "died_kb")
-                self.add("fragmentation, after the deaths, %s" % peer, show_mb(died) + " MB", "live %s MB" % show_mb(live),
-                         "%.2f" % (died / live), "%.2f" % DIED_FACTOR, "", died <= DIED_FACTOR * live)
+                self.add("fragmentation, after the deaths, %s" % peer, show_mb(died) + " MB",
+                         "live %s MB" % show_mb(live), "%.2f" % (died / live), "%.2f" % DIED_FACTOR, "",
+                         died <= DIED_FACTOR * live)
             elif peer != "trigc manual":
                 idle, most = rounds.median(peer, "idle_kb"), IDLE_FACTOR * live + IDLE_MORE_KB
                 self.add("resident after %.0f s idle, %s" % (pause / 1000, peer), show_mb(idle) + " MB",
@@ -417,7 +419,8 @@ class Field:
         for title, text in self.sections:
             print("\n## %s\n\n%s" % (title[0].upper() + title[1:], text))
         print("\n%s: medians of %d rounds%s, %d s in all; load average %.1f before, %.1f after." %
-              (machine(), self.o.runs, "" if self.o.by == "ns" else ", judged by processor time", time.monotonic() - started, load_before, os.getloadavg()[0]))
+              (machine(), self.o.runs, "" if self.o.by == "ns" else ", judged by processor time",
+               time.monotonic() - started, load_before, os.getloadavg()[0]))
         with open(os.path.join(self.o.out, "results.json"), "w", encoding="utf-8") as file:
             json.dump(self.results, file, indent=1)
 

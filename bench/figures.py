@@ -5,9 +5,10 @@
     python3 bench/figures.py --runs=5 --full     those too
     python3 bench/figures.py --only=store,trees
 
-Uses the programs that `./zigw build bench-programs` and `./zigw build examples` install (--bin). In each round the peers
-of a line run one after the other, each in a process of its own, so that what else the machine does meets all of them;
-a ratio is taken within its round, then the median over the rounds. Prints a table in Markdown, and below it the commands.
+Uses the programs that `./zigw build bench-programs` and `./zigw build examples` install (--bin). In each round the
+peers of a line run one after the other, each in a process of its own, so that what else the machine does meets all of
+them; a ratio is taken within its round, then the median over the rounds. Prints a table in Markdown, and below it the
+commands.
 """
 import argparse
 import os
@@ -141,7 +142,8 @@ class Figures:
                                        PAUSE_GOAL)
         if worst.get("lru2g") and worst.get("lru64"):
             big, small = statistics.median(worst["lru2g"]), statistics.median(worst["lru64"])
-            self.row("worst pause at 2 GB beside 64 MB (trigc)", milliseconds(big), milliseconds(small), big / small, 2.0)
+            self.row("worst pause at 2 GB beside 64 MB (trigc)", milliseconds(big), milliseconds(small), big / small,
+                     2.0)
             self.machine_alone(milliseconds)
             self.populated(milliseconds)
 
@@ -177,7 +179,8 @@ class Figures:
         folder = self.o.programs
         names = sorted(n for n in os.listdir(folder) if LOX_PROGRAMS.match(n)) if os.path.isdir(folder) else []
         for name in names if self.o.wants("lox") else []:
-            command = lambda collector: [os.path.join(self.o.bin, "lox"), "--gc=" + collector, os.path.join(folder, name)]
+            lox, program = os.path.join(self.o.bin, "lox"), os.path.join(folder, name)
+            command = lambda collector: [lox, "--gc=" + collector, program]
             rounds = self.rounds(command("trigc"), command("boehm"), command("none"))
             errors = [run.error for runs in rounds for run in runs if run.error]
             if errors:
@@ -189,8 +192,10 @@ class Figures:
             median = statistics.median
             seconds = [median(runs[i].wall for runs in rounds) for i in range(3)]
             text = ["%.3f s" % s for s in seconds]
-            self.row("Lox %s, beside none" % name, text[0], text[2], median(a.wall / n.wall for a, _, n in rounds), 1.25)
-            self.row("Lox %s, beside Boehm" % name, text[0], text[1], median(a.wall / b.wall for a, b, _ in rounds), 1.0,
+            self.row("Lox %s, beside none" % name, text[0], text[2],
+                     median(a.wall / n.wall for a, _, n in rounds), 1.25)
+            self.row("Lox %s, beside Boehm" % name, text[0], text[1],
+                     median(a.wall / b.wall for a, b, _ in rounds), 1.0,
                      median(a.peak_kb / b.peak_kb for a, b, _ in rounds))
 
     def report(self):
@@ -212,7 +217,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="the 2 GB lines too")
-    parser.add_argument("--only", default="", help="comma-separated: store lru64 lru512 lru2g trees trees2 alloc16 ... lox")
+    parser.add_argument("--only", default="",
+                        help="comma-separated: store lru64 lru512 lru2g trees trees2 alloc16 ... lox")
     parser.add_argument("--bin", default=os.path.join(root, "zig-out", "bin"))
     parser.add_argument("--programs", default=os.path.join(root, "examples", "lox", "programs"))
     parser.add_argument("--timeout", type=int, default=180, help="seconds for one process")

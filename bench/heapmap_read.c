@@ -1,7 +1,7 @@
 /* heapmap_read.c - what heapmap.c wrote, as data for the page's picture: a string of characters for each look.
  *
- * The picture has at most MAP_ROWS rows; with a larger heap each row is one page of every so many, always the same one, so
- * that a row is a page's life. Its character in a look says what the page was:
+ * The picture has at most MAP_ROWS rows; with a larger heap each row is one page of every so many, always the same one,
+ * so that a row is a page's life. Its character in a look says what the page was:
  *
  *     .  never used        f  free, in memory     r  free, returned to the system
  *     L  a large object    M  manual blocks       0 to 8  a span of small objects, by eighths of its slots in use

@@ -11,9 +11,9 @@
  *   ... mixed      the same, but between two of them an object of another kind (16 to 240 bytes of text) is allocated
  *                  and kept, as programs do. trigc has spans of their own for what holds no references
  *
- * Each figure is the least of the rounds: the walk always does the same, so whatever made it longer was somebody else. Each
- * arrangement has a heap of its own. At the end the counters say whether every object was visited as often as it
- * should have been. Another malloc: LD_PRELOAD. */
+ * All arrangements exist at once, each of trigc's in a heap of its own, and every round walks all of them. A figure is
+ * the least of the rounds: the walk always does the same, so whatever made it longer was somebody else. At the end the
+ * counters say whether every object was visited as often as it should have been. Another malloc: LD_PRELOAD. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,8 +36,12 @@ enum { NSTEPS = sizeof steps / sizeof *steps, ROUNDS = 9, TEXT_MOST = 240, TEXT_
 /* One arrangement: objects side by side, or an array of pointers to them. */
 struct arrangement {
     const char *name;
+    bool is_mixed;
     struct object *block;
     struct object **pointers;
+    char **texts;
+    tri_heap *heap; /* NULL where malloc has the objects */
+    tri_thread *thread;
     double ns[NSTEPS];
 };
 
@@ -66,13 +70,14 @@ static double walk_ns(const struct arrangement *a, size_t step) {
     return (double)clock_ns(clock_ticks() - start) / (double)count;
 }
 
-static void measure(struct arrangement *a) {
-    walk_ns(a, 1); /* not counted: brings in pages */
-    for (int s = 0; s < NSTEPS; s++) {
-        a->ns[s] = walk_ns(a, steps[s]);
-        for (int r = 1; r < ROUNDS; r++) {
-            double ns = walk_ns(a, steps[s]);
-            if (ns < a->ns[s]) a->ns[s] = ns;
+static void measure(struct arrangement *arrangements, size_t n) {
+    for (size_t i = 0; i < n; i++) walk_ns(&arrangements[i], 1); /* not counted: brings in pages */
+    for (int r = 0; r < ROUNDS; r++) {
+        for (size_t i = 0; i < n; i++) {
+            for (int s = 0; s < NSTEPS; s++) {
+                double ns = walk_ns(&arrangements[i], steps[s]);
+                if (r == 0 || ns < arrangements[i].ns[s]) arrangements[i].ns[s] = ns;
+            }
         }
     }
 }
@@ -99,76 +104,69 @@ static size_t text_bytes(uint64_t *seed) {
     return TEXT_LEAST + next_random(seed) % (TEXT_MOST - TEXT_LEAST + 1);
 }
 
-static bool run_block(struct arrangement *a) {
+static bool build_block(struct arrangement *a) {
     a->block = calloc(count, sizeof *a->block);
-    if (!a->block) return false;
-    measure(a);
-    bool right = all_visited(a);
-    free(a->block);
-    return right;
+    return a->block != NULL;
 }
 
-static bool run_malloc(struct arrangement *a, bool is_mixed) {
+static bool build_malloc(struct arrangement *a) {
     uint64_t seed = 42;
-    char **texts = calloc(count, sizeof *texts);
+    a->texts = calloc(count, sizeof *a->texts);
     a->pointers = calloc(count, sizeof *a->pointers);
-    bool right = texts && a->pointers;
-    for (size_t i = 0; right && i < count; i++) {
+    if (!a->texts || !a->pointers) return false;
+    for (size_t i = 0; i < count; i++) {
         a->pointers[i] = calloc(1, sizeof(struct object));
-        size_t size = is_mixed ? text_bytes(&seed) : 0;
-        if (is_mixed && (texts[i] = malloc(size)) != NULL) memset(texts[i], 't', size);
-        right = a->pointers[i] && (texts[i] || !is_mixed);
-    }
-    if (right) measure(a);
-    right = right && all_visited(a);
-    for (size_t i = 0; i < count; i++) {
-        if (a->pointers) free(a->pointers[i]);
-        if (texts) free(texts[i]);
-    }
-    free(a->pointers);
-    free(texts);
-    return right;
-}
-
-/* Builds the objects, and the texts between them, into two arrays of pointers. */
-static bool build_trigc(tri_thread *thread, struct object **objects, char **texts, bool is_mixed) {
-    uint64_t seed = 42;
-    for (size_t i = 0; i < count; i++) {
-        struct object *object = tri_new(thread, &object_type);
-        if (!object) return false;
-        tri_store(thread, objects, &objects[i], object);
-        if (!is_mixed) continue;
+        if (!a->pointers[i]) return false;
+        if (!a->is_mixed) continue;
         size_t size = text_bytes(&seed);
-        char *text = tri_new_bytes(thread, size);
-        if (!text) return false;
-        memset(text, 't', size);
-        tri_store(thread, texts, &texts[i], text);
+        a->texts[i] = malloc(size);
+        if (!a->texts[i]) return false;
+        memset(a->texts[i], 't', size);
     }
-    return tri_collect(thread) == TRI_OK; /* so that no cycle is under way; none begins where nothing is allocated */
+    return true;
 }
 
-/* The arrays are collected objects, kept by a frame: objects never move. */
-static bool run_trigc(struct arrangement *a, bool is_mixed) {
-    tri_heap *heap;
-    tri_thread *thread;
+/* The arrays are collected objects, kept by handles: objects never move. Nothing is garbage, so cycles are off. */
+static bool build_trigc(struct arrangement *a) {
+    uint64_t seed = 42;
     tri_config config;
     tri_config_init(&config);
-    config.flags = TRI_HEAP_PRECISE;
-    if (tri_heap_create(&config, &heap) != TRI_OK || tri_attach(heap, 0, &thread) != TRI_OK) return false;
-    TRI_LOCALS(thread, kept, 2);
-    kept[0] = tri_new_n(thread, &pointers_type, count);
-    kept[1] = tri_new_n(thread, &pointers_type, count);
-    a->pointers = kept[0];
-    bool right = kept[0] && kept[1] && build_trigc(thread, kept[0], kept[1], is_mixed);
-    if (right) measure(a);
-    right = right && all_visited(a);
-    TRI_POP(thread, kept);
-    tri_detach(thread);
-    tri_heap_destroy(heap);
-    return right;
+    config.flags = TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES;
+    if (tri_heap_create(&config, &a->heap) != TRI_OK || tri_attach(a->heap, 0, &a->thread) != TRI_OK) return false;
+    a->pointers = tri_new_n(a->thread, &pointers_type, count);
+    if (!a->pointers || !tri_global(a->thread, a->pointers)) return false;
+    a->texts = tri_new_n(a->thread, &pointers_type, count);
+    if (!a->texts || !tri_global(a->thread, a->texts)) return false;
+    for (size_t i = 0; i < count; i++) {
+        struct object *object = tri_new(a->thread, &object_type);
+        if (!object) return false;
+        tri_store(a->thread, a->pointers, &a->pointers[i], object);
+        if (!a->is_mixed) continue;
+        size_t size = text_bytes(&seed);
+        char *text = tri_new_bytes(a->thread, size);
+        if (!text) return false;
+        memset(text, 't', size);
+        tri_store(a->thread, a->texts, &a->texts[i], text);
+    }
+    return true;
 }
 
-/* --------------------------------------------------------------------------------------------------------- the table */
+static void drop(struct arrangement *a) {
+    if (a->thread) tri_detach(a->thread);
+    if (a->heap) {
+        tri_heap_destroy(a->heap);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (a->pointers) free(a->pointers[i]);
+        if (a->texts) free(a->texts[i]);
+    }
+    free(a->pointers);
+    free(a->texts);
+    free(a->block);
+}
+
+/* -------------------------------------------------------------------------------------------------------- the table */
 
 static void print_table(const struct arrangement *arrangements, size_t n) {
     printf("ns for a visit, %zu objects of %zu bytes, the least of %d rounds\nstep", count, sizeof(struct object),
@@ -191,15 +189,22 @@ int main(int argc, char **argv) {
         }
     }
     bench_clock_init();
-    struct arrangement a[] = {
-        {.name = "array"}, {.name = "trigc"}, {.name = "malloc"}, {.name = "trigc mixed"}, {.name = "malloc mixed"}};
-    bool right = run_block(&a[0]);
-    right = run_trigc(&a[1], false) && right;
-    right = run_malloc(&a[2], false) && right;
-    right = run_trigc(&a[3], true) && right;
-    right = run_malloc(&a[4], true) && right;
-    print_table(a, sizeof a / sizeof *a);
-    if (!right)
-        fprintf(stderr, "no memory, or an object was not visited as often as it should be: %s\n", tri_last_error());
+    struct arrangement a[] = {{.name = "array"},
+                              {.name = "trigc"},
+                              {.name = "malloc"},
+                              {.name = "trigc mixed", .is_mixed = true},
+                              {.name = "malloc mixed", .is_mixed = true}};
+    enum { N = sizeof a / sizeof *a };
+    bool right = build_block(&a[0]) && build_trigc(&a[1]) && build_malloc(&a[2]) && build_trigc(&a[3]) &&
+                 build_malloc(&a[4]);
+    if (right) {
+        measure(a, N);
+        print_table(a, N);
+        for (size_t i = 0; i < N; i++) right = all_visited(&a[i]) && right;
+        if (!right) fprintf(stderr, "an object was not visited as often as it should be\n");
+    } else {
+        fprintf(stderr, "no memory: %s\n", tri_last_error());
+    }
+    for (size_t i = 0; i < N; i++) drop(&a[i]);
     return right ? 0 : 1;
 }

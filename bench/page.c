@@ -1,6 +1,7 @@
 /* page.c - fills page.html: the charting library's style and code, and the results as JSON.
  *
- * The template marks where each goes with a line "@@NAME@@". The page is complete in itself: no network, no other file. */
+ * The template marks where each goes with a line "@@NAME@@". The page is complete in itself: no network, no other
+ * file. */
 #include "bench/page.h"
 
 #include <errno.h>

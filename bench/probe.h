@@ -5,9 +5,9 @@
  * system or the operation itself. Progress goes to a page shared with the driver, so that showing it costs the
  * measured thread one relaxed store and never a system call.
  *
- * The worst gap is also kept without the time for which the thread was runnable but had no core (the kernel's run delay):
- * what other programs took from it, and the collector's own threads too. It is read after gaps of 50 us and more only,
- * so what many shorter waits add up to between two of those is taken off the later one.
+ * The worst gap is also kept without the time for which the thread was runnable but had no core (the kernel's run
+ * delay): what other programs took from it, and the collector's own threads too. It is read after gaps of 50 us and
+ * more only, so what many shorter waits add up to between two of those is taken off the later one.
  *
  * One probe has one thread. */
 #ifndef BENCH_PROBE_H

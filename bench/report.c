@@ -2,7 +2,8 @@
  *
  * Columns: the gaps as they were measured (p50 to the exact worst), the same corrected for the operations that a pause
  * held up, what the collector says is the longest pause it caused, its collections, throughput, peak memory. A row
- * without a result says why instead. Of programs whose output is checked only the wrong ones have a line, and a count. */
+ * without a result says why instead. Of programs whose output is checked only the wrong ones have a line, and a
+ * count. */
 #include "bench/report.h"
 
 #include <inttypes.h>

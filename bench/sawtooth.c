@@ -2,10 +2,10 @@
  *
  *     trigc-sawtooth [--live=BYTES] [--peak=BYTES] [--period-ms=N] [--teeth=N] [--idle-ms=N]
  *
- * Lives on `live` bytes, and for each tooth builds a list of another `peak` bytes in the first half of the period, drops
- * it, and goes on with short-lived objects in the second half. Prints page faults a second (minor faults of the process,
- * after the first two teeth), the resident memory over the teeth, and what is resident after `idle-ms` without work.
- * What the hysteresis gives is measured against a build with -DTRI_SCAVENGER_WINDOW_S=1. */
+ * Lives on `live` bytes, and for each tooth builds a list of another `peak` bytes in the first half of the period,
+ * drops it, and goes on with short-lived objects in the second half. Prints page faults a second (minor faults of the
+ * process, after the first two teeth), the resident memory over the teeth, and what is resident after `idle-ms` without
+ * work. What the hysteresis gives is measured against a build with -DTRI_SCAVENGER_WINDOW_S=1. */
 #include <trigc.h>
 
 #include <inttypes.h>

@@ -1,9 +1,9 @@
 /* work_faults.c - no collector at all: fresh memory, each of its pages written to once.
  *
- * Memory that a program has not touched yet costs a page fault at its first write, which the system serves by finding and
- * clearing a page. That is in every collector's rows, and in malloc's; this workload is the part of it that the machine
- * has by itself. The range grows as a heap does: reserved at once, made writable 64 MB at a time. An operation is the
- * first write to a page. */
+ * Memory that a program has not touched yet costs a page fault at its first write, which the system serves by finding
+ * and clearing a page. That is in every collector's rows, and in malloc's; this workload is the part of it that the
+ * machine has by itself. The range grows as a heap does: reserved at once, made writable 64 MB at a time. An operation
+ * is the first write to a page. */
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,9 +1,9 @@
 /* work_lru.c - a cache with a hash table and a doubly-linked list in order of use, held at a size in bytes.
  *
  * Entries have 48 bytes and four references (hash chain, both neighbours, payload); payloads are pointer-free, 32 to
- * 1,024 bytes by their key and version. The cache is filled to its size, then runs a mix: 70 % gets, of which those that miss
- * put the entry back, and 30 % puts, of which those that hit replace the payload. Keys are uniform over a quarter more
- * than fit, so about four of five gets hit. Each get checks the payload that it finds. */
+ * 1,024 bytes by their key and version. The cache is filled to its size, then runs a mix: 70 % gets, of which those
+ * that miss put the entry back, and 30 % puts, of which those that hit replace the payload. Keys are uniform over a
+ * quarter more than fit, so about four of five gets hit. Each get checks the payload that it finds. */
 #include <string.h>
 
 #include "bench/workload.h"

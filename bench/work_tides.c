@@ -1,9 +1,10 @@
 /* work_tides.c - the load for the picture of the heap: it rises, stays, is thinned out, takes large buffers, rests, and
  * rises again.
  *
- * A table of slots holds blocks of 32 to 4,096 bytes, half of them with references, up to --live bytes. So the picture has
- * full spans, spans of which a tenth is left, runs of pages of large objects, manual blocks among them, free pages and such
- * as went back to the system while nothing happened. An operation is a block stored or dropped; the rests are no operations. */
+ * A table of slots holds blocks of 32 to 4,096 bytes, half of them with references, up to --live bytes. So the picture
+ * has full spans, spans of which a tenth is left, runs of pages of large objects, manual blocks among them, free pages
+ * and such as went back to the system while nothing happened. An operation is a block stored or dropped; the rests are
+ * no operations. */
 #include <string.h>
 #include <time.h>
 

@@ -1,8 +1,8 @@
 /* work_trees.c - binary trees: short-lived trees of depths 4, 6, .. beside one long-lived tree of the full depth.
  *
  * The known allocation benchmark: for each depth d, 2^(depth - d + 4) trees of depth d are built bottom up, walked and
- * dropped. With several threads each takes its share of every depth's trees and keeps a long-lived tree of its own. A step is a node
- * allocated or visited; the probe sees every 64th. */
+ * dropped. With several threads each takes its share of every depth's trees and keeps a long-lived tree of its own. A
+ * step is a node allocated or visited; the probe sees every 64th. */
 #include "bench/workload.h"
 
 struct node {

@@ -7,8 +7,8 @@
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
- *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, own <count> <worst> <total> <bound> <kind>, gaps <counts>
- * The last line is "end". Progress goes to the page that --progress=<fd> names. */
+ *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, own <count> <worst> <total> <bound>
+ * <kind>, gaps <counts> The last line is "end". Progress goes to the page that --progress=<fd> names. */
 #include "bench/workload.h"
 
 #include <inttypes.h>

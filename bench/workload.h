@@ -31,8 +31,8 @@ struct workload {
 extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc,
     workload_faults, workload_tides;
 
-/* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll of
- * loops that do not allocate. */
+/* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll
+ * of loops that do not allocate. */
 enum { STEP_OPS = 64 };
 
 __attribute__((noinline, unused)) static void work_step_report(ad_thread *thread, struct probe *probe) {

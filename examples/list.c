@@ -1,8 +1,8 @@
 /* list.c - a linked list of 2,000,001 nodes, built, walked and dropped, three times.
  *
  * What it shows: a type with one reference field, allocation, the first store to a new object, and that a structure as
- * deep as it is large is marked without a deep C stack. The list is kept by `head` alone, a local variable: this thread's
- * stack is scanned. When it is set to NULL the whole list is garbage, and the next collection says so. */
+ * deep as it is large is marked without a deep C stack. The list is kept by `head` alone, a local variable: this
+ * thread's stack is scanned. When it is set to NULL the whole list is garbage, and the next collection says so. */
 #include <stdio.h>
 #include <trigc.h>
 
@@ -60,7 +60,8 @@ int main(void) {
     bool right = true;
     for (int round = 0; round < ROUNDS && right; round++) right = list_round(thread);
     if (!right || tri_collect(thread) != TRI_OK) fprintf(stderr, "%s\n", tri_last_error());
-    /* A conservative scan may find an old copy of `head` in a dead part of the stack: then the list goes a cycle later. */
+    /* A conservative scan may find an old copy of `head` in a dead part of the stack: then the list goes a cycle
+     * later. */
     printf("%zu MB live after the last list was dropped\n", live_bytes(heap) / (1024 * 1024));
     tri_detach(thread);
     tri_heap_destroy(heap);

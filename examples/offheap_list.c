@@ -1,9 +1,9 @@
 /* offheap_list.c - one linked list of 2,000,001 nodes, kept in two ways: as collected objects and as manual memory.
  *
- * What it shows: manual memory lies beside the heap and has a count of its own (tri_manual_bytes). The collector neither
- * scans it nor counts it, so the second list costs the heap nothing and gives its bytes back at the moment it is freed;
- * the first costs nothing to give up, and its bytes go with the next collection. A tenth of a million nodes apart, a
- * value is printed, so that the list is seen to hold what was put in.
+ * What it shows: manual memory lies beside the heap and has a count of its own (tri_manual_bytes). The collector
+ * neither scans it nor counts it, so the second list costs the heap nothing and gives its bytes back at the moment it
+ * is freed; the first costs nothing to give up, and its bytes go with the next collection. A tenth of a million nodes
+ * apart, a value is printed, so that the list is seen to hold what was put in.
  *
  * Nothing here recurses over the list: it is built from its end, walked and freed by loops.
  *

@@ -105,7 +105,9 @@ static void throttle(struct mutator *m) {
         return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
     struct nap nap = {heap, is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS};
     tri__blocking_wait(m, take_nap, &nap);
-    tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+    uint64_t ns = tri__os_now_ns() - start;
+    atomic_add_relaxed(&heap->stats.stall_ns, ns); /* a counter */
+    tri__stats_pause(heap, TRI_PAUSE_ASSIST, ns);
 }
 
 static bool is_beyond_goal(tri_heap *heap) {

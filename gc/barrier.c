@@ -4,8 +4,9 @@
  * stack is grey, shade what is stored; then store. Shading appends the address to the thread's buffer; marks are set
  * when the buffer is flushed, in batches, so that their cache misses overlap.
  *
- * Invariants: I-BAR1 (R1) no safepoint between shading and store, nor in a flush. I-BAR2 (R2) an entry counts only if it
- * was unmarked when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks: gate (maybe words), work. */
+ * Invariants: I-BAR1 (R1) no safepoint between shading and store, nor in a flush. I-BAR2 (R2) an entry counts only if
+ * it was unmarked when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks: gate (maybe words),
+ * work. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"

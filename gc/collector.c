@@ -1,12 +1,13 @@
 /* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs.
  *
- * One thread a heap. It is the only one that changes phases, but for one case: when the heap has one thread and its last
- * cycle was over in microseconds, that thread runs the cycle itself, as a blocked thread (waking the collector and
- * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over). Who wants a cycle says so under the cycle lock; who waits
- * for one does it as a blocked thread, holding nothing else (R14).
+ * One thread a heap. It is the only one that changes phases, but for one case: when the heap has one thread and its
+ * last cycle was over in microseconds, that thread runs the cycle itself, as a blocked thread (waking the collector and
+ * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over).
+ * Who wants a cycle says so under the cycle lock; who waits for one does it as a blocked thread, holding nothing else
+ * (R14).
  *
- * Invariants: I-COL1 cycles begin and end under the cycle lock's counters: started >= finished. I-COL2 a waiter is let go
- * only by a cycle whose H1 came after its request (R14). Lock rank: cycle (10). */
+ * Invariants: I-COL1 cycles begin and end under the cycle lock's counters: started >= finished. I-COL2 a waiter is let
+ * go only by a cycle whose H1 came after its request (R14). Lock rank: cycle (10). */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"

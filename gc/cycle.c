@@ -15,9 +15,10 @@
  *
  * The model of this (tests/model/onthefly.pml) has a step for each; its names stand beside ours as "model: M-...".
  *
- * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing begins
- * after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at H5 nothing
- * unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while waiting. */
+ * Invariants: I-CYC1 phases follow phase_edges. I-CYC2 H1 is posted when every span is swept. I-CYC3 (R4) tracing
+ * begins after the last H3 answer. I-CYC4 (R3) a round starts and ends with an empty list and idle markers. I-CYC5 at
+ * H5 nothing unmarked is in any buffer. Lock ranks: threads (posting), gate (closing); nothing is held while
+ *   waiting. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
@@ -311,8 +312,8 @@ void tri__cycle_sweep(tri_heap *heap) {
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
 
-/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to a
- * stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
+/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to
+ * a stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
 static void verify_now_and_then(tri_heap *heap) {
     enum { EVERY_CYCLES = 8, SHARE = 10, STOP_NS = 2000000 };
     uint64_t start = tri__os_now_ns();
@@ -334,6 +335,17 @@ static void verify(tri_heap *heap) {
     }
 }
 
+/* Tells the limiter what collecting has taken, of the processors that the program can use: one for each of its threads
+ * and one for the collector. */
+static void limit_time(tri_heap *heap) {
+    struct stats *st = &heap->stats; /* counters */
+    uint32_t could_use = atomic_load_relaxed(&heap->nthreads) + 1;
+    uint64_t spent_ns = tri__stats_spent_ns(heap);
+    struct limiter *l = &heap->pacer.limiter;
+    tri__pacer_spent(&heap->pacer, tri__os_now_ns(), spent_ns, could_use < heap->ncpus ? could_use : heap->ncpus);
+    atomic_store_relaxed(&st->limiter_percent, (uint32_t)(l->fill_ns * 100 / l->capacity_ns));
+}
+
 /* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
 static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
     size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
@@ -347,8 +359,10 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     tri__lock_acquire(&heap->roots.lock);
     size_t root_bytes = heap->roots.nslots * 8;
     tri__lock_release(&heap->roots.lock);
+    limit_time(heap);
     tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes), alloc_while_marking,
                    marked);
+    if (heap->pacer.limiter.widens) atomic_add_relaxed(&heap->stats.limited_cycles, 1);
     atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
     atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
     atomic_store_relaxed(&heap->mem.empty_limit_pages,

@@ -1,8 +1,8 @@
 /* free.c - tri_free: a collected object freed early, by a host that knows that nothing refers to it.
  *
  * From H1 posted until H5 answered no object is freed by hand (R13): a thread that is armed may have the object in its
- * barrier's buffer. The gate lock decides (alloc/free.c): while a cycle marks, the caller waits for its flip as a blocked
- * thread, holding nothing. Lock ranks: those of alloc/free.c. */
+ * barrier's buffer. The gate lock decides (alloc/free.c): while a cycle marks, the caller waits for its flip as a
+ * blocked thread, holding nothing. Lock ranks: those of alloc/free.c. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"

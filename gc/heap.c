@@ -191,9 +191,10 @@ int tri_heap_destroy(tri_heap *heap) {
 }
 
 struct pacer_config tri__heap_pacer_config(tri_heap *heap) {
-    struct pacer_config pc = {atomic_load_relaxed(&heap->config.min_heap_bytes), /* options: each on its own */
-                              atomic_load_relaxed(&heap->config.growth_percent),
-                              atomic_load_relaxed(&heap->config.soft_limit_bytes)};
+    size_t limit = atomic_load_relaxed(&heap->mem.limit_pages); /* options: each on its own */
+    struct pacer_config pc = {
+        atomic_load_relaxed(&heap->config.min_heap_bytes), atomic_load_relaxed(&heap->config.growth_percent),
+        atomic_load_relaxed(&heap->config.soft_limit_bytes), limit < heap->mem.space.npages ? limit << PAGE_SHIFT : 0};
     return pc;
 }
 

@@ -112,6 +112,8 @@ enum fault {
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
+    uint64_t stall_ns, limited_cycles;
+    uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
@@ -255,6 +257,8 @@ void tri__heap_account(struct mutator *m);
 
 /* stats.c */
 void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns);
+/* What collecting has taken, ever: marking, sweeping, assists, and allocations that were held back. */
+uint64_t tri__stats_spent_ns(tri_heap *heap);
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);
 
 /* stress.c */

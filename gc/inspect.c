@@ -78,7 +78,8 @@ static void wait_for_close(void *p) {
     tri__os_futex_wait(&heap->loads_wait, 1, CLOSE_RELOOK_NS); /* gate_close wakes */
 }
 
-/* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at most. */
+/* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at
+ * most. */
 static bool passes_gate(struct mutator *m, uintptr_t addr) {
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(m->heap);
     for (;;) {

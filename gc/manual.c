@@ -1,8 +1,8 @@
-/* manual.c - manual memory, the public calls: their arguments, what happens without memory, and in builds with checks the
- * reports of misuse. The blocks themselves are alloc/manual.c's.
+/* manual.c - manual memory, the public calls: their arguments, what happens without memory, and in builds with checks
+ * the reports of misuse. The blocks themselves are alloc/manual.c's.
  *
- * These calls are no safepoints and wait for nobody, so that any thread may make them anywhere, inside tri_blocking too.
- * Blocks that are roots are ordinary blocks with a registered range over them (roots.c).
+ * These calls are no safepoints and wait for nobody, so that any thread may make them anywhere, inside tri_blocking
+ * too. Blocks that are roots are ordinary blocks with a registered range over them (roots.c).
  *
  * Invariants: I-MANU1 no lock is held, and no safepoint reached, while the host's oom hook runs or a block is freed. */
 #include <stdio.h>

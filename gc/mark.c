@@ -48,7 +48,8 @@ static inline void push(struct marker *mk, uintptr_t entry) {
     mk->buf->entries[mk->buf->n++] = entry;
 }
 
-/* False without memory: the caller goes on with it (R19). The position first, so that the tagged address is popped before it; both in one buffer. */
+/* False without memory: the caller goes on with it (R19). The position first, so that the tagged address is popped
+ * before it; both in one buffer. */
 static bool push_resume(struct marker *mk, uintptr_t addr, size_t from) {
     if ((!mk->buf || mk->buf->n + 2 > WORKBUF_ENTRIES) && !push_new_buffer(mk)) return false;
     mk->buf->entries[mk->buf->n++] = from;
@@ -248,8 +249,8 @@ static void resume_traced(struct marker *mk, uintptr_t entry) {
         scan_traced(mk, tri__layouts[space_layout_of(mk->space, &slot)].desc, addr, from);
 }
 
-/* What the loop keeps in registers: the buffer in hand, the ring's ends, the counts. Between hot_leave and hot_enter the
- * marker itself is up to date. */
+/* What the loop keeps in registers: the buffer in hand, the ring's ends, the counts. Between hot_leave and hot_enter
+ * the marker itself is up to date. */
 struct hot {
     uintptr_t *top, *base, *end;
     unsigned head, tail;
@@ -335,7 +336,8 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
     hot_enter(h, mk);
 }
 
-/* Fills the ring (false: nothing is left): each entry's mark word and object are on their way while the ones before it are worked on. */
+/* Fills the ring (false: nothing is left): each entry's mark word and object are on their way while the ones before it
+ * are worked on. */
 HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     uintptr_t entry;
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {

@@ -1,8 +1,8 @@
 /* mark.h - tracing: from entries to marked, scanned objects.
  *
- * Owns: struct marker, the private half of one that traces: the collector's worker, or a mutator (assists, its barrier's
- * grey objects, its root scan). Depth comes from buffers, never from recursion; long arrays go in pieces of 128 KiB; a
- * ring of entries on their way hides the cache misses of marks and objects.
+ * Owns: struct marker, the private half of one that traces: the collector's worker, or a mutator (assists, its
+ * barrier's grey objects, its root scan). Depth comes from buffers, never from recursion; long arrays go in pieces of
+ * 128 KiB; a ring of entries on their way hides the cache misses of marks and objects.
  *
  * Invariants: I-MARK1 an object is scanned by whoever set its mark, or by whoever pops its WORK_MARKED entry. I-MARK2 a
  * marker that is idle holds no buffer with entries and an empty ring. I-MARK3 a precise slot names allocated slots only
@@ -46,7 +46,8 @@ void tri__marker_init(struct marker *marker, tri_heap *heap);
 
 /* Adds a word of a precise slot as a candidate if it points into the heap. */
 void tri__marker_candidate(struct marker *marker, uintptr_t addr);
-/* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation bits. */
+/* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation
+ * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
 /* Shades what words name (enc NULL: plain pointers): for roots that are added, removed or change hands while armed. */
 void tri__marker_shade_words(struct marker *marker, const tri_word *p, const tri_word *end, const tri_enc *enc);

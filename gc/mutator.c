@@ -383,6 +383,8 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (tri__callback_calls(heap, "tri_attach")) return TRI_ESTATE;
     if (tri_self(heap) != &sentinel)
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
+    if (self && atomic_load_relaxed(&self->state) != OS_RUNNING) /* own word */
+        return tri__error(TRI_ESTATE, "tri_attach", "the thread is inside tri_blocking; go through tri_callin");
     struct osthread *os = osthread_get();
     struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
     if (m) memset(m, 0, sizeof *m);
@@ -461,7 +463,8 @@ int tri_detach(tri_thread *thread) {
 
 /* ---- own roots ----------------------------------------------------------------------------------------------- */
 
-/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's business. */
+/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's
+ * business. */
 static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uintptr_t high) {
     for (const volatile uintptr_t *p = (const volatile uintptr_t *)align_up(low, 8); (uintptr_t)p + 8 <= high; p++)
         tri__marker_conservative(&m->marker, *p);

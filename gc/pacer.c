@@ -3,8 +3,11 @@
 #include "alloc/base/bits.h"
 #include "alloc/base/check.h"
 
-/* The trigger's window between live and goal, in percent: early enough for a first guess, late enough to be worth it. */
+/* The trigger's window between live and goal, in percent: early enough for a first guess, late enough to be worth
+ * it. */
 enum { TRIGGER_LOW_PERCENT = 30, TRIGGER_HIGH_PERCENT = 95 };
+enum { LEAST_ROOM_FRACTION = 16, LIMITER_MOST_DOUBLED = 16 };
+static const uint64_t LIMITER_NS_PER_CORE = 1000000000;
 static const double RUNWAY_SAFETY = 1.25; /* a cycle that ends a little before the goal needs no assists */
 static const double SMOOTHING = 0.5;      /* weight of the newest measurement */
 static const double MAX_ASSIST_RATIO = 64.0;
@@ -25,6 +28,39 @@ void tri__pacer_init(struct pacer *p, const struct pacer_config *config) {
     tri__pacer_end(p, config, 0, 0, 0, 0, 0);
 }
 
+void tri__pacer_spent(struct pacer *p, uint64_t now_ns, uint64_t spent_ns, uint32_t ncores) {
+    struct limiter *l = &p->limiter;
+    uint64_t wall_ns = now_ns - l->now_ns, gc_ns = spent_ns - l->spent_ns;
+    bool first = l->now_ns == 0;
+    l->now_ns = now_ns;
+    l->spent_ns = spent_ns;
+    l->capacity_ns = LIMITER_NS_PER_CORE * ncores;
+    if (first) return;
+    uint64_t filled = l->fill_ns + 2 * gc_ns, drained = wall_ns * ncores; /* half and half keeps it where it is */
+    l->fill_ns = filled > drained ? filled - drained : 0;
+    if (l->fill_ns >= l->capacity_ns) {
+        l->fill_ns = l->capacity_ns;
+        l->doubled += l->doubled < LIMITER_MOST_DOUBLED;
+    } else if (l->fill_ns < l->capacity_ns / 2 && l->doubled > 0) {
+        l->doubled--;
+    }
+    check_internal(l->fill_ns <= l->capacity_ns, "I-PACE3: the limiter's fill is at most its capacity");
+}
+
+/* The goal within both limits: there is always a distance to run. */
+static size_t within_limits(struct pacer *p, const struct pacer_config *config, size_t goal, size_t held) {
+    size_t least = held / LEAST_ROOM_FRACTION, soft = config->soft_limit_bytes, hard = config->hard_limit_bytes;
+    p->limiter.widens = false;
+    if (soft && goal > soft) {
+        size_t room = max_size(soft > held ? soft - held : 0, least), wide = room << p->limiter.doubled;
+        wide = wide >> p->limiter.doubled == room ? min_size(goal - held, wide) : goal - held;
+        p->limiter.widens = wide > room && p->limiter.doubled > 0;
+        goal = held + max_size(wide, least);
+    }
+    if (hard && goal > hard) goal = max_size(hard, held + least);
+    return goal;
+}
+
 void tri__pacer_end(struct pacer *p, const struct pacer_config *config, size_t live_bytes, size_t root_bytes,
                     size_t external_bytes, size_t alloc_while_marking_bytes, size_t marked_bytes) {
     if (marked_bytes > 0) {
@@ -40,9 +76,7 @@ void tri__pacer_end(struct pacer *p, const struct pacer_config *config, size_t l
     size_t held = live_bytes + external_bytes;
     size_t goal = held + (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
     goal = max_size(goal, config->min_heap_bytes);
-    if (config->soft_limit_bytes && goal > config->soft_limit_bytes)
-        goal = max_size(config->soft_limit_bytes, held + held / 16); /* never a cycle without a gap */
-    p->goal_bytes = goal;
+    p->goal_bytes = within_limits(p, config, goal, held);
     set_trigger(p);
 }
 

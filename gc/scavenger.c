@@ -118,11 +118,6 @@ static void forget_needs(struct scavenger *s) {
 
 /* ---- a cycle's end ------------------------------------------------------------------------------------------- */
 
-static uint64_t cycles_cost_ns(tri_heap *heap) {
-    struct stats *st = &heap->stats; /* counters */
-    return atomic_load_relaxed(&st->mark_ns) + atomic_load_relaxed(&st->sweep_ns) + atomic_load_relaxed(&st->assist_ns);
-}
-
 static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
@@ -130,7 +125,7 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     size_t peak = tri__pageheap_take_peak(heap->mem.pages);
     s->want_pages = pages_needed(heap, &ps);
     note_need(s, now_ns, max_size(s->want_pages, peak));
-    uint64_t cost_ns = cycles_cost_ns(heap);
+    uint64_t cost_ns = tri__stats_spent_ns(heap);
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
     s->idle_waits = false;

@@ -18,6 +18,12 @@ void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     raise_to(&heap->stats.cycle_worst_pause_ns, ns);
 }
 
+uint64_t tri__stats_spent_ns(tri_heap *heap) {
+    struct stats *s = &heap->stats;
+    return atomic_load_relaxed(&s->mark_ns) + atomic_load_relaxed(&s->sweep_ns) + atomic_load_relaxed(&s->assist_ns) +
+           atomic_load_relaxed(&s->stall_ns);
+}
+
 int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
     if (!heap || !buckets || kind < 0 || kind >= TRI_PAUSE_KINDS)
         return tri__error(TRI_EINVAL, "tri_histogram", "heap or buckets is NULL, or kind %d is not a TRI_PAUSE_*",
@@ -61,7 +67,10 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .handshakes = atomic_load_relaxed(&s->handshakes),
         .marked_objects = atomic_load_relaxed(&s->marked_objects),
         .swept_spans = atomic_load_relaxed(&heap->mem.swept_spans),
-        .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns)};
+        .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns),
+        .stall_ns = atomic_load_relaxed(&s->stall_ns),
+        .limited_cycles = atomic_load_relaxed(&s->limited_cycles),
+        .limiter_percent = atomic_load_relaxed(&s->limiter_percent)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }

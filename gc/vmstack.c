@@ -2,9 +2,9 @@
  *
  * A running stack belongs to one thread, which writes it without a barrier and scans it at its scan handshake. A
  * suspended one belongs to nobody: it lies in the heap's list and carries the number of the cycle in which it was last
- * scanned. From its own H3 answer on a thread scans an unscanned stack before it runs, reads or writes it; a thread that
- * has not answered H3 makes any stack that it touches unscanned again. The collector scans the rest after the last H3
- * answer and before a round may close.
+ * scanned. From its own H3 answer on a thread scans an unscanned stack before it runs, reads or writes it; a thread
+ * that has not answered H3 makes any stack that it touches unscanned again. The collector scans the rest after the last
+ * H3 answer and before a round may close.
  *
  * Invariants: I-VM1 a stack is in exactly one list: its owner's, or the suspended one. I-VM2 (R8) nobody but the owner
  * writes a running stack. Lock rank: roots (30) for the suspended list and scanned_cycle. */

@@ -9,7 +9,11 @@
  *  - A `tri_thread *` may be used only by the thread that attached it. "Any attached thread" means: with its own one.
  *  - Sizes are bytes, times nanoseconds, unless the name says otherwise (`npages`, `percent`).
  *  - Calls return TRI_OK (0) or a negative `tri_err`; allocation returns NULL. `tri_last_error()` then says which call
- *    it was, what was wrong and what to do. A call that fails changes nothing.
+ *    it was, what was wrong and what to do. A call that fails changes nothing. TRI_EINVAL for a NULL where none may be,
+ *    and TRI_EUNATTACHED for the sentinel of tri_self, go without saying.
+ *  - Misuse of a call that returns no status is told to the report hook, and the call does nothing. Builds with checks
+ *    (-Dchecks) look for more of it, at the price of time: another thread's tri_thread, calls inside tri_blocking,
+ *    calls out of a trace or root callback (TRI_ESTATE, where there is a status), stores that miss their object.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
  *  - A child of fork may exec or _exit, but not use a heap of its parent's.
@@ -71,7 +75,7 @@ typedef enum tri_err { TRI_ERRORS(TRI__ENUM) TRI__ERR_LAST = -100 } tri_err;
 TRI_API const char *tri_strerror(int err);
 
 /* The calling thread's last error in words: call, cause, remedy. An empty string before the first one. The text stays
- * valid until the thread's next failing call. Any thread. */
+ * valid until the thread's next failing or reported call. Any thread. */
 TRI_API const char *tri_last_error(void);
 
 /* The version of the library that is linked, as TRI_VERSION_STRING has it for the header. Any thread. */
@@ -83,23 +87,22 @@ TRI_API const char *tri_version(void);
 
 /* Kinds of event that the host's hook is told. */
 enum {
-    TRI_EVENT_CYCLE_END = 1,    /* a collection is complete but for its sweep */
+    TRI_EVENT_CYCLE_END = 1,    /* a collection is complete, its sweep too */
     TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ms */
 };
 
 /* One event. Valid during the hook only. */
 typedef struct tri_event {
-    uint32_t struct_size; /* sizeof(tri_event) in the library */
-    uint32_t kind;        /* TRI_EVENT_* */
-    uint64_t cycle;       /* number of the cycle, from 1 */
-    const char
-        *reason; /* what started it: "trigger", "forced", "limit", "idle", "pressure", "stress", "silent thread" */
-    size_t live_before_bytes;  /* allocated when the cycle was triggered */
+    uint32_t struct_size;      /* sizeof(tri_event) in the library */
+    uint32_t kind;             /* TRI_EVENT_* */
+    uint64_t cycle;            /* number of the cycle, from 1 */
+    const char *reason;        /* what began it: "trigger", "forced", "limit", "pressure", "idle", "stress" */
+    size_t live_before_bytes;  /* in the heap when the cycle began */
     size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
     size_t goal_bytes;         /* the size at which the next cycle should be complete */
     uint64_t cycle_ns;         /* arm to retire */
     uint64_t mark_ns;          /* the part of it spent tracing */
-    uint64_t worst_pause_ns;   /* longest stretch for which one mutator was kept from running in this cycle */
+    uint64_t worst_pause_ns;   /* longest that one mutator was kept from running in this cycle; waits apart */
     uint64_t assist_ns;        /* time that mutators spent on assists, together */
     uint32_t flush_rounds;     /* rounds of H4 that were needed */
     uint32_t nthreads;         /* attached threads */
@@ -119,15 +122,17 @@ typedef struct tri_config {
     uint32_t flags;           /* TRI_HEAP_* */
     size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
     size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;  /* cycles work towards staying below it; 0: none */
+    size_t soft_limit_bytes;  /* cycles work towards staying below it, with up to half of the processors' time, and
+                                 free pages go back at once near it; 0: none */
     size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
     uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
-    uint64_t wait_limit_ms;   /* bound of each wait for a cycle (forced, or at the hard limit); default 10000 */
+    uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
     int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
-    /* Told of events, on a collector thread or the thread that noticed. May not call into the heap but tri_stats_get. */
+    /* Told of events, on a thread of the heap's or the one that ran a cycle. May call nothing of the heap but
+     * tri_stats_get. */
     void (*event)(const tri_event *event, void *user);
     /* Told in words of misuse and of what the checking modes find. NULL: standard error. Any thread. */
     void (*report)(const char *message, void *user);
@@ -140,21 +145,24 @@ typedef struct tri_config {
 /* Fills `config` with the defaults. Any thread. */
 TRI_API void tri_config_init(tri_config *config);
 
-/* Creates a heap and starts its collector thread, and one that gives memory back to the system. `config` may be NULL for the defaults. Environment: TRI_TRACE=1
- * prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is applied as by tri_heap_set. Any thread.
- * Fails with TRI_EINVAL, TRI_ENOMEM, TRI_EABI. */
+/* Creates a heap and starts its collector thread, and one that gives memory back to the system. `config` may be NULL
+ * for the defaults. Environment: TRI_TRACE=1 prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is
+ * applied as by tri_heap_set, and what it refuses is reported. Any thread. Fails with TRI_EINVAL, TRI_ENOMEM,
+ * TRI_EABI. */
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 
-/* Ends the heap: joins its collector, unmaps everything. TRI_EBUSY while a thread is attached. Any thread, not
+/* Ends the heap: joins its threads, unmaps everything. TRI_EBUSY while a thread is attached. Any thread, not
  * concurrently with another call on the same heap. */
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
-/* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=...", "soft_limit_bytes=...",
- * "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off", and in builds with checks the switches of docs/design.md section "Correct
- * first": "stress.collect=N" (a cycle at every N-th allocation slow path), "stress.delay=N" (random delays of up to N
- * microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path),
- * "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
- * "checkmark=1", "manual_check=1", "poison=1", "verify=1". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+/* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
+ * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off"; K, M and G may follow a number. In
+ * builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at every
+ * N-th slow path of an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of up to
+ * N microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from each
+ * thread's next step of a cycle on), "stress.here=1" (a heap's only thread runs its cycles itself, however long the
+ * last one was), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown key
+ * or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -167,18 +175,21 @@ enum {
 };
 
 /* Attaches the calling thread to a heap. A thread that ends is detached by itself. May be called in mid-cycle.
- * TRI_ESTATE when it is attached already, TRI_ENOMEM. SAFEPOINT for the thread's other heaps. */
+ * TRI_ESTATE when it is attached already, or inside tri_blocking; TRI_EINVAL for unknown flags; TRI_ENOMEM. SAFEPOINT
+ * for the thread's other heaps. */
 TRI_API int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out);
 
 /* Detaches the calling thread: its roots, frames, local handles, scanners and running VM stacks are forgotten;
- * references it still holds in C variables keep nothing alive. SAFEPOINT. TRI_ESTATE inside tri_blocking. */
+ * references it still holds in C variables keep nothing alive. SAFEPOINT. TRI_ESTATE inside tri_blocking (and
+ * tri_callin), and for another thread's attachment. */
 TRI_API int tri_detach(tri_thread *thread);
 
-/* The calling thread's attachment to `heap`, or, when there is none, a static sentinel: every call made with it is
- * refused with TRI_EUNATTACHED (or NULL, or nothing stored) and a report that names the call. Never NULL. Any thread. */
+/* The calling thread's attachment to `heap`, or, when there is none, a static sentinel: every call made with it (but
+ * tri_init and frames, which need no heap) is refused with TRI_EUNATTACHED (or NULL, or nothing stored) and a report
+ * that names the call. Never NULL. Any thread. */
 TRI_API tri_thread *tri_self(tri_heap *heap);
 
-/* The heap of an attachment. The thread itself. */
+/* The heap of an attachment; NULL for the sentinel. The thread itself. */
 TRI_API tri_heap *tri_thread_heap(tri_thread *thread);
 
 /* SAFEPOINT, and nothing else: one load when nothing is asked. Call it in every loop that neither allocates nor ends
@@ -189,8 +200,9 @@ static inline void tri_poll(tri_thread *thread);
  * Use it around system calls that wait, long computations without safepoints, and waiting for other threads or locks.
  * fn may not touch references, frames, stacks or handles, may not call trigc (but tri_callin), and must return: no
  * longjmp or cancellation across; a thread that ends inside it may have no frame pushed and no VM stack on its native
- * stack. `arg` is kept as a root if it is a reference. Returns fn's value. SAFEPOINT before and after.
- * `arg` and the value returned are scanned conservatively for the duration. */
+ * stack. `arg`, and after it the value returned, are scanned conservatively for the duration, in precise heaps too.
+ * Returns fn's value; NULL, reported, inside another region (use tri_callin first) and for another thread's attachment.
+ * SAFEPOINT before and after. */
 TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
 
 /* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. SAFEPOINT.
@@ -239,7 +251,8 @@ typedef struct tri_type {
     const tri_enc *enc;   /* how `values` and `maybes` are decoded; NULL: a plain pointer */
     tri_slots pointers;   /* words that are NULL, a pointer to or into an object, or a pointer outside the heap */
     tri_slots values;     /* words decoded by `enc` */
-    tri_slots maybes;     /* words that may be a reference or any bits: validated like a conservative word */
+    tri_slots maybes;     /* words that may be a reference or any bits: validated like a conservative word; every
+                           * store to one but the first is a tri_store_value, integers included (rule R5) */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
     tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
     uint32_t hole; /* the library's: where a thread's hole of this layout lies, 0 before registration */
@@ -257,11 +270,11 @@ typedef struct tri_type_data {
     uint32_t gcdata_nbits;  /* ptrdata / 8 */
 } tri_type_data;
 
-/* Checks and registers a descriptor ahead of its first use. TRI_ETYPE (tri_last_error names the field and the reason)
- * or TRI_ELIMIT (65,000 layout numbers; an array type takes one for each size class). Any thread. */
+/* Checks and registers a descriptor ahead of its first use. TRI_ETYPE (tri_last_error names the field and the reason),
+ * TRI_ELIMIT (some 65,000 layout numbers; an array type takes one for each size class) or TRI_ENOMEM. Any thread. */
 TRI_API int tri_type_register(tri_type *type);
 
-/* Describes a descriptor, registering it if needed. Any thread. */
+/* Describes a descriptor, registering it if needed, and fails as tri_type_register does. Any thread. */
 TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 
 /* Declares `static tri_type name` for struct T whose pointer slots are the fields listed (1 to 16 of them):
@@ -294,18 +307,19 @@ TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 /* A new object of the type (of its fixed part, when it has elements). Any attached thread. */
 static inline void *tri_new(tri_thread *thread, tri_type *type);
 
-/* A new object with n trailing elements. NULL also when the size overflows. Any attached thread. */
+/* A new object with n trailing elements. NULL also when the size overflows (TRI_ENOMEM), or when n is not 0 and the
+ * type has no elements (TRI_EINVAL). Any attached thread. */
 TRI_API void *tri_new_n(tri_thread *thread, tri_type *type, size_t n);
 
 /* size_bytes of memory without references, not zeroed. Any attached thread. */
 TRI_API void *tri_new_bytes(tri_thread *thread, size_t size_bytes);
 
 /* Bytes that the object really has (its slot), from the pointer to its start or its interior; 0 when it names no
- * object. The marker's idea of an array's length is (this - type.size) / type.elem_size. Any attached thread. */
+ * object. The marker's idea of an array's length is (this - type.size) / type.elem_size. Any thread. */
 TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
 
 /* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
- * than before. Any attached thread. */
+ * than before. Taking back more than was added is reported, and leaves 0. Not a safepoint. Any attached thread. */
 TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -375,11 +389,12 @@ static inline void *tri_load(const void *slot);
 static inline tri_word tri_load_value(const void *slot);
 
 /* Atomic exchange and compare-and-swap (sequentially consistent) with the barrier. tri_cas returns whether it stored,
- * and writes what it found to *expected when it did not. */
+ * and writes what it found to *expected when it did not. What is refused gives 0 and false. */
 TRI_API tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value);
 TRI_API bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_word value);
 
-/* memmove of n slots into `obj`, and clearing of n slots, word by word, each with the barrier. The ranges may overlap. */
+/* memmove of n slots into `obj`, and clearing of n slots, word by word, each with the barrier. The two ranges may
+ * overlap. */
 TRI_API void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots);
 TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots);
 
@@ -401,58 +416,63 @@ typedef struct tri_frame {
     tri_frame_push((thread_), &name_##_frame)
 #define TRI_POP(thread_, name_) tri_frame_pop((thread_), &name_##_frame)
 
-/* Pushes and pops a frame. Popping an older frame (after a longjmp, before the next safepoint) drops the newer ones too;
- * popping one that is not pushed is reported. The thread itself. */
+/* Pushes and pops a frame. Popping an older frame (after a longjmp, before the next safepoint) drops the newer ones
+ * too; popping one a second time, or when none is pushed, is reported. The thread itself. */
 static inline void tri_frame_push(tri_thread *thread, tri_frame *frame);
 static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame);
 
 /* Local handles: slots that live until their scope is closed. tri_scope_open returns a mark; tri_scope_close frees
- * every local handle made since, also those of inner scopes (so a mark can be restored after a longjmp). The thread
- * itself. tri_local returns NULL without memory. */
+ * every local handle made since, also those of inner scopes (so a mark can be restored after a longjmp); a mark of a
+ * scope that is closed already is reported. The thread itself. tri_local returns NULL without memory. */
 TRI_API uint32_t tri_scope_open(tri_thread *thread);
 TRI_API tri_handle tri_local(tri_thread *thread, void *obj);
 TRI_API void tri_scope_close(tri_thread *thread, uint32_t mark);
 
-/* Persistent handles: roots that any thread may make, read, change and free. tri_global returns NULL without memory.
- * Not a safepoint. Any attached thread. */
+/* Persistent handles: roots that any attached thread may make, change and free. An odd address inside an object cannot
+ * be kept: reported, and tri_global returns NULL then, as it does without memory. Changing or freeing a freed handle is
+ * reported, NULL is ignored. Not a safepoint. */
 TRI_API tri_handle tri_global(tri_thread *thread, void *obj);
 TRI_API void tri_global_set(tri_thread *thread, tri_handle handle, void *obj);
 TRI_API void tri_global_free(tri_thread *thread, tri_handle handle);
 
-/* What a handle (local or persistent) names. */
+/* What a handle (local or persistent, not NULL) names. Any attached thread. */
 static inline void *tri_deref(tri_handle handle);
 
 /* Registers nslots global slots (static or malloc'd memory) as roots. Written only through tri_root_store. `enc` NULL:
- * plain pointers. NULL without memory (TRI_ENOMEM) or for a range that is not 8-byte aligned (TRI_EINVAL). Any
- * attached thread. */
+ * plain pointers. NULL without memory (TRI_ENOMEM), for a range that is not 8-byte aligned, empty or beyond the address
+ * space, and for an encoding that contradicts itself (TRI_EINVAL). Any attached thread. */
 TRI_API tri_root *tri_root_add(tri_thread *thread, void *slots, size_t nslots, const tri_enc *enc);
 
 /* Takes a range back; when it returns no collector reads the slots. Any attached thread. */
 TRI_API void tri_root_remove(tri_thread *thread, tri_root *root);
 
-/* Stores into a slot of a registered range. Any attached thread; a release store with the barrier. */
+/* Stores into a slot of a registered range. Any attached thread; a release store with the barrier, which reports a slot
+ * that is not in the range and stores nothing then. */
 static inline void tri_root_store(tri_thread *thread, tri_root *root, void *slot, const void *ref);
 static inline void tri_root_store_value(tri_thread *thread, tri_root *root, void *slot, tri_word value);
 
 /* Registers a value stack of the calling thread: words from `base` up to, not with, the pointer that lies at
  * `top_address` (the host's own `Value *sp` variable), written without a barrier by their owner and scanned at its
- * safepoints; the host writes its top back before each. NULL: TRI_ENOMEM, TRI_EINVAL. The stack starts running. */
+ * safepoints; the host writes its top back before each. NULL: TRI_ENOMEM; TRI_EINVAL for addresses that are not 8-byte
+ * aligned, and for an encoding that contradicts itself. The stack starts running. */
 TRI_API tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_address, const tri_enc *enc);
 
-/* Moves a stack to a new base (after growing it), between two safepoints. Owner. */
+/* Moves a stack to a new base (after growing it), between two safepoints. Its owner; for others nothing moves
+ * (TRI_ESTATE as the last error). */
 TRI_API void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const void *top_address);
 
-/* Forgets a stack that the thread runs, or that is suspended. */
+/* Forgets a stack that the thread runs, or that is suspended. One that another thread runs is reported and stays. */
 TRI_API void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack);
 
-/* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed. Resume: it is the calling thread's. Touch: before the calling thread reads or writes a slot of a
- * suspended stack (an open upvalue, a resume argument). TRI_ESTATE when the stack is in another state. */
+/* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed. Resume: it is the calling
+ * thread's. Touch: before the calling thread reads or writes a slot of a suspended stack (an open upvalue, a resume
+ * argument). TRI_ESTATE when the stack is in another state. */
 TRI_API int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack);
 
 /* Registers a callback that visits roots of the calling thread, in its scan handshake, on its own thread or, while it
- * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM. */
+ * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM, TRI_EINVAL. */
 TRI_API tri_scanner *tri_scanner_add(tri_thread *thread, void (*fn)(tri_visitor *, void *), void *arg);
 /* Takes a callback back; it is called once more while a cycle marks, so `arg` must still be valid. Its owner. */
 TRI_API void tri_scanner_remove(tri_thread *thread, tri_scanner *scanner);
@@ -466,11 +486,12 @@ TRI_API void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n,
  * ------------------------------------------------------------------------------------------------------------- */
 
 /* Waits for one whole cycle that begins after the call (as a blocking region), and for its sweep. What was garbage
- * before is gone then. TRI_ETIMEDOUT after wait_limit_ms. SAFEPOINT. Any attached thread. */
+ * before is gone then, but for what a conservative scan took for a reference. TRI_ETIMEDOUT after wait_limit_ms.
+ * SAFEPOINT. Any attached thread. */
 TRI_API int tri_collect(tri_thread *thread);
 
 /* Returns all free pages to the system now, those that the last cycle emptied among them; collects nothing itself: call
- * tri_collect first for what is garbage. The number of bytes that went. Any attached thread; not a safepoint. */
+ * tri_collect first for what is garbage. The number of bytes that went. Any thread; not a safepoint. */
 TRI_API size_t tri_trim(tri_heap *heap);
 
 /* Counters of a heap. All are cheap to read; each is read on its own, so two may differ by what happened in between. */
@@ -497,14 +518,20 @@ typedef struct tri_stats {
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
     uint64_t scavenge_ns;     /* CPU time of the thread that gives memory back, ever */
+    uint64_t stall_ns;        /* for which allocating threads were held back beyond the goal, ever */
+    uint64_t limited_cycles;  /* before which the soft limit was exceeded, so that collecting takes no more than half of
+                                 the processors' time */
+    uint64_t limiter_percent; /* how near that is: at 100 it is so now */
 } tri_stats;
+/* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 
 /* What kept a mutator from running. */
 enum { TRI_PAUSE_HANDSHAKE = 0, TRI_PAUSE_SCAN, TRI_PAUSE_ASSIST, TRI_PAUSE_SWEEP, TRI_PAUSE_WAIT, TRI_PAUSE_KINDS };
 
 /* Histogram of one kind of pause since the heap was made: buckets[i] counts pauses of less than 2^i ns (and at least
- * half of that). Returns the number of buckets written (at most n), or TRI_EINVAL. Any thread. */
+ * half of that), the last one all longer ones too. Returns the number of buckets written (at most n), or TRI_EINVAL.
+ * Any thread. */
 TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n);
 
 /* The object that an address lies in (interior too) and its type (NULL for untyped bytes), or NULL: nothing is
@@ -514,15 +541,16 @@ TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n)
  * TRI_ETIMEDOUT as the last error). Any attached thread. */
 TRI_API void *tri_find(tri_thread *thread, const void *address, const tri_type **type);
 
-/* Calls fn for every object that is marked or was allocated since the last mark, with the
- * other threads stopped meanwhile. fn may not call trigc. Returns their number, 0 with TRI_ETIMEDOUT as the last error
- * when a thread reached no safepoint within wait_limit_ms. SAFEPOINT before. Any attached thread; not during a cycle: it
- * waits for the end of one. */
+/* Calls fn, on the collector's thread, for every object that the last cycle marked or that was allocated since, between
+ * two cycles and with all threads stopped meanwhile. fn may not call trigc. Returns their number; 0 with TRI_ETIMEDOUT
+ * as the last error when a cycle did not end, or a thread reached no safepoint, within wait_limit_ms. SAFEPOINT. Any
+ * attached thread. */
 TRI_API size_t tri_walk(tri_thread *thread, void (*fn)(void *obj, const tri_type *type, size_t size_bytes, void *arg),
                         void *arg);
 
-/* Checks every span, bit, list and counter of the heap against each other, with the other threads stopped meanwhile.
- * The number of contradictions, each of them reported; TRI_ETIMEDOUT as tri_walk. SAFEPOINT. Any attached thread. */
+/* Checks every span, bit, list and counter of the heap against each other, between two cycles and with all threads
+ * stopped meanwhile. The number of contradictions, each of them reported; TRI_ETIMEDOUT as tri_walk. SAFEPOINT. Any
+ * attached thread. */
 TRI_API int tri_verify(tri_thread *thread);
 
 #include <trigc/inline.h>

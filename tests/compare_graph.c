@@ -12,7 +12,8 @@
  * Both must keep R, intact by their checks: R within T and R within B. trigc with precise roots may keep nothing else
  * after two cycles: T = R. Boehm scans stacks, registers and static data conservatively, so its count of the dead is a
  * bound and no equality: whatever it found dead is dead for trigc too (T within B), and that it found most of the dead
- * shows that the bound says something. Were T not within B, trigc would have kept what even Boehm could tell was dead. */
+ * shows that the bound says something. Were T not within B, trigc would have kept what even Boehm could tell was
+ * dead. */
 #include "tests/plain.h"
 
 #ifndef GC_THREADS

@@ -11,6 +11,8 @@
 
 #include "tests/plain.h"
 
+#include <sched.h>
+
 #include "alloc/base/atomic.h"
 #include "alloc/base/bits.h"
 #include "gc/heap.h"
@@ -110,6 +112,16 @@ static inline tri_stats fixture_stats(tri_heap *heap) {
     tri_stats stats = {.struct_size = sizeof stats};
     CHECK_EQ(tri_stats_get(heap, &stats), TRI_OK);
     return stats;
+}
+
+/* Answers every step of a cycle up to this one, which stays unanswered until the thread's next safepoint. */
+static inline void fixture_answer_before(tri_heap *heap, tri_thread *thread, enum step step) {
+    struct mutator *m = mutator_of(thread);
+    for (;;) {
+        while (atomic_load_acquire(&m->request_seq) == m->answer_seq) sched_yield();
+        if (heap->last_step == step) return; /* nobody posts another one before this thread's answer */
+        tri_poll(thread);
+    }
 }
 
 /* An address that no scan recognises. */

@@ -11,8 +11,6 @@
 
 #include "tests/fixture.h"
 
-#include <sched.h>
-
 /* ---- what was reported ------------------------------------------------------------------------------------------ */
 
 static pthread_mutex_t told_mutex = PTHREAD_MUTEX_INITIALIZER;

@@ -7,7 +7,8 @@
  *     stress_property.c    the coordinator, and the tests
  *
  * Each edit is made in the heap and in the shadow (shadow.h). What several threads edit lies under a lock that nobody
- * waits for; what one thread edits is its `part`. All of it may be read by the coordinator while every thread is parked.
+ * waits for; what one thread edits is its `part`. All of it may be read by the coordinator while every thread is
+ * parked.
  */
 #ifndef TRI_TESTS_PROPERTY_H
 #define TRI_TESTS_PROPERTY_H

@@ -138,8 +138,8 @@ uint32_t shadow_validate(const struct shadow *s, uintptr_t addr, const char *whe
 
 /* ---- slot words ---------------------------------------------------------------------------------------------- */
 
-/* A pointer's offset into its object: below 7 the object's start is the pointer rounded down to 8; offsets that end in 7
- * are anywhere in the object, and tri_find has to say which one it is. */
+/* A pointer's offset into its object: below 7 the object's start is the pointer rounded down to 8; offsets that end in
+ * 7 are anywhere in the object, and tri_find has to say which one it is. */
 enum { FAR = 7 };
 
 tri_word shadow_encode(const struct shadow *s, enum word_kind kind, struct edge edge) {

@@ -4,16 +4,16 @@
  * Several threads edit random graphs in one or two heaps: every kind of store, objects of every shape and size, roots
  * of every kind, attaching, ending, blocking, calling back in, forced cycles. Each edit is made in the heap and in the
  * shadow (tests/shadow.h); the collector runs all the time. Every object that a thread reads out of the heap is held
- * against its entry at once; every so often all threads park, and the whole heap is compared: what the shadow reaches is
- * intact, and what it does not reach is gone after two cycles.
+ * against its entry at once; every so often all threads park, and the whole heap is compared: what the shadow reaches
+ * is intact, and what it does not reach is gone after two cycles.
  *
  * Environment: TRI_PROPERTY_SEED (else from the clock; printed), TRI_PROPERTY_OPS (operations of the long test, which
  * otherwise takes its share of the default), TRI_PROPERTY_THREADS.
  *
  * Not deterministic: a seed fixes what each thread tries, not how the threads interleave.
  *
- * Owns here: the coordinator (starts workers, parks them, compares, changes switches) and the tests. The rest of a run is
- * in property_*.c; property.h says what is where.
+ * Owns here: the coordinator (starts workers, parks them, compares, changes switches) and the tests. The rest of a run
+ * is in property_*.c; property.h says what is where.
  */
 #include <string.h>
 #include "tests/plain.h"
@@ -214,10 +214,10 @@ static void coordinate(struct run *run) {
     }
     pause_and_compare(run);
     double seconds = (double)(now_ns() - start) / 1e9;
-    printf(
-        "property: %s: %llu operations on %d threads, %d heaps, in %.1f s (%.0f a second), %llu cycles, %llu comparisons\n",
-        run->options.name, (unsigned long long)ops_done(run), run->nworkers, run->nheaps, seconds,
-        (double)ops_done(run) / seconds, (unsigned long long)cycles_done(run), (unsigned long long)run->ncompared);
+    printf("property: %s: %llu operations on %d threads, %d heaps, in %.1f s (%.0f a second), %llu cycles, "
+           "%llu comparisons\n",
+           run->options.name, (unsigned long long)ops_done(run), run->nworkers, run->nheaps, seconds,
+           (double)ops_done(run) / seconds, (unsigned long long)cycles_done(run), (unsigned long long)run->ncompared);
     fflush(stdout);
 }
 

@@ -217,7 +217,8 @@ TEST(arena_fields, sweeping_frees_what_was_not_marked) {
     objects_close(o);
 }
 
-/* zeroedBase: a page that was never given out, or went back to the system, is clean; everything else counts as dirty. */
+/* zeroedBase: a page that was never given out, or went back to the system, is clean; everything else counts as
+ * dirty. */
 TEST(arena_fields, zeroed_base_is_a_dirty_bit_for_each_page) {
     struct objects *o = objects_open();
     struct memory *mem = &o->f.heap->mem;
@@ -269,7 +270,8 @@ TEST(arena_fields, checkmarks_are_bits_of_their_own) {
     objects_close(o);
 }
 
-/* bitmap: which words of an object are references is said once for a type, by the layout that its page or slot names. */
+/* bitmap: which words of an object are references is said once for a type, by the layout that its page or slot
+ * names. */
 TEST(arena_fields, layouts_say_which_words_are_pointers) {
     struct objects *o = objects_open();
     objects_churn(o, 20000);

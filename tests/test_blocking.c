@@ -4,8 +4,6 @@
  */
 #include "tests/fixture.h"
 
-#include <sched.h>
-
 /* ---- Blocking regions ---- */
 
 struct asleep {
@@ -236,8 +234,8 @@ static void *want_another(void *arg) {
     return NULL;
 }
 
-/* The stop holds the thread that the rival wants, and wants the one that the rival holds: neither comes to an end unless
- * one of them gives back what it holds. */
+/* The stop holds the thread that the rival wants, and wants the one that the rival holds: neither comes to an end
+ * unless one of them gives back what it holds. */
 TEST(threads, a_world_stop_gives_back_what_it_holds_while_it_waits_for_another, .timeout = 60) {
     struct fixture a = fixture_open(), b = fixture_open();
     for (int which = 0; which < 2; which++) { /* whichever comes first in the heap's list */

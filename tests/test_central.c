@@ -4,8 +4,6 @@
  */
 #include "tests/fixture.h"
 
-#include <sched.h>
-
 #if TRI_CHECKS >= 1
 
 /* 48 bytes: never in a mixed span, and nobody else's layout. */
@@ -78,18 +76,9 @@ static size_t count_full(tri_heap *heap, unsigned parity) {
     return n;
 }
 
-/* Answers every step up to this one, which stays unanswered. */
-static void answer_before(tri_heap *heap, struct mutator *m, enum step step) {
-    for (;;) {
-        while (atomic_load_acquire(&m->request_seq) == m->answer_seq) sched_yield();
-        if (heap->last_step == step) return; /* nobody posts another one before this thread's answer */
-        tri_poll(&m->pub);
-    }
-}
-
-/* A thread that has not retired looks for an unswept span of the generation before its own, in the very lists into which
- * the retired ones file what they have swept already, a generation ahead of it. Sweeping one of those again would free
- * everything in it, since its marks are cleared. */
+/* A thread that has not retired looks for an unswept span of the generation before its own, in the very lists into
+ * which the retired ones file what they have swept already, a generation ahead of it. Sweeping one of those again would
+ * free everything in it, since its marks are cleared. */
 TEST(central, a_late_thread_leaves_spans_alone_that_are_a_generation_ahead, .timeout = 60) {
     struct fixture f = fixture_open();
     struct mutator *m = mutator_of(f.thread);
@@ -107,7 +96,7 @@ TEST(central, a_late_thread_leaves_spans_alone_that_are_a_generation_ahead, .tim
 
     /* Up to H5, which the other answers first and this thread not before the other stands still. */
     uint32_t gen = atomic_load_relaxed(&f.heap->mem.gen);
-    answer_before(f.heap, m, STEP_DISARM);
+    fixture_answer_before(f.heap, f.thread, STEP_DISARM);
     while (!atomic_load_acquire(&late.held)) sched_yield();
     CHECK_EQ(atomic_load_relaxed(&f.heap->mem.gen), gen);
     while (m->cache.gen == gen) tri_poll(f.thread); /* H5, the flip, H6 */

@@ -1,7 +1,7 @@
 /*
- * Fixed-size metadata: distinct aligned blocks, zero at their first use and kept as they were at the next, the first-use
- * callback once a block, the bytes in use, chunks of 16 KiB that stay until the end, a refusal that changes nothing, and
- * several threads.
+ * Fixed-size metadata: distinct aligned blocks, zero at their first use and kept as they were at the next, the
+ * first-use callback once a block, the bytes in use, chunks of 16 KiB that stay until the end, a refusal that changes
+ * nothing, and several threads.
  */
 #include "tests/process.h"
 

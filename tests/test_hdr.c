@@ -160,7 +160,8 @@ TEST(hdr, merging_two_halves_equals_recording_the_whole) {
 }
 
 /* 9,999 operations of 1 us and one of 100 ms, expected every 1 us. A caller who asks every microsecond would have seen
- * 100,000 slow answers more or less evenly spread over 0..100 ms: so half of all answers are slower than about 45 ms. */
+ * 100,000 slow answers more or less evenly spread over 0..100 ms: so half of all answers are slower than about 45
+ * ms. */
 TEST(hdr, the_correction_puts_back_the_operations_that_one_pause_held_up) {
     struct hdr raw, live, later;
     CHECK(hdr_init(&raw) && hdr_init(&live) && hdr_init(&later));

@@ -1,6 +1,6 @@
 /*
- * test_manual.c: manual memory: blocks of every size and alignment, blocks freed by other threads, threads and heaps that
- * end, the hard limit, blocks that are roots, what builds with checks report; and tri_free of collected objects.
+ * test_manual.c: manual memory: blocks of every size and alignment, blocks freed by other threads, threads and heaps
+ * that end, the hard limit, blocks that are roots, what builds with checks report; and tri_free of collected objects.
  *
  * The property test runs several threads that hand their blocks to each other, each block filled with a pattern of its
  * own that is checked when it is freed.
@@ -347,7 +347,10 @@ static void run_exchange(bool attach, int generations, unsigned nsteps) {
     for (int g = 0; g < generations; g++) { /* threads end; others come and take over what they left */
         pthread_t threads[NTHREADS];
         for (size_t i = 0; i < NTHREADS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, exchange, &s), 0);
-        for (int i = 0; i < 3; i++) CHECK_EQ(tri_verify(f.thread), 0);
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQ(tri_verify(f.thread), 0);
+            tri_trim(f.heap);
+        }
         fixture_collect(&f);
         for (size_t i = 0; i < NTHREADS; i++) {
             while (pthread_tryjoin_np(threads[i], NULL) != 0) {
@@ -409,6 +412,45 @@ TEST(manual, a_producer_gets_back_what_its_consumer_freed) {
     pthread_join(thread, NULL);
     CHECK_MSG(most <= 64, "%zu pages for 256 blocks of 200 bytes", most);
     CHECK_EQ(tri_manual_bytes(f.heap), 0);
+    fixture_close(&f);
+}
+
+struct sleeper {
+    tri_heap *heap;
+    void *blocks[20000];
+    uint32_t state; /* [atomic] */
+};
+
+static void *allocate_and_sleep(void *arg) {
+    struct sleeper *s = arg;
+    for (size_t i = 0; i < TRI_COUNT(s->blocks); i++) s->blocks[i] = tri_manual_alloc(s->heap, 40 + i % 3 * 1000);
+    atomic_store_release(&s->state, 1);
+    while (atomic_load_acquire(&s->state) < 2) fixture_sleep_ms(1);
+    for (size_t i = 0; i < TRI_COUNT(s->blocks); i++) s->blocks[i] = tri_manual_alloc(s->heap, 40 + i % 3 * 1000);
+    for (size_t i = 0; i < TRI_COUNT(s->blocks); i++) tri_manual_free(s->heap, s->blocks[i]);
+    return NULL;
+}
+
+TEST(manual, a_trim_returns_what_others_freed_of_a_thread_that_sleeps) {
+    struct fixture f = fixture_open();
+    static struct sleeper s;
+    s.heap = f.heap;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, allocate_and_sleep, &s), 0);
+    while (atomic_load_acquire(&s.state) < 1) fixture_sleep_ms(1);
+    size_t full = pages_of(f.heap);
+    for (size_t i = 0; i < TRI_COUNT(s.blocks); i += 2) tri_manual_free(f.heap, s.blocks[i]);
+    tri_trim(f.heap);
+    CHECK_EQ(pages_of(f.heap), full); /* a live block in each span */
+    for (size_t i = 1; i < TRI_COUNT(s.blocks); i += 2) tri_manual_free(f.heap, s.blocks[i]);
+    tri_trim(f.heap);
+    CHECK_MSG(pages_of(f.heap) <= 48, "%zu pages of %zu stay", pages_of(f.heap), full); /* those it allocates from */
+    CHECK_EQ(tri_verify(f.thread), 0);
+    atomic_store_release(&s.state, 2);
+    pthread_join(thread, NULL);
+    CHECK_EQ(tri_manual_bytes(f.heap), 0);
+    tri_trim(f.heap);
+    CHECK_EQ(pages_of(f.heap), 0);
     fixture_close(&f);
 }
 

@@ -3,9 +3,9 @@
  * out of a root that is not scanned yet shades it (R8, R17), and who allocates faster than the collector marks is made
  * to mark.
  *
- * In its mark phase the collector is held by an object (held.h). Between the threads' scan and its own scan of the roots
- * it is held by this program's nanosleep, which stress.delay calls between two pieces of a range: a long empty range,
- * registered last and so scanned first, gives it hundreds of chances, each with odds of one in four.
+ * In its mark phase the collector is held by an object (held.h). Between the threads' scan and its own scan of the
+ * roots it is held by this program's nanosleep, which stress.delay calls between two pieces of a range: a long empty
+ * range, registered last and so scanned first, gives it hundreds of chances, each with odds of one in four.
  */
 #include "tests/held.h"
 
@@ -147,6 +147,98 @@ static void lose_a_root(enum removal how) {
 
 TEST(marking, what_leaves_a_root_that_is_not_scanned_yet_is_shaded, .timeout = 120) {
     for (int how = 0; how < REMOVALS; how++) lose_a_root((enum removal)how);
+}
+
+/* ---- A stack that two threads touch while the cycle arms --------------------------------------------------------- */
+
+struct toucher {
+    tri_heap *heap;
+    tri_vmstack *stack;
+    uint32_t attached, touched, quit;
+};
+
+/* Scanned, it touches the stack, which counts as scanned in this cycle from here on. */
+static void *touch_when_black(void *arg) {
+    struct toucher *t = arg;
+    tri_thread *thread = fixture_attach(t->heap);
+    const struct mutator *m = mutator_of(thread);
+    atomic_store_release(&t->attached, 1);
+    while (!m->armed || m->grey_stack) tri_poll(thread);
+    CHECK_EQ(tri_vmstack_touch(thread, t->stack), TRI_OK);
+    atomic_store_release(&t->touched, 1);
+    while (!atomic_load_acquire(&t->quit)) tri_poll(thread);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* This thread is not scanned yet. It moves its only reference into that stack before it is: the stack has to be scanned
+ * again, though a black thread has scanned it (R8). */
+TEST(marking, a_stack_touched_by_a_thread_that_is_not_scanned_is_scanned_again) {
+    struct fixture f = open_heap("checkmark=1", NULL);
+    TRI_LOCALS(f.thread, locals, 1);
+    struct thing *thing = locals[0] = tri_new(f.thread, &thing_type);
+    stack_words[0] = 0;
+    stack_top = stack_words + 1;
+    struct toucher t = {.heap = f.heap, .stack = tri_vmstack_add(f.thread, stack_words, &stack_top, NULL)};
+    CHECK_EQ(tri_vmstack_suspend(f.thread, t.stack), TRI_OK);
+    pthread_t other, collect;
+    CHECK_EQ(pthread_create(&other, NULL, touch_when_black, &t), 0);
+    while (!atomic_load_acquire(&t.attached)) sched_yield();
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    while (!atomic_load_acquire(&t.touched)) sched_yield();
+    CHECK(mutator_of(f.thread)->armed && mutator_of(f.thread)->grey_stack);
+    CHECK_EQ(tri_vmstack_touch(f.thread, t.stack), TRI_OK);
+    stack_words[0] = (tri_word)(uintptr_t)thing;
+    locals[0] = NULL;
+    fixture_join(f.thread, collect);
+    expect_silence();
+    CHECK(is_alive(f.heap, hide(thing)));
+    atomic_store_release(&t.quit, 1);
+    fixture_join(f.thread, other);
+    tri_vmstack_remove(f.thread, t.stack);
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}
+
+/* ---- Stale words ------------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) uintptr_t make_hidden(tri_thread *thread) {
+    struct thing *thing = tri_new(thread, &thing_type);
+    CHECK(thing != NULL);
+    return hide(thing);
+}
+
+/* A word on a native stack that names a slot where nothing lives any more: it marks nothing, or the sweep would take
+ * the slot for an object (R4). Others keep the span in use. */
+TEST(marking, a_stale_word_brings_nothing_back) {
+    if (TEST_UNDER_ASAN) return; /* its frames lie elsewhere */
+    enum { N = 60 };
+    tri_config config = fixture_config(TRI_HEAP_NO_CYCLES);
+    config.report = on_report;
+    forget_reports();
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, locals, N);
+    static uintptr_t hidden[N];
+    volatile uintptr_t stale[N];
+    for (int i = 0; i < N; i++) {
+        hidden[i] = make_hidden(f.thread);
+        if (i % 3 == 0) locals[i] = reveal(hidden[i]); /* and so the one before it, whose end that is */
+    }
+    for (int i = 0; i < 2; i++) fixture_collect(&f);
+    bool dead[N];
+    uint32_t ndead = 0;
+    for (int i = 0; i < N; i++) ndead += dead[i] = !is_alive(f.heap, hidden[i]);
+    CHECK_MSG(ndead >= N / 3 - 4, "%u of %d are dead", ndead, N / 3); /* but for what the stack still held by chance */
+    for (int i = 0; i < N; i++) stale[i] = ~hidden[i];
+    for (int round = 0; round < 3; round++) {
+        fixture_collect(&f);
+        for (int i = 0; i < N; i++)
+            CHECK_MSG(!dead[i] || !is_alive(f.heap, hidden[i]), "round %d: dead thing %d is back", round, i);
+    }
+    for (int i = 0; i < N; i++) CHECK_EQ(stale[i], ~hidden[i]);
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
 }
 
 /* ---- Assists ----------------------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /*
- * Misuse of threads and roots: calls by threads that are not attached, with somebody else's attachment, with one that is
- * gone, with words and encodings that cannot be. Each is refused by a value or a report that names the call, the cause
- * and the remedy, and nothing is lost by it.
+ * Misuse of threads and roots: calls by threads that are not attached, with somebody else's attachment, with one that
+ * is gone, with words and encodings that cannot be. Each is refused by a value or a report that names the call, the
+ * cause and the remedy, and nothing is lost by it.
  */
 #include "tests/fixture.h"
 

@@ -6,7 +6,7 @@
 
 #include "gc/pacer.h"
 
-static const struct pacer_config plain_config = {4 * MIB, 100, 0};
+static const struct pacer_config plain_config = {4 * MIB, 100, 0, 0};
 
 static struct pacer pacer_after(const struct pacer_config *config, size_t live, size_t roots, size_t external) {
     struct pacer p;
@@ -26,7 +26,7 @@ TEST(pacer, the_goal_is_live_and_its_growth) {
     static const uint32_t percents[] = {5, 50, 100, 300};
     static const size_t goals[] = {105, 150, 200, 400};
     for (size_t i = 0; i < TRI_COUNT(percents); i++) {
-        struct pacer_config config = {4 * MIB, percents[i], 0};
+        struct pacer_config config = {4 * MIB, percents[i], 0, 0};
         struct pacer p = pacer_after(&config, (size_t)100 * MIB, 0, 0);
         CHECK_EQ(p.goal_bytes, goals[i] * MIB);
         check_order(&p, "growth");
@@ -47,13 +47,13 @@ TEST(pacer, no_goal_is_below_the_least_heap) {
     check_order(&p, "first cycle");
     p = pacer_after(&plain_config, MIB, 0, 0);
     CHECK_EQ(p.goal_bytes, 4 * MIB);
-    struct pacer_config none = {0, 100, 0};
+    struct pacer_config none = {0, 100, 0, 0};
     p = pacer_after(&none, 0, 0, 0);
     check_order(&p, "nothing at all");
 }
 
 TEST(pacer, the_soft_limit_bounds_the_goal_but_never_below_what_lives) {
-    struct pacer_config config = {4 * MIB, 100, (size_t)120 * MIB};
+    struct pacer_config config = {4 * MIB, 100, (size_t)120 * MIB, 0};
     struct pacer p = pacer_after(&config, (size_t)50 * MIB, 0, 0);
     CHECK_EQ(p.goal_bytes, (size_t)100 * MIB);
     p = pacer_after(&config, (size_t)100 * MIB, 0, 0);
@@ -70,7 +70,8 @@ TEST(pacer, live_trigger_and_goal_are_in_order_for_any_figures) {
     for (int round = 0; round < 2000; round++) {
         uint64_t r = fixture_random(&seed);
         struct pacer_config config = {(size_t)1 << (r % 28), 5 + (uint32_t)(r >> 8) % 1000,
-                                      (r >> 20) % 3 ? 0 : (size_t)1 << (12 + (r >> 24) % 28)};
+                                      (r >> 20) % 3 ? 0 : (size_t)1 << (12 + (r >> 24) % 28),
+                                      (r >> 50) % 3 ? 0 : (size_t)1 << (20 + (r >> 52) % 12)};
         struct pacer p;
         tri__pacer_init(&p, &config);
         check_order(&p, "first");

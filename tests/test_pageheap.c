@@ -332,7 +332,7 @@ TEST(pageheap, agrees_with_the_oracle_over_several_levels) {
     property(70001, 16 * CHUNK_PAGES, 10, 5, 13);
 }
 
-/* ---- A reservation of 2^27 pages, where a byte a page is too much: the oracle keeps the runs given out, sorted ---- */
+/* ---- A reservation of 2^27 pages, where a byte a page is too much: the oracle keeps the runs given out, sorted -- */
 
 enum { WIDE_SHIFT = 27, WIDE_RUNS = 256 };
 

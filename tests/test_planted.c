@@ -274,9 +274,9 @@ static bool is_scanned(const struct fixture *f) {
     return mutator_of(f->thread)->armed && !mutator_of(f->thread)->grey_stack;
 }
 
-/* Thread B is the test. Not armed yet, it stores a thing into A's slot without a barrier, and forgets it; it is scanned;
- * it reads the thing back; A overwrites it, having shaded what was there before. Only H2 keeps B from being scanned
- * while A is in its store. */
+/* Thread B is the test. Not armed yet, it stores a thing into A's slot without a barrier, and forgets it; it is
+ * scanned; it reads the thing back; A overwrites it, having shaded what was there before. Only H2 keeps B from being
+ * scanned while A is in its store. */
 static void overtake_a_store(bool settle) {
     struct fixture f = open_heap("checkmark=1", settle ? NULL : "fault=no_settle");
     fixture_set(f.heap, "stress.delay=1");

@@ -1,7 +1,7 @@
 /*
- * Rules that builds with checks assert where they run: R1, R4, R5, R8, R9 and R17. Each is broken by a planted fault, in
- * a process of its own that has to end with the rule's name, and beside it the same program without the fault runs to
- * its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever new
+ * Rules that builds with checks assert where they run: R1, R4, R5, R8, R9 and R17. Each is broken by a planted fault,
+ * in a process of its own that has to end with the rule's name, and beside it the same program without the fault runs
+ * to its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever new
  * garbage holds up the close for a bounded number of rounds.
  */
 #include "tests/held.h"
@@ -304,6 +304,25 @@ TEST(rules, a_walk_s_callback_that_calls_back_is_reported) {
     expect_report("tri_usable_size: called from inside a callback of tri_walk");
     TRI_POP(f.thread, roots);
     close_heap(&f);
+}
+
+/* ---- attaching from where trigc may not be called --------------------------------------------------------------- */
+
+static void *attach_in_region(void *arg) {
+    tri_thread *thread = NULL;
+    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_ESTATE);
+    CHECK(thread == NULL && strstr(tri_last_error(), "tri_blocking"));
+    return NULL;
+}
+
+/* To another heap: its safepoint would answer for heaps whose collectors may hold the thread's word meanwhile. */
+TEST(rules, r16_attaching_inside_a_blocking_region_is_refused) {
+    struct fixture f = fixture_open(), other = fixture_open();
+    CHECK_EQ(tri_detach(other.thread), TRI_OK);
+    tri_blocking(f.thread, attach_in_region, other.heap);
+    other.thread = fixture_attach(other.heap);
+    fixture_close(&other);
+    fixture_close(&f);
 }
 
 #else

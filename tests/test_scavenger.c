@@ -288,6 +288,107 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
     fixture_close(&f);
 }
 
+/* Garbage beside a live size of 60 MiB, for `ms`. What collecting took of the time of two processors, in percent, and
+ * the most that the heap had. */
+struct squeeze {
+    double percent;
+    size_t most_bytes, nallocated_bytes;
+};
+
+static struct squeeze squeezed(struct fixture *f, unsigned ms) {
+    struct squeeze result = {0, 0, 0};
+    tri_stats before = fixture_stats(f->heap);
+    uint64_t start = tri__os_now_ns();
+    for (uint64_t end = now_ms() + ms; now_ms() < end;) {
+        for (int i = 0; i < 1000; i++) CHECK(tri_new(f->thread, &pair_type) != NULL);
+        result.most_bytes = max_size(result.most_bytes, fixture_stats(f->heap).heap_bytes);
+    }
+    tri_stats after = fixture_stats(f->heap);
+    uint64_t spent_ns = after.mark_ns + after.sweep_ns + after.assist_ns + after.stall_ns - before.mark_ns -
+                        before.sweep_ns - before.assist_ns - before.stall_ns;
+    result.percent = (double)spent_ns * 50 / (double)(tri__os_now_ns() - start);
+    result.nallocated_bytes = after.allocated_bytes - before.allocated_bytes;
+    return result;
+}
+
+TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most) {
+    if (TEST_IS_SLOW) return; /* it is about time */
+    struct fixture f = open_with(0, 0);
+    if (f.heap->ncpus < 2) return fixture_close(&f);
+    f.heap->ncpus = 2;
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 60 * MIB, 64);
+    CHECK_EQ(tri_heap_set(f.heap, "soft_limit_bytes=64M"), TRI_OK);
+    fixture_collect(&f);
+    struct squeeze without = squeezed(&f, 700); /* until the bucket of two seconds is full */
+    squeezed(&f, 3000);                         /* it fills */
+    struct squeeze with = squeezed(&f, 2000);
+    tri_stats s = fixture_stats(f.heap);
+    const char *figures = "without the limiter %.0f %% and %zu MiB, with it %.0f %% and %zu MiB";
+    /* By the clock, so that on a busy machine the time without a core counts as well; the widest room is the growth of
+     * 60 percent, and what is allocated while a cycle marks comes on top. */
+    CHECK_MSG(with.percent <= 75 && with.percent <= without.percent - 5, figures, without.percent,
+              without.most_bytes / MIB, with.percent, with.most_bytes / MIB);
+    CHECK_MSG(with.most_bytes <= 240 * (size_t)MIB && without.most_bytes < 100 * (size_t)MIB, figures, without.percent,
+              without.most_bytes / MIB, with.percent, with.most_bytes / MIB);
+    CHECK_MSG(s.limited_cycles > 0 && s.limiter_percent <= 100, "%d limited cycles, %d %%", (int)s.limited_cycles,
+              (int)s.limiter_percent);
+    fixture_close(&f);
+}
+
+/* A program that allocates at a rate beside cycles of a length, told to the limiter as pace_next does. */
+TEST(scavenger, the_limiter_widens_the_room_until_collecting_takes_half) {
+    struct pacer_config config = {4 * MIB, 60, (size_t)100 * MIB, 0};
+    struct pacer p;
+    const double alloc_per_ns = 1.0, cycle_ns = 50e6; /* 1 GB a second, while nothing collects */
+    double now = 1e9, spent = 0, late_now = 0, late_spent = 0;
+    size_t widest = 0;
+    tri__pacer_init(&p, &config);
+    tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+    for (int i = 0; i < 400; i++) {
+        double free_ns = (double)(p.goal_bytes - p.base_bytes) / alloc_per_ns;
+        now += free_ns + cycle_ns;
+        spent += 2 * cycle_ns; /* the collector, and the thread that is held back */
+        if (i == 200) late_now = now, late_spent = spent;
+        if (i >= 200) widest = max_size(widest, p.goal_bytes);
+        tri__pacer_spent(&p, (uint64_t)now, (uint64_t)spent, 2);
+        tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+        CHECK(p.limiter.fill_ns <= p.limiter.capacity_ns);
+        CHECK(p.goal_bytes <= (size_t)98 * MIB * 16 / 10 + MIB);
+        if (i < 10) CHECK(p.goal_bytes <= (size_t)105 * MIB); /* the bucket of two seconds takes a while to fill */
+    }
+    double share = (spent - late_spent) / (2 * (now - late_now));
+    CHECK_MSG(share < 0.55, "%.2f of the time", share);
+    CHECK(widest > (size_t)140 * MIB);
+    /* Less to do: back within the limit. */
+    for (int i = 0; i < 100; i++) {
+        now += 1e9;
+        spent += 1e7;
+        tri__pacer_spent(&p, (uint64_t)now, (uint64_t)spent, 2);
+        tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+    }
+    CHECK_EQ(p.limiter.fill_ns, 0);
+    CHECK_EQ(p.limiter.doubled, 0);
+    CHECK(p.goal_bytes <= (size_t)105 * MIB);
+    /* The hard limit bounds what it may do. */
+    config.hard_limit_bytes = (size_t)110 * MIB;
+    p.limiter.doubled = 10;
+    tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+    CHECK_EQ(p.goal_bytes, (size_t)110 * MIB);
+}
+
+TEST(scavenger, the_goal_lies_within_the_hard_limit) {
+    struct fixture f = open_with(0, 0);
+    CHECK_EQ(tri_heap_set(f.heap, "hard_limit_bytes=40M"), TRI_OK);
+    tri_handle list = tri_global(f.thread, NULL);
+    grow(&f, list, 30 * MIB, 1000);
+    fixture_collect(&f);
+    tri_stats s = fixture_stats(f.heap);
+    CHECK_MSG(s.goal_bytes <= 40 * MIB, "a goal of %zu bytes cannot be reached", s.goal_bytes);
+    CHECK(s.goal_bytes > s.live_bytes);
+    fixture_close(&f);
+}
+
 /* ---- the page heap's part ---- */
 
 struct told {

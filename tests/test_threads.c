@@ -4,8 +4,6 @@
  */
 #include "tests/fixture.h"
 
-#include <sched.h>
-
 /* Bytes of metadata that belong to threads. */
 static size_t thread_bytes(tri_heap *heap) {
     return tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__fixalloc_in_use_bytes(&heap->fix_small) +

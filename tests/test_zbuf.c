@@ -1,5 +1,5 @@
-/* test_zbuf.c - the buffer pool of examples/zbuf: buffers, the pool with its counts and its limit, and the byte queue over
- * memory. test_zbuf_io.c is about files, pipes and sockets, test_zbuf_echo.c about the server. */
+/* test_zbuf.c - the buffer pool of examples/zbuf: buffers, the pool with its counts and its limit, and the byte queue
+ * over memory. test_zbuf_io.c is about files, pipes and sockets, test_zbuf_echo.c about the server. */
 #include "tests/zbuf_fixture.h"
 
 /* ------------------------------------------------------------------------------------------------------------ buf */

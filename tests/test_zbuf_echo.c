@@ -1,5 +1,5 @@
-/* test_zbuf_echo.c - the echo server of examples/zbuf under many connections: every byte that comes back is checked, and
- * when the server has stopped the pool has all of its buffers and the heap no manual byte.
+/* test_zbuf_echo.c - the echo server of examples/zbuf under many connections: every byte that comes back is checked,
+ * and when the server has stopped the pool has all of its buffers and the heap no manual byte.
  *
  * The clients use the same queues, without waiting, on one thread for each group of connections: a connection sends one
  * message of random size and wants all of it back before the next. Message bytes are a function of the connection and
@@ -201,7 +201,7 @@ static uint64_t run_groups(struct efix *e, unsigned nclients, unsigned nmessages
     return nbytes;
 }
 
-/* --------------------------------------------------------------------------------------------------------- the tests */
+/* -------------------------------------------------------------------------------------------------------- the tests */
 
 TEST(echo, many_connections_get_back_what_they_send) {
     unsigned nclients = TEST_IS_SLOW ? 40 : 200, nmessages = TEST_IS_SLOW ? 10 : 100;

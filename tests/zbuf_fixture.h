@@ -1,6 +1,6 @@
 /*
- * zbuf_fixture.h: what the tests of examples/zbuf share: a pool over a heap of its own, and byte streams in which a byte
- * that is lost, doubled or moved shows.
+ * zbuf_fixture.h: what the tests of examples/zbuf share: a pool over a heap of its own, and byte streams in which a
+ * byte that is lost, doubled or moved shows.
  *
  * A pool is made with the limit and the preallocation that the test is about; each test ends with a pool that has all
  * of its buffers back and a heap that holds no manual byte.

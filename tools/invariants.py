@@ -3,9 +3,9 @@
 
     invariants.py [ROOT]
 
-Invariants: every id of the form I-NAME1 that alloc/, gc/ or include/ cite has exactly one row, every row's id is cited in
-the file that the row names, and no id has two rows. Locks: the rank table says what enum lock_rank says. Rules: each of
-R1 to R21 has one row, and the code cites no other.
+Invariants: every id of the form I-NAME1 that alloc/, gc/ or include/ cite has exactly one row, every row's id is cited
+in the file that the row names, and no id has two rows. Locks: the rank table says what enum lock_rank says. Rules: each
+of R1 to R21 has one row, and the code cites no other.
 """
 
 import os

@@ -66,7 +66,8 @@ def complaint(root, path, style, name):
         if target == folder == "alloc" or target in allowed:
             return None
         return f'includes "{name}": {folder}/ may not include {target}/'
-    if style == '"' and folder in ("alloc", "alloc/base", "gc", "include") and os.path.exists(os.path.join(root, beside)):
+    ours = folder in ("alloc", "alloc/base", "gc", "include")
+    if style == '"' and ours and os.path.exists(os.path.join(root, beside)):
         return f'includes "{name}"; write "{beside}"'
     return None
 

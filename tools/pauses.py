@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Draws the README's picture from the results of a demo run: one panel a scene, time between operations over percentile,
-both axes logarithmic, a curve for each collector.
+"""Draws the README's picture from the results of a demo run: one panel a scene, time between operations over
+percentile, both axes logarithmic, a curve for each collector.
 
     pauses.py [zig-out/demo/results.json [docs/pauses.svg]] [--scenes=store,lru512]
 """
@@ -57,7 +57,8 @@ def panel(scene):
         out.append(text(LEFT - 6, y + 4, time_text(exponent), text_anchor="end"))
     for nines in range(NINES + 1):
         x = x_of(1 - 10**-nines)
-        label = "0" if nines == 0 else "worst" if nines == NINES else f"{100 - 10 ** (2 - nines):.{max(nines - 2, 0)}f} %"
+        percent = f"{100 - 10 ** (2 - nines):.{max(nines - 2, 0)}f} %"
+        label = "0" if nines == 0 else "worst" if nines == NINES else percent
         out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eaeef2"/>')
         out.append(text(x, HEIGHT - BOTTOM + 18, label, text_anchor="middle"))
     for i, row in enumerate(rows):
@@ -80,7 +81,8 @@ def draw(results, wanted):
     ]
     for i, scene in enumerate(chosen):
         out += [f'<g transform="translate({WIDTH * i} 0)">', panel(scene), "</g>"]
-    machine = f"time between two operations, by percentile; {results['cores']} cores, {results['cpu']}, {results['when']}"
+    machine = f"{results['cores']} cores, {results['cpu']}, {results['when']}"
+    machine = f"time between two operations, by percentile; {machine}"
     out += [text(LEFT, HEIGHT + 10, machine, fill="#656d76"), "</svg>", ""]
     return "\n".join(out)
 

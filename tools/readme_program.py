@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Prints the first ```c block of a Markdown file: the README's first complete program, for the tests to compile and run.
-Fails when there is none.
+"""Prints the first ```c block of a Markdown file: the README's first complete program, for the tests to compile and
+run. Fails when there is none.
 
     readme_program.py README.md
 """

@@ -147,7 +147,8 @@ class Runner:
         while not stop.wait(HEARTBEAT_S):
             with self.lock:
                 now = time.monotonic()
-                slow = [f"{name} ({now - since:.0f} s)" for name, since in self.running.items() if now - since > HEARTBEAT_S]
+                running = [(name, now - since) for name, since in self.running.items()]
+                slow = [f"{name} ({seconds:.0f} s)" for name, seconds in running if seconds > HEARTBEAT_S]
                 if slow:
                     print(f"        still running: {', '.join(slow)}", flush=True)
 

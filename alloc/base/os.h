@@ -25,8 +25,8 @@ void *tri__os_map(size_t size_bytes);
 void *tri__os_map_sparse(size_t size_bytes);
 
 /* For tests (TRI_CHECKS >= 1; 0 and no effect otherwise): calls that the system may refuse, counted by kind since the
- * process began, and a plan to refuse some of them as the system would: the nth from now on, and the ncalls - 1 after it
- * (nth 0: none). Refused calls count, too. */
+ * process began, and a plan to refuse some of them as the system would: the nth from now on, and the ncalls - 1 after
+ * it (nth 0: none). Refused calls count, too. */
 enum os_call { OS_CALL_MAP = 0, OS_CALL_PROTECT, OS_CALL_ADVISE, OS_CALL_THREAD, OS_CALL_KINDS };
 uint64_t tri__os_ncalls(enum os_call kind);
 void tri__os_fail_at(uint64_t nth, uint64_t ncalls);

@@ -153,7 +153,8 @@ static bool read_file(const char *path, char *text, size_t capacity) {
     return true;
 }
 
-/* The number in one limit file, SIZE_MAX for "max" or for a file that is not there. `path` is completed and restored. */
+/* The number in one limit file, SIZE_MAX for "max" or for a file that is not there. `path` is completed and
+ * restored. */
 static size_t limit_in(char *path, size_t capacity, const char *file) {
     char text[64];
     size_t length = strlen(path);
@@ -322,8 +323,8 @@ static void fill_signals(sigset_t *set) {
     }
 }
 
-/* Only the part that is used costs memory. The C library carves the static thread-local data of the whole process out of
- * it, and does not say how much that is: the UBSan runtime of the checked builds alone has 256 KiB. */
+/* Only the part that is used costs memory. The C library carves the static thread-local data of the whole process out
+ * of it, and does not say how much that is: the UBSan runtime of the checked builds alone has 256 KiB. */
 static size_t thread_stack_bytes(void) {
     long least = sysconf(_SC_THREAD_STACK_MIN);
     return align_up(((size_t)1 << 20) + (least > 0 ? (size_t)least : 0), tri__os_page_size());

@@ -9,8 +9,8 @@
  * kept for polling only where the kernel itself is behind the file, and is never written to after its trigger was set.
  * While nothing is polled there is no descriptor at all.
  *
- * Invariants: I-PRES1 a source that does not exist never presses. I-PRES2 one wake is enough to end the wait that runs or
- * comes next. */
+ * Invariants: I-PRES1 a source that does not exist never presses. I-PRES2 one wake is enough to end the wait that runs
+ * or comes next. */
 #include "alloc/base/pressure.h"
 
 #include <errno.h>
@@ -248,7 +248,8 @@ bool tri__pressure_needs_reading(const struct pressure *p) {
 
 /* ---- Looking ---- */
 
-/* A pressure file presses when tasks waited for a tenth of the time since the last look; memory.events when it counted. */
+/* A pressure file presses when tasks waited for a tenth of the time since the last look; memory.events when it
+ * counted. */
 static bool file_presses(struct pressure_file *file, int which, uint64_t now_ns) {
     uint64_t count;
     if (!read_count(file->path, which, &count)) {

@@ -3,8 +3,8 @@
  * --window bytes of objects of 16 to 2,048 bytes (as many small as large: the logarithm is uniform), then 90 % of them
  * are dropped in random order, then nothing happens for --pause milliseconds. With --collect a collection is asked for
  * before the idle time; without, it is the library that has to notice. Printed: died_kb, resident a second after the
- * deaths (sooner where --pause is shorter); idle_kb, at the end of the idle time; trimmed_kb, after a call that asks for the memory to be returned; and
- * the live size at that point (survivors_kb), the index of references counted in. */
+ * deaths (sooner where --pause is shorter); idle_kb, at the end of the idle time; trimmed_kb, after a call that asks
+ * for the memory to be returned; and the live size at that point (survivors_kb), the index of references counted in. */
 #include "bench/field/load.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,8 @@
  *
  * A library to preload; docs/benchmarks.md has the command lines that made the sizes_*.txt files:
  *
- *   LD_PRELOAD=zig-out/lib/libfield-record.so FIELD_RECORD=/tmp/sizes PROGRAM ARGUMENTS        writes /tmp/sizes.PID for each process
+ *   LD_PRELOAD=zig-out/lib/libfield-record.so FIELD_RECORD=/tmp/sizes PROGRAM ARGUMENTS        writes /tmp/sizes.PID
+ *   for each process
  *
  * A block's lifetime is counted in allocations between its own and its end, and kept as a power of two: 2^k to
  * 2^(k+1)-1, -1 for a block that outlives the program. realloc ends one block and makes another. Sizes are exact (in

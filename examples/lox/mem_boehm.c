@@ -7,8 +7,8 @@
  *     with values            kinds of its own, whose mark procedures decode them
  * and the VM stack with the VM's other roots is pushed by a push_other_roots procedure.
  *
- * Owns: the kinds, their mark procedures, the collection events. Built without libgc (LOX_WITH_BOEHM not defined), opening
- * it says so.
+ * Owns: the kinds, their mark procedures, the collection events. Built without libgc (LOX_WITH_BOEHM not defined),
+ * opening it says so.
  *
  * Invariants:
  *  B1  a mark procedure may meet a free cell (an aligned link, then zeros): its lowest byte is even, no kind's is (O1).

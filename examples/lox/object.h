@@ -116,9 +116,9 @@ struct native {
     native_fn fn;
 };
 
-/* While open, `location` names a slot of the VM stack and the upvalue is in the VM's list; once closed, `location` names
- * its own `closed`. The smallest object there is, and the one without a header: nothing but closures refers to it. A
- * link is no value that names an object, so the collector may read either member at any time. */
+/* While open, `location` names a slot of the VM stack and the upvalue is in the VM's list; once closed, `location`
+ * names its own `closed`. The smallest object there is, and the one without a header: nothing but closures refers to
+ * it. A link is no value that names an object, so the collector may read either member at any time. */
 struct upvalue {
     value *location;
     union {

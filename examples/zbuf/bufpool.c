@@ -1,18 +1,18 @@
 /* bufpool.c - the blocks and the pool that they come from, and the words of errors.
  *
- * Owns the memory: a buffer is a `struct buf` and its data, two manual blocks, so that 4 KiB of data are a slot of 4 KiB
- * and not a bit more. Does not know what buffers are for.
+ * Owns the memory: a buffer is a `struct buf` and its data, two manual blocks, so that 4 KiB of data are a slot of 4
+ * KiB and not a bit more. Does not know what buffers are for.
  *
- * The pool never gives memory back on its own: what was needed at once will be needed at once again (bufpool_trim is for
- * who knows better). The preallocated buffers are about 320 MiB by default. They are counted at the start, as if they
- * were there, and built one by one at first use: a program starts at once, pays for what it uses, and yet can rely on
- * them under the limit.
+ * The pool never gives memory back on its own: what was needed at once will be needed at once again (bufpool_trim is
+ * for who knows better). The preallocated buffers are about 320 MiB by default. They are counted at the start, as if
+ * they were there, and built one by one at first use: a program starts at once, pays for what it uses, and yet can rely
+ * on them under the limit.
  *
  * Invariants:
- *  B1. Under its class's lock: a buffer is in the free list exactly when it is built and not out; nbuilt = nout + length
- *      of the list, but while a taker is between counting and building (counted as out).
- *  B2. counted = the sum over the classes of max(nbuilt, npreallocated) x size, never above the limit. Both ends keep it
- *      by looking at nbuilt alone, so it holds whatever the order in which several threads build and fail.
+ *  B1. Under its class's lock: a buffer is in the free list exactly when it is built and not out; nbuilt = nout +
+ *      length of the list, but while a taker is between counting and building (counted as out).
+ *  B2. counted = the sum over the classes of max(nbuilt, npreallocated) x size, never above the limit. Both ends keep
+ *      it by looking at nbuilt alone, so it holds whatever the order in which several threads build and fail.
  *  B3. A free buffer is empty.
  *
  * Locks: one a class, never two at once, and manual memory is never called under one. */

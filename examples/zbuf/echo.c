@@ -14,7 +14,8 @@
  * Invariants:
  *  E1. A connection is watched for input unless it has ended or holds HIGH_BYTES, for output exactly while it holds a
  *      byte; one that is watched for neither has been closed. Hence level-triggered events never spin.
- *  E2. A connection's zbuf is cleared before it is freed, so after the last echo_run every block is back in the pool. */
+ *  E2. A connection's zbuf is cleared before it is freed, so after the last echo_run every block is back in the
+ *    pool. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif

@@ -7,8 +7,8 @@
  *  Z2. Room is made before the system is asked, so no byte that the system hands over is ever without a place.
  *
  * How much room: what FIONREAD says is waiting, at least a byte. A read then gets all the room that there is, which may
- * be more than was waiting. Where the next size up cannot be had, the room that is there serves: a read is allowed to be
- * short, and a queue that is being emptied must go on under a pool that is at its limit. */
+ * be more than was waiting. Where the next size up cannot be had, the room that is there serves: a read is allowed to
+ * be short, and a queue that is being emptied must go on under a pool that is at its limit. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif

@@ -69,7 +69,7 @@ class Expected:
 
 
 def run_lox(command, timeout, stdin="", options=""):
-    """`options`: for the library, as TRI_OPTIONS; a release build refuses those that check, with a line that says so."""
+    """`options`: for the library, as TRI_OPTIONS; a release build refuses those that check, and says so."""
     environment = dict(os.environ, TRI_OPTIONS=options) if options else None
     try:
         done = subprocess.run(command, input=stdin.encode(), capture_output=True, timeout=timeout, check=False,

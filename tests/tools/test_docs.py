@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What the documents say is so: the tables of docs/design.md, the programs of docs/guide.md, the picture's generator, the
-links between the pages, and examples/hello.c, which is the README's first program.
+"""What the documents say is so: the tables of docs/design.md, the programs of docs/guide.md, the picture's generator,
+the links between the pages, and examples/hello.c, which is the README's first program.
 """
 
 import json

@@ -32,7 +32,8 @@ int main(void) {
 
 WORKER = """#!/bin/sh
 case "$*" in *%(broken)s*) exit 3 ;; esac
-printf 'name x\\nns %(ns)s\\ncpu_ns 1\\nobjects 1\\nlive_kb 0\\nbound_kb 8192\\npeak_kb %(peak)s\\ncollections 0\\nend\\n'
+printf 'name x\\nns %(ns)s\\ncpu_ns 1\\nobjects 1\\nlive_kb 0\\nbound_kb 8192\\n'
+printf 'peak_kb %(peak)s\\ncollections 0\\nend\\n'
 """
 
 
