@@ -323,7 +323,10 @@ static void *migrate(void *arg) {
     CHECK_EQ(tri_attach(m->heap, 0, &thread), TRI_OK);
     struct fixture f = {m->heap, thread};
     for (uint64_t moves = 0;; moves++) {
-        while (atomic_load_acquire(&m->turn) != who->me && !atomic_load_acquire(&m->stop)) tri_poll(thread);
+        while (atomic_load_acquire(&m->turn) != who->me && !atomic_load_acquire(&m->stop)) {
+            tri_poll(thread);
+            sched_yield(); /* to the other one, and to the collector */
+        }
         if (atomic_load_acquire(&m->stop)) break;
         CHECK_EQ(tri_vmstack_resume(thread, m->c.stack), TRI_OK);
         for (int i = 0; i < 8; i++) {
