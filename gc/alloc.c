@@ -125,7 +125,10 @@ static bool pace_once(struct mutator *m) {
         return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);
     }
     m->assist_debt = 0;
-    if (heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes)) return false; /* a counter */
+    size_t total = heap_total_bytes(heap);
+    if (total >= atomic_load_relaxed(&heap->here_trigger_bytes) && tri__cycle_here(m, "trigger"))
+        return false;                                                    /* hint */
+    if (total < atomic_load_relaxed(&heap->trigger_bytes)) return false; /* a counter */
     if ((atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) == 0 &&
         atomic_swap_relaxed(&heap->triggered, 1) == 0 && !tri__cycle_here(m, "trigger"))
         tri__cycle_request(heap, "trigger");

@@ -151,6 +151,7 @@ static bool is_small(tri_heap *heap) {
 /* Becomes the one that runs cycles, if the collector is idle and no other thread is attached; none attaches until it
  * has ended (enter_list), so no handshake waits for anyone. */
 static bool borrow(tri_heap *heap) {
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return false; /* an option */
     tri__lock_acquire(&heap->cycle_lock);
     bool idle = !heap->wanted && !heap->jobs && heap->started == heap->finished && heap->finished > 0 && is_small(heap);
     if (idle) {
@@ -179,6 +180,7 @@ static void give_back(tri_heap *heap, bool ended) {
 struct here {
     tri_heap *heap;
     const char *reason;
+    bool ended;
 };
 
 /* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
@@ -186,15 +188,34 @@ static void run_here(void *p) {
     struct here *here = p;
     tri__cycle_start(here->heap, here->reason);
     here->heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
-    give_back(here->heap, tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS));
+    here->ended = tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS);
+    give_back(here->heap, here->ended);
+}
+
+/* How much to allocate until the next such cycle: as little as the processor's own cache holds, so that what was just
+ * swept is used while it is near; more when cycles take more than a tenth of the thread's time (a graph of some size is
+ * marked each time), half as much again when they take less than a twentieth. */
+static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
+    uint64_t cost_ns = end_ns - start_ns, between_ns = start_ns - heap->here_ended_ns;
+    size_t least = heap->cache_bytes / 4 * 3, window = heap->here_window_bytes;
+    if (cost_ns > between_ns / 10) window *= 2;
+    if (cost_ns < between_ns / 20) window /= 2;
+    window = min_size(max_size(window, least), HERE_GOAL_BYTES);
+    heap->here_window_bytes = window;
+    heap->here_ended_ns = end_ns;
+    atomic_store_relaxed(&heap->here_trigger_bytes, heap_total_bytes(heap) + window); /* counters */
 }
 
 bool tri__cycle_here(struct mutator *m, const char *reason) {
-    struct here here = {m->heap, reason};
-    if (!borrow(m->heap)) return false;
+    tri_heap *heap = m->heap;
+    struct here here = {heap, reason, false};
+    atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
+    if (!borrow(heap)) return false;
     uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, run_here, &here);
-    tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+    uint64_t end = tri__os_now_ns();
+    tri__stats_pause(heap, TRI_PAUSE_ASSIST, end - start);
+    if (here.ended) choose_window(heap, start, end);
     return true;
 }
 

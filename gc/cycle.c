@@ -365,6 +365,7 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     if (heap->pacer.limiter.widens) atomic_add_relaxed(&heap->stats.limited_cycles, 1);
     atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
     atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
+    atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* whoever runs the cycle says if there is one */
     atomic_store_relaxed(&heap->mem.empty_limit_pages,
                          max_size(heap->pacer.goal_bytes / EMPTY_SHARE >> PAGE_SHIFT, EMPTY_FLOOR_PAGES));
     return live;

@@ -103,6 +103,8 @@ static void init_parts(tri_heap *heap) {
     heap->trigger_bytes = heap->pacer.trigger_bytes;
     heap->goal_bytes = heap->pacer.goal_bytes;
     heap->ncpus = tri__os_ncpus();
+    heap->cache_bytes = tri__os_cache_bytes();
+    heap->here_trigger_bytes = SIZE_MAX;
     heap->created_ns = tri__os_now_ns();
 }
 

@@ -143,6 +143,7 @@ struct tri_heap {
     uint64_t step_posted_ns;     /* when the last step, or a request for a cycle, was posted [atomic] */
     uint32_t collector_sleeps;   /* it waits on pending [atomic] */
     uint32_t ncpus;              /* [const] */
+    size_t cache_bytes;          /* of a core's own cache [const] */
     uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
     struct fixalloc fix_mutator; /* mutators; never unmapped while the heap lives */
 
@@ -170,6 +171,9 @@ struct tri_heap {
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
+    size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
+    size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
+    uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
     struct os_thread collector;
     uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
 

@@ -240,6 +240,16 @@ unsigned tri__os_ncpus(void) {
     return online > 0 ? (unsigned)online : 1;
 }
 
+size_t tri__os_cache_bytes(void) {
+    enum { GUESS_BYTES = 1 << 20, LEAST_BYTES = 256 << 10, MOST_BYTES = 4 << 20 };
+    long bytes = -1;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    if (bytes <= 0) return GUESS_BYTES;
+    return min_size(max_size((size_t)bytes, LEAST_BYTES), MOST_BYTES);
+}
+
 /* ---- Time and waiting ---- */
 
 static uint64_t clock_ns(clockid_t clock) {
