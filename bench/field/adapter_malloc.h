@@ -76,4 +76,6 @@ static inline uint64_t ad_collections(void) {
     return 0;
 }
 
+static inline void ad_report(void) {}
+
 #endif
