@@ -16,7 +16,8 @@
  *   ad_collect(t)                     a collection, where there is one
  *   ad_trim(t)                        asks for free memory to be returned to the system
  *
- * `pointers` objects hold a reference in their first word; a `leaf` object holds none. malloc does not zero either. */
+ * `pointers` objects hold a reference in their first word; a `leaf` object holds none. Where objects are
+ * freed by hand, `pointers` are zeroed all the same, so that the two kinds mean one thing. */
 #ifndef FIELD_ADAPTER_H
 #define FIELD_ADAPTER_H
 

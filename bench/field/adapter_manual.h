@@ -14,7 +14,16 @@ typedef tri_thread ad_thread;
 
 extern tri_heap *ad_heap; /* main.c */
 
-#define AD_NEW(t, n, kind) tri_manual_alloc(ad_heap, n)
+/* Objects with pointers are zeroed, as the malloc adapter does. */
+#define AD_NEW(t, n, kind) ad_new_##kind(n)
+
+static inline void *ad_new_pointers(size_t size_bytes) {
+    return tri_manual_calloc(ad_heap, 1, size_bytes);
+}
+
+static inline void *ad_new_leaf(size_t size_bytes) {
+    return tri_manual_alloc(ad_heap, size_bytes);
+}
 
 static inline ad_thread *ad_attach(void) {
     tri_thread *thread;
@@ -52,7 +61,7 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
 
 static inline void *ad_words(ad_thread *t, size_t size_bytes) {
     (void)t;
-    return tri_manual_alloc(ad_heap, size_bytes);
+    return ad_new_pointers(size_bytes);
 }
 
 static inline void ad_poll(ad_thread *t) {
