@@ -6,9 +6,10 @@
 #include "alloc/memory.h"
 
 enum {
-    LINK_BYTES = 4096,             /* so much of a fresh span is linked at a time */
-    SPAN_SMALL_BYTES = 64 << 10,   /* spans grow up to this with the number that a class has */
-    SPAN_MEDIUM_BYTES = 256 << 10, /* the same for slots above an eighth of that */
+    LINK_BYTES = 4096,   /* so much of a fresh span is linked at a time */
+    SPAN_MIN_SLOTS = 32, /* the longest spans of a class have so many slots, within these two: */
+    SPAN_SHORT_BYTES = 64 << 10,
+    SPAN_LONG_BYTES = 512 << 10,
     MAX_ORPHANS_A_REFILL = 16
 };
 
@@ -242,7 +243,8 @@ static bool link_more(struct manual_span *ms) {
 static size_t pages_for(const struct manual_cache *c, unsigned class_index, size_t *least) {
     uint32_t slot_bytes = manual_class_bytes(class_index);
     *least = class_index < NUM_SIZE_CLASSES ? tri__size_classes[class_index].npages : slot_bytes >> PAGE_SHIFT;
-    size_t most = (slot_bytes > SPAN_SMALL_BYTES / 8 ? SPAN_MEDIUM_BYTES : SPAN_SMALL_BYTES) >> PAGE_SHIFT;
+    size_t most = max_size(min_size((size_t)slot_bytes * SPAN_MIN_SLOTS, SPAN_LONG_BYTES), SPAN_SHORT_BYTES) >>
+                  PAGE_SHIFT;
     size_t times = (size_t)1 << min_size(atomic_load_relaxed(&c->nspans[class_index]), 6);
     return *least * max_size(min_size(times, most / *least), 1);
 }

@@ -536,6 +536,14 @@ bool tri__pageheap_in_use(struct pageheap *ph, size_t page) {
     return used;
 }
 
+void tri__pageheap_get_chunk(struct pageheap *ph, size_t chunk, uint64_t free[CHUNK_PAGES / 64],
+                             uint64_t dirty[CHUNK_PAGES / 64]) {
+    tri__lock_acquire(&ph->lock);
+    memcpy(free, chunk_at(ph, chunk)->free, CHUNK_PAGES / 8);
+    memcpy(dirty, chunk_at(ph, chunk)->dirty, CHUNK_PAGES / 8);
+    tri__lock_release(&ph->lock);
+}
+
 size_t tri__pageheap_metadata_bytes(struct pageheap *ph) {
     tri__lock_acquire(&ph->lock);
     size_t total = sizeof *ph + ph->chunks.committed_bytes + ph->touched.committed_bytes;

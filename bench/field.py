@@ -26,6 +26,7 @@ PRELOADS = {"jemalloc": ("libjemalloc.so.2", "libjemalloc2"), "mimalloc": ("libm
             "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4")}
 FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
 WORKERS = ("trigc", "manual", "malloc", "boehm")
+ZEROED = tuple(name + " zeroed" for name in MALLOCS)  # the same with calloc: what zeroing costs them
 EVERYONE = ("trigc pointers", "trigc leaf", "trigc manual") + MALLOCS + ("boehm pointers", "boehm leaf")
 # What is to be reached: a collected object beside the fastest malloc/free pair, by size; Boehm's tenth for all but the
 # two largest; 500 ns for 64 KB without pointers.
@@ -33,6 +34,7 @@ BESIDE_MALLOC = {"trigc pointers": {16: .35, 32: .35, 64: .35, 256: .8, 1024: 2.
                  "trigc leaf": {16: .35, 32: .35, 64: .35, 256: .8, 1024: 1.5, 8192: 2.0}}
 BESIDE_BOEHM = {16: .1, 32: .1, 64: .1, 256: .1, 1024: .1}
 LARGE_LEAF_NS = 500
+ZEROED_FROM = 1024  # bytes from which zeroing alone costs more than a malloc: compared with calloc besides
 LIVE_BESIDE_FACTOR = 1.3
 MANUAL_BESIDE_FASTEST = 1.3
 MANUAL_BESIDE_GLIBC = 1.0
@@ -99,8 +101,8 @@ class Rounds:
         key = key or self.time
         return statistics.median(r[peer][key] / r[other][key] for r in self.rounds if r[other][key] > 0)
 
-    def fastest(self):
-        mallocs = [p for p in self.peers if p in MALLOCS]
+    def fastest(self, among=MALLOCS):
+        mallocs = [p for p in self.peers if p in among]
         return min(mallocs, key=lambda p: self.median(p, self.time)) if mallocs else None
 
 
@@ -142,6 +144,7 @@ class Field:
         self.all_ns = []   # one row a load: every peer's time
         self.all_cpu = []  # its processor time
         self.all_mb = []   # and its peak
+        self.all_zeroed = []  # the mallocs' time with zeroing, for the larger sizes
         self.sections = [] # further tables
         self.results = {}
 
@@ -149,11 +152,12 @@ class Field:
 
     def command(self, peer, arguments):
         worker = {"trigc": "trigc", "boehm": "boehm"}.get(peer.split()[0], "malloc")
-        kind = "pointers" if peer.endswith("pointers") else "leaf"
+        kind = "pointers" if peer.endswith(("pointers", "zeroed")) else "leaf"
         if peer == "trigc manual":
             worker = "manual"
-        preload = self.preloads.get(peer)
-        if peer in PRELOADS and not preload:
+        malloc = peer.split()[0]
+        preload = self.preloads.get(malloc)
+        if malloc in PRELOADS and not preload:
             return None
         path = os.path.join(self.o.bin, "field-" + worker)
         if not os.path.exists(path):
@@ -214,6 +218,9 @@ class Field:
         self.all_ns.append([what] + show("ns", show_ns))
         if any(rounds.median(p, "cpu_ns") for p in rounds.peers):
             self.all_cpu.append([what] + show("cpu_ns", show_ns))
+        if any(p in ZEROED for p in rounds.peers):
+            self.all_zeroed.append([what] + [show_ns(rounds.median(p, rounds.time)) if p in rounds.peers else "-"
+                                             for p in ZEROED])
         bound = max(rounds.median(p, "bound_kb") for p in rounds.peers)
         self.all_mb.append([what] + show("peak_kb", show_mb) + [show_mb(bound)])
 
@@ -222,6 +229,8 @@ class Field:
         for peer in ("trigc pointers", "trigc leaf"):
             if size in BESIDE_MALLOC[peer] and fastest:
                 self.judge(what, rounds, peer, fastest, BESIDE_MALLOC[peer][size] * factor)
+            if peer == "trigc pointers" and size in BESIDE_MALLOC[peer] and rounds.fastest(ZEROED):
+                self.judge(what, rounds, peer, rounds.fastest(ZEROED), BESIDE_MALLOC[peer][size] * factor, False)
             if size in BESIDE_BOEHM:
                 self.judge(what, rounds, peer, peer.replace("trigc", "boehm"), BESIDE_BOEHM[size] * factor, False)
         if size == 65536 and "trigc leaf" in rounds.peers:
@@ -248,7 +257,7 @@ class Field:
                     continue
                 what = "%d B, %s" % (size, "death delayed by 1,000" if delay else "death at once")
                 load = "--load=short --size=%d --delay=%d --ms=%d" % (size, delay, self.o.ms)
-                rounds = self.run(what, EVERYONE, load)
+                rounds = self.run(what, EVERYONE + (ZEROED if size >= ZEROED_FROM else ()), load)
                 self.everyone(what, rounds)
                 self.judge_short(what, rounds, size, 1)
 
@@ -408,6 +417,9 @@ class Field:
         print(table(("load", "ns", "beside", "ratio", "at most", "peak / bound MB", "reached"), self.rows))
         missed = sum(row[-1] != "yes" for row in self.rows)
         print("\n%d of %d reached." % (len(self.rows) - missed, len(self.rows)))
+        if self.all_zeroed:
+            print("\n## calloc and free, ns an object\n")
+            print(table(("load",) + MALLOCS, self.all_zeroed))
         if self.all_ns:
             print("\n## Everyone's time, ns an object\n")
             print(table(("load",) + EVERYONE, self.all_ns))

@@ -126,6 +126,7 @@ static TRI_COLD void *alloc_slow(tri_heap *heap, size_t size_bytes) {
 }
 
 void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
+    if (tri__callback_calls(heap, "tri_manual_alloc")) return NULL;
     void *block = manual_alloc_fast(&heap->mem, size_bytes); /* NULL as heap fits no cache */
     if (TRI_UNLIKELY(!block)) return alloc_slow(heap, size_bytes);
     struct want w = {"tri_manual_alloc", 0, size_bytes, false};
@@ -135,6 +136,7 @@ void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
 static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t size_bytes, bool root) {
     struct want w = {call, 0, 0, root};
     bool clean = false;
+    if (tri__callback_calls(heap, call)) return NULL;
     if (__builtin_mul_overflow(n, size_bytes, &w.size_bytes)) {
         tri__error(TRI_ENOMEM, call, "%zu elements of %zu bytes are more than any address range holds", n, size_bytes);
         return NULL;
@@ -151,6 +153,7 @@ void *tri_manual_calloc(tri_heap *heap, size_t n, size_t size_bytes) {
 void *tri_manual_aligned(tri_heap *heap, size_t align_bytes, size_t size_bytes) {
     struct want w = {"tri_manual_aligned", align_bytes, size_bytes, false};
     bool clean;
+    if (tri__callback_calls(heap, w.call)) return NULL;
     if (!is_power_of_two(align_bytes) || align_bytes > (size_t)1 << 30) {
         tri__error(TRI_EINVAL, w.call, "align_bytes %zu is no power of two up to 1 GiB", align_bytes);
         return NULL;
@@ -165,6 +168,7 @@ static TRI_COLD void free_slow(tri_heap *heap, void *block) {
 }
 
 void tri_manual_free(tri_heap *heap, void *block) {
+    if (tri__callback_calls(heap, "tri_manual_free")) return;
     if (TRI_CHECKS >= 1 && heap && block && !may_free(heap, "tri_manual_free", block, false)) return;
     if (TRI_UNLIKELY(!manual_free_fast(&heap->mem, block))) free_slow(heap, block);
 }
@@ -177,6 +181,7 @@ size_t tri_manual_usable_size(tri_heap *heap, const void *block) {
 void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
     struct want w = {"tri_manual_realloc", 0, size_bytes, false};
     bool clean;
+    if (tri__callback_calls(heap, w.call)) return NULL;
     if (!block) return allocate(heap, &w, &clean);
     size_t old_bytes = tri_manual_usable_size(heap, block);
     if (old_bytes == 0) {

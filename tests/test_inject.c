@@ -369,3 +369,64 @@ TEST(inject, each_call_refused_once_while_cycles_run, .timeout = 600) {
 TEST(inject, all_calls_refused_until_the_host_sees_it, .timeout = 600) {
     refuse_in_turn(TRI_HEAP_PRECISE, UINT64_MAX, TEST_IS_SLOW ? 11 : 1);
 }
+
+/* A default reservation is made smaller until the system agrees: one refusal costs half of it, and no more. */
+TEST(inject, a_refused_default_reservation_becomes_a_smaller_one) {
+    if (TRI_CHECKS < 1) return;
+    tri_config config;
+    tri_config_init(&config);
+    config.report = fixture_on_report;
+    size_t whole = 0;
+    for (uint64_t k = 0; k <= 6; k++) {
+        tri_heap *heap;
+        tri__os_fail_at(k, 1);
+        CHECK_MSG(tri_heap_create(&config, &heap) == TRI_OK, "refusal %" PRIu64 ": %s", k, tri_last_error());
+        tri__os_fail_at(0, 0);
+        size_t reserved = fixture_stats(heap).reserved_bytes;
+        if (k == 0) whole = reserved;
+        CHECK_MSG(k == 0 || (reserved >= whole / 2 - ARENA_BYTES && reserved < whole),
+                  "refusal %" PRIu64 ": %zu of %zu", k, reserved, whole);
+        tri_thread *thread = fixture_attach(heap);
+        CHECK(tri_new(thread, &pair_type) && tri_new_bytes(thread, 100000));
+        CHECK_EQ(tri_verify(thread), 0);
+        CHECK_EQ(tri_detach(thread), TRI_OK);
+        CHECK_EQ(tri_heap_destroy(heap), TRI_OK);
+    }
+}
+
+/* Descriptors are for the process: what is refused leaves the type as it was, to be registered again. */
+TEST(inject, a_type_is_registered_after_a_refusal) {
+    if (TRI_CHECKS < 1) return;
+    enum { NTYPES = 40, NWORDS = 500 };
+    static tri_type types[NTYPES];
+    static uint64_t bitmaps[NTYPES][NWORDS / 64 + 1];
+    uint64_t nrefused = 0;
+    for (size_t i = 0; i < NTYPES; i++) {
+        bitmaps[i][NWORDS / 64] = bitmaps[i][0] = 0x5; /* words 0 and 2, and two far ones */
+        types[i] = (tri_type){.struct_size = sizeof(tri_type), .name = "refused", .size = NWORDS * 8 + 4 * 64};
+        types[i].pointers = (tri_slots){bitmaps[i], NWORDS, 0, NULL};
+        tri__os_fail_at(1 + i % 3, 1);
+        int err = tri_type_register(&types[i]);
+        if (err != TRI_OK) {
+            CHECK_EQ(err, TRI_ENOMEM);
+            CHECK_MSG(strstr(tri_last_error(), "refused"), "%s", tri_last_error());
+            nrefused++;
+        }
+        tri__os_fail_at(0, 0);
+        CHECK_EQ(tri_type_register(&types[i]), TRI_OK);
+    }
+    CHECK_MSG(nrefused >= NTYPES / 4, "%" PRIu64 " were refused", nrefused);
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    for (size_t i = 0; i < NTYPES; i++) {
+        void **obj = tri_new(f.thread, &types[i]);
+        CHECK(obj != NULL);
+        tri_store(f.thread, obj, &obj[0], roots[0]);
+        tri_store(f.thread, obj, &obj[NWORDS / 64 * 64], tri_new(f.thread, &leaf_type));
+        roots[0] = obj;
+    }
+    fixture_collect(&f);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 2 * NTYPES);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}

@@ -12,10 +12,12 @@
  *   ad_init(t, obj, slot, ref)        the first store of a reference into a new object
  *   ad_put(t, obj, slot, ref)         any other
  *   AD_FREES                          1: objects end by ad_free(t, obj); 0: it does nothing
+ *   ad_report()                       prints what the heap says of itself, a key and a value a line
  *   ad_collect(t)                     a collection, where there is one
  *   ad_trim(t)                        asks for free memory to be returned to the system
  *
- * `pointers` objects hold a reference in their first word; a `leaf` object holds none. malloc does not zero either. */
+ * `pointers` objects hold a reference in their first word; a `leaf` object holds none. Where objects are
+ * freed by hand, `pointers` are zeroed all the same, so that the two kinds mean one thing. */
 #ifndef FIELD_ADAPTER_H
 #define FIELD_ADAPTER_H
 

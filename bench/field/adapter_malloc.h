@@ -10,7 +10,16 @@
 
 typedef struct ad_thread ad_thread;
 
-#define AD_NEW(t, n, kind) malloc(n)
+/* Objects with pointers are zeroed here too: what a program pays that wants what a collector must give. */
+#define AD_NEW(t, n, kind) ad_new_##kind(n)
+
+static inline void *ad_new_pointers(size_t size_bytes) {
+    return calloc(1, size_bytes);
+}
+
+static inline void *ad_new_leaf(size_t size_bytes) {
+    return malloc(size_bytes);
+}
 
 static inline void ad_setup(void) {}
 
@@ -39,7 +48,7 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
 
 static inline void *ad_words(ad_thread *t, size_t size_bytes) {
     (void)t;
-    return malloc(size_bytes);
+    return ad_new_pointers(size_bytes);
 }
 
 static inline void ad_poll(ad_thread *t) {
@@ -75,5 +84,7 @@ static inline void ad_trim(ad_thread *t) {
 static inline uint64_t ad_collections(void) {
     return 0;
 }
+
+static inline void ad_report(void) {}
 
 #endif

@@ -14,7 +14,16 @@ typedef tri_thread ad_thread;
 
 extern tri_heap *ad_heap; /* main.c */
 
-#define AD_NEW(t, n, kind) tri_manual_alloc(ad_heap, n)
+/* Objects with pointers are zeroed, as the malloc adapter does. */
+#define AD_NEW(t, n, kind) ad_new_##kind(n)
+
+static inline void *ad_new_pointers(size_t size_bytes) {
+    return tri_manual_calloc(ad_heap, 1, size_bytes);
+}
+
+static inline void *ad_new_leaf(size_t size_bytes) {
+    return tri_manual_alloc(ad_heap, size_bytes);
+}
 
 static inline ad_thread *ad_attach(void) {
     tri_thread *thread;
@@ -52,7 +61,7 @@ static inline void *ad_refs(ad_thread *t, size_t n) {
 
 static inline void *ad_words(ad_thread *t, size_t size_bytes) {
     (void)t;
-    return tri_manual_alloc(ad_heap, size_bytes);
+    return ad_new_pointers(size_bytes);
 }
 
 static inline void ad_poll(ad_thread *t) {
@@ -88,6 +97,15 @@ static inline void ad_trim(ad_thread *t) {
 static inline uint64_t ad_collections(void) {
     tri_stats stats = {.struct_size = sizeof stats};
     return tri_stats_get(ad_heap, &stats) == TRI_OK ? stats.cycles : 0;
+}
+
+/* The heap's own words at the end, after the figures. */
+static inline void ad_report(void) {
+    tri_stats stats = {.struct_size = sizeof stats};
+    if (tri_stats_get(ad_heap, &stats) != TRI_OK) return;
+    printf("heap_kb %zu\ncommitted_kb %zu\nfree_kb %zu\nmetadata_kb %zu\nreturned_kb %llu\n", stats.heap_bytes >> 10,
+           stats.committed_bytes >> 10, stats.free_bytes >> 10, stats.metadata_bytes >> 10,
+           (unsigned long long)(stats.returned_bytes >> 10));
 }
 
 #endif

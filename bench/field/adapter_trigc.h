@@ -100,4 +100,13 @@ static inline uint64_t ad_collections(void) {
     return tri_stats_get(ad_heap, &stats) == TRI_OK ? stats.cycles : 0;
 }
 
+/* The heap's own words at the end, after the figures. */
+static inline void ad_report(void) {
+    tri_stats stats = {.struct_size = sizeof stats};
+    if (tri_stats_get(ad_heap, &stats) != TRI_OK) return;
+    printf("heap_kb %zu\ncommitted_kb %zu\nfree_kb %zu\nmetadata_kb %zu\nreturned_kb %llu\n", stats.heap_bytes >> 10,
+           stats.committed_bytes >> 10, stats.free_bytes >> 10, stats.metadata_bytes >> 10,
+           (unsigned long long)(stats.returned_bytes >> 10));
+}
+
 #endif

@@ -216,6 +216,8 @@ int main(int argc, char **argv) {
     printf("live_kb %llu\nbound_kb %llu\npeak_kb %llu\n", (unsigned long long)(live >> 10),
            (unsigned long long)((live + (live > (8u << 20) ? live : 8u << 20)) >> 10),
            (unsigned long long)(memory_peak_bytes() >> 10));
-    printf("collections %llu\nend\n", (unsigned long long)ad_collections());
+    printf("collections %llu\n", (unsigned long long)ad_collections());
+    ad_report();
+    puts("end");
     return 0;
 }
