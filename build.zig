@@ -236,9 +236,8 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// trigc's worker can touch the heap's memory beforehand: the one file of the benchmarks that includes
-/// internal headers.
-const worker_trigc_sources = worker_sources ++ [_][]const u8{"bench/populate.c"};
+/// trigc's worker can draw the heap, and touch its memory beforehand (the one file here with internal headers).
+const worker_trigc_sources = worker_sources ++ [_][]const u8{ "bench/heapmap.c", "bench/populate.c" };
 
 /// The programs among them that `demo` and `bench` run.
 const demo_program = "trigc-demo";

@@ -81,8 +81,8 @@ size_t tri__pageheap_take_peak(struct pageheap *ph);
 void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out);
 /* True if the page is given out. For verify and tests. */
 bool tri__pageheap_in_use(struct pageheap *ph, size_t page);
-/* The bitmaps of one chunk, as they are now: pages that are free, and of these such as may be in memory. Pages beyond the
- * last commit are neither. */
+/* The bitmaps of one chunk, as they are now: pages that are free, and of these such as may be in memory. Pages beyond
+ * the last commit are neither. */
 void tri__pageheap_get_chunk(struct pageheap *ph, size_t chunk, uint64_t free[CHUNK_PAGES / 64],
                              uint64_t dirty[CHUNK_PAGES / 64]);
 /* Bytes of bitmaps and summaries that are in use. */

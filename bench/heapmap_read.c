@@ -4,6 +4,7 @@
  * so that a row is a page's life. Its character in a look says what the page was:
  *
  *     .  never used        f  free, in memory     r  free, returned to the system
+ *     t  taken: in a thread's hands, for its next spans
  *     L  a large object    M  manual blocks       0 to 8  a span of small objects, by eighths of its slots in use
  *
  * The sums beside them are of all pages.
@@ -18,8 +19,8 @@
 
 enum { MAP_ROWS = 600, MAP_PAGE_BYTES = 8192 };
 
-enum kind { KIND_FREE = 0, KIND_RETURNED, KIND_SMALL, KIND_LARGE, KIND_MANUAL, NUM_KINDS };
-static const char *const kind_names[NUM_KINDS] = {"free", "returned", "small", "large", "manual"};
+enum kind { KIND_FREE = 0, KIND_RETURNED, KIND_TAKEN, KIND_SMALL, KIND_LARGE, KIND_MANUAL, NUM_KINDS };
+static const char *const kind_names[NUM_KINDS] = {"free", "returned", "taken", "small", "large", "manual"};
 
 /* One run of pages, or the beginning of a look. */
 struct line {
@@ -43,9 +44,7 @@ static bool kind_parse(const char *name, enum kind *kind) {
         *kind = (enum kind)i;
         return true;
     }
-    if (strcmp(name, "building") != 0) return false;
-    *kind = KIND_LARGE;
-    return true;
+    return false;
 }
 
 /* The next line that means something. */
@@ -75,7 +74,7 @@ static void measure(FILE *in, struct map *map) {
 }
 
 static char run_character(const struct line *l) {
-    if (l->kind != KIND_SMALL) return "fr?LM"[l->kind];
+    if (l->kind != KIND_SMALL) return "frt?LM"[l->kind];
     return (char)('0' + (l->slots ? (l->used * 8 + l->slots / 2) / l->slots : 8));
 }
 

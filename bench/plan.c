@@ -28,6 +28,7 @@ static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects
 static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000, false};
 static const struct scene *const scenes[] = {&noise,  &faults, &faults2g, &trees1,  &trees2,  &store,    &lru64,
                                              &lru512, &lru2g,  &list,     &alloc16, &alloc32, &alloc16x2};
+static const struct scene heapmap = {"heapmap", "the heap over time", "stores", 1, 0, false};
 static const struct scene lox_all = {"lox", "Lox: all programs, checked", "programs", 1, 0, true};
 enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8, LOX_PROGRAMS = 40 };
 
@@ -46,6 +47,7 @@ enum { TRIGC = 1, BOEHM = 2, TYPED = 4, INCREMENTAL = 8 };
 
 void plan_list(FILE *out) {
     for (int i = 0; i < NSCENES; i++) fprintf(out, "  %-10s %s\n", scenes[i]->id, scenes[i]->title);
+    fprintf(out, "  %-10s %s\n", heapmap.id, "what each page is while a load rises, rests and rises again: a picture");
     fprintf(out, "  %-10s %s\n", "lox",
             "every Lox program, its output checked; some timed on trigc, on Boehm and without collection");
 }
@@ -190,6 +192,18 @@ static void add_lox_programs(struct plan *p) {
     add_each(p, "closures*.lox", add_lox_timed, &ntimed);
 }
 
+/* Looked at, not measured. */
+static void add_heapmap(struct plan *p) {
+    bool quick = p->options->quick;
+    if (!wanted(p, heapmap.id)) return;
+    struct row *row = row_add(p, &heapmap, "trigc", "bench-trigc", quick ? 2 : 3);
+    if (!row) return;
+    row_args(row, quick ? "tides --live=8388608 --ops=50000" : "tides --live=25165824 --ops=150000");
+    snprintf(row->map, sizeof row->map, "%s/heapmap.txt", p->options->out);
+    row_arg(row, "--map=%s", row->map);
+    row_arg(row, "--progress=3");
+}
+
 unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     struct plan p = {rows, 0, o};
     const unsigned both = TRIGC | BOEHM, all = both | INCREMENTAL | TYPED;
@@ -209,5 +223,6 @@ unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     add_scene(&p, &alloc16, both, 0.5, "alloc --size=16 --ops=20000000");
     add_scene(&p, &alloc32, both, 0.5, "alloc --size=32 --ops=20000000");
     add_scene(&p, &alloc16x2, both, 0.5, "alloc --size=16 --ops=20000000 --threads=2");
+    add_heapmap(&p);
     return p.nrows;
 }

@@ -4,11 +4,13 @@
  *     bench-boehm lru --live=67108864 --ops=2000000 --incremental
  *     bench-trigc lru --live=67108864 --ops=2000000 --populate     the heap's memory touched before the workload starts
  *     bench-trigc faults --live=268435456                          fresh memory, no collector
+ *     bench-trigc tides --map=heapmap.txt                          what each page is, every 25 ms, into that file
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
- *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, own <count> <worst> <total> <bound>
- * <kind>, gaps <counts> The last line is "end". Progress goes to the page that --progress=<fd> names. */
+ *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, gaps <counts>,
+ *     own <count> <worst> <total> <bound> <kind>
+ * The last line is "end". Progress goes to the page that --progress=<fd> names. */
 #include "bench/workload.h"
 
 #include <inttypes.h>
@@ -17,6 +19,7 @@
 #include <sys/mman.h>
 
 #if defined(ADAPTER_TRIGC)
+#include "bench/heapmap.h"
 #include "bench/populate.h"
 
 tri_heap *ad_heap;
@@ -34,13 +37,15 @@ struct options {
     const struct workload *workload;
     bool incremental, csv, populate;
     uint64_t populate_bytes; /* 0: chosen */
+    const char *map;         /* file that the looks at the heap go to, or NULL */
+    uint64_t map_every_ms;
     struct progress *progress;
 };
 
 static _Noreturn void usage(const char *why, const char *what) {
     fprintf(stderr,
             "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
-            "[--threads=N] [--incremental] [--populate[=BYTES]] [--csv]\nworkloads:",
+            "[--threads=N] [--incremental] [--populate[=BYTES]] [--map=FILE] [--map-every=MS] [--csv]\nworkloads:",
             why, what);
     for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
     fprintf(stderr, "\n");
@@ -86,6 +91,10 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
             work->depth = (unsigned)number_of(argv[i], v);
         else if ((v = value_of(argv[i], "--threads")))
             work->nthreads = (unsigned)number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--map")))
+            o->map = v;
+        else if ((v = value_of(argv[i], "--map-every")))
+            o->map_every_ms = number_of(argv[i], v);
         else if ((v = value_of(argv[i], "--progress")))
             o->progress = progress_map((int)number_of(argv[i], v));
         else if (strcmp(argv[i], "--incremental") == 0)
@@ -102,7 +111,7 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
     }
     if (work->nthreads > PROBE_THREADS) usage("too many threads", "--threads");
     if (work->depth > 30) usage("too deep", "--depth");
-    if (o->populate && !o->workload->needs_heap) usage("there is no heap", "--populate");
+    if ((o->populate || o->map) && !o->workload->needs_heap) usage("there is no heap", "--populate or --map");
     if (work->size_bytes != 16 && work->size_bytes != 32) usage("sizes are 16 and 32", "--size");
 }
 
@@ -122,6 +131,21 @@ static void populate(const struct options *o, const struct work *work) {
 #else
     (void)o, (void)work;
     usage("only trigc's memory can be touched beforehand", "--populate");
+#endif
+}
+
+static void map_start(const struct options *o) {
+#if defined(ADAPTER_TRIGC)
+    if (!heapmap_start(ad_heap, o->map, (unsigned)o->map_every_ms)) exit(1);
+#else
+    (void)o;
+    usage("only trigc's heap can be looked at", "--map");
+#endif
+}
+
+static void map_stop(void) {
+#if defined(ADAPTER_TRIGC)
+    heapmap_stop();
 #endif
 }
 
@@ -157,7 +181,7 @@ static void print_results(const struct options *o, const struct work *work, cons
 
 int main(int argc, char **argv) {
     struct work work = {.ops = 1000000, .live_bytes = 64u << 20, .size_bytes = 16, .depth = 16, .nthreads = 1};
-    struct options o = {.progress = &own_progress};
+    struct options o = {.progress = &own_progress, .map_every_ms = 25};
     parse(argc, argv, &o, &work);
     bench_clock_init();
     for (unsigned i = 0; i < PROBE_THREADS; i++) {
@@ -166,9 +190,11 @@ int main(int argc, char **argv) {
     }
     ad_thread *thread = o.workload->needs_heap ? ad_start(o.incremental) : NULL;
     if (o.populate) populate(&o, &work);
+    if (o.map) map_start(&o);
     uint64_t start_ns = clock_posix_ns();
     uint64_t checksum = o.workload->run(thread, &work);
     double seconds = (double)(clock_posix_ns() - start_ns) / 1e9;
+    if (o.map) map_stop();
     for (unsigned i = 1; i < PROBE_THREADS; i++) hdr_merge(&work.probes[0].gaps, &work.probes[i].gaps);
     if (o.csv)
         hdr_print_csv(&work.probes[0].gaps, stdout);

@@ -536,10 +536,10 @@ TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n)
 
 /* Writes what each page of the heap is to a file descriptor, as text: for each run of pages of one state a line
  *     <first page> <pages> <state> [<slots in use> <slots>]
- * by address, up to the highest page that was ever used. States: "small" (a span, with its slots), "large" (one object),
- * "manual", "free" (in memory), "returned" (free, not in memory), "taken" (in a thread's hands: its pages for the next
- * spans, or an object under construction). A look while the other threads run on, not a snapshot. TRI_EINVAL when the
- * descriptor cannot be written. Any thread; not a safepoint. */
+ * by address, as far as the heap has grown. States: "small" (a span, with its slots), "large" (one object), "manual",
+ * "free" (in memory), "returned" (free, not in memory: returned, or not touched yet), "taken" (in a thread's hands: its
+ * pages for the next spans, or an object under construction). A look while the other threads run on, not a snapshot.
+ * TRI_EINVAL when the descriptor cannot be written. Any thread; not a safepoint. */
 TRI_API int tri_dump_heap_map(tri_heap *heap, int fd);
 
 /* The object that an address lies in (interior too) and its type (NULL for untyped bytes), or NULL: nothing is
