@@ -46,6 +46,7 @@ bool tri__space_init(struct space *space, size_t size_bytes) {
     space->base = (uintptr_t)range;
     space->size_bytes = size_bytes;
     space->npages = size_bytes >> PAGE_SHIFT;
+    space->system_page_bytes = tri__os_page_size();
     for (int i = 0; i < NUM_TABLES; i++) {
         void *table = tri__os_reserve_readable(table_size(space, i)); /* I-ARENA1 */
         if (!table) {

@@ -54,6 +54,7 @@ struct space {
     uintptr_t base;           /* of the reservation, 64 MiB aligned [const] */
     size_t size_bytes;        /* [const] */
     size_t npages;            /* [const] */
+    size_t system_page_bytes; /* [const] */
     struct page_entry *pages; /* [const pointer, atomic entries] */
     struct span **spans;      /* [const pointer, atomic entries] */
     uint64_t *marks;          /* [const pointer, atomic words] */

@@ -176,6 +176,10 @@ bool tri__memory_is_swept(struct memory *mem) {
     return !left && atomic_load_acquire(&mem->nsweeping) == 0; /* pairs with the release at each sweep's end */
 }
 
+bool tri__memory_is_settled(struct memory *mem) {
+    return tri__memory_is_swept(mem) && atomic_load_acquire(&mem->nclaimed) == 0; /* pairs with give_back in inside.c */
+}
+
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages) {
     size_t n = tri__pageheap_scavenge(mem->pages, max_pages);
     check_whole(tri__pageheap_verify(mem->pages, NULL, NULL) == 0, "I-PAGE: bits, summaries and counters agree");

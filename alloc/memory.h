@@ -69,16 +69,19 @@ struct memory {
     struct space space;
     struct pageheap *pages;
     struct fixalloc fix_span, fix_central;
-    struct alloc_hooks hooks;     /* [const] */
-    uint32_t gen;                 /* sweep generation [atomic; written in memory_flip, under RANK_THREADS] */
-    uint32_t nsweeping;           /* spans taken off an unswept list and not filed yet [atomic] */
-    uint32_t poison;              /* fill freed slots [atomic] */
-    struct central **centrals;    /* by layout number [atomic entries] */
-    struct central *all_centrals; /* newest first [atomic] */
-    struct lock gate;             /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
-    bool pages_stay;              /* from before H1 to the flip no page leaves a span (R13) [gate] */
-    struct lock large_lock;       /* RANK_LARGE */
-    struct span_list large[2];    /* by gen & 1 [large_lock] */
+    struct alloc_hooks hooks;       /* [const] */
+    uint32_t gen;                   /* sweep generation [atomic; written in memory_flip, under RANK_THREADS] */
+    uint32_t nsweeping;             /* spans taken off an unswept list and not filed yet [atomic] */
+    uint32_t nclaimed;              /* batches of swept ones whose free pages are being returned (inside.c) [atomic] */
+    uint32_t hold_claims;           /* no such batch begins: the world is stopped [atomic] */
+    uint64_t returned_inside_bytes; /* of pages inside spans, ever [atomic] */
+    uint32_t poison;                /* fill freed slots [atomic] */
+    struct central **centrals;      /* by layout number [atomic entries] */
+    struct central *all_centrals;   /* newest first [atomic] */
+    struct lock gate;               /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
+    bool pages_stay;                /* from before H1 to the flip no page leaves a span (R13) [gate] */
+    struct lock large_lock;         /* RANK_LARGE */
+    struct span_list large[2];      /* by gen & 1 [large_lock] */
     struct manual manual;
     size_t limit_pages;       /* hard limit [atomic] */
     size_t used_pages;        /* in spans [atomic] */
@@ -125,6 +128,8 @@ void tri__memory_drop_empty(struct memory *mem, bool all);
 size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
 /* True when no unswept span is left, in a list or in somebody's hand. Needs every thread to know the generation. */
 bool tri__memory_is_swept(struct memory *mem);
+/* The same, and no span is out of its list for its free pages to be returned. Before H1 and at a world stop. */
+bool tri__memory_is_settled(struct memory *mem);
 /* The flip: heap's generation advances. Requires RANK_THREADS and tri__memory_is_swept before the cycle began. */
 void tri__memory_flip(struct memory *mem);
 
@@ -141,6 +146,10 @@ struct cache;
 enum free_outcome tri__memory_free_slot(struct memory *mem, const struct cache *own, uintptr_t addr, bool poison,
                                         size_t *freed_bytes);
 
+/* From true on, once it returns, to false every span is in its list or in a cache. For who stops the world. */
+void tri__memory_hold_claims(struct memory *mem, bool hold);
+/* Returns the free pages inside spans that are half full or less; bytes. Any thread, at any time. */
+size_t tri__memory_return_inside(struct memory *mem);
 /* Returns free pages to the system; the number returned. */
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages);
 size_t tri__memory_metadata_bytes(struct memory *mem);

@@ -38,6 +38,7 @@ void tri__span_format_small(struct span *span, size_t first_page, unsigned class
     span->nslots = c->nslots;
     span->nalloc = 0;
     span->next_slot = 0;
+    span->returned = 0;
     span->dirty = dirty;
     atomic_store_relaxed(&span->rescan, 0); /* nobody else has the span */
     span->slot_bytes = c->slot_bytes;
@@ -55,6 +56,7 @@ void tri__span_format_large(struct span *span, size_t first_page, size_t npages,
     span->nslots = 1;
     span->nalloc = 1;
     span->next_slot = 1;
+    span->returned = 0;
     span->dirty = dirty;
     atomic_store_relaxed(&span->rescan, 0); /* nobody else has the span */
     span->slot_bytes = npages << PAGE_SHIFT;
@@ -233,6 +235,7 @@ void tri__span_take_hole(struct space *space, struct span *span, uint32_t first,
         for (uint32_t i = 0; i < nslots; i++) /* scan nothing until the layout is stored (R15) */
             atomic_store_relaxed(&space->layouts[(addr + i * span->slot_bytes - space->base) >> LAYOUT_SHIFT], 0);
     change_bits(&w, span, first, nslots, BITS_SET_ALLOC); /* and allocation bits last, with release */
+    if (TRI_UNLIKELY(span->returned)) tri__span_note_taken(space, span, first, nslots);
     span->nalloc = (uint16_t)(span->nalloc + nslots);
     span->next_slot = (uint16_t)(first + nslots);
     check_internal(span->nalloc <= span->nslots, "I-SPAN4: no more slots than the span has");

@@ -33,6 +33,7 @@ struct span {
     uint8_t class_index;       /* [const while formatted] */
     uint8_t flags;             /* SPAN_* [const while formatted] */
     uint32_t layout;           /* its layout, or its class's mixed number [const while formatted] */
+    uint32_t returned;         /* the system's pages in it that were given back, by bit (inside.c) [holder] */
     uint8_t dirty;             /* free slots may hold old bytes [holder] */
     uint8_t rescan;            /* marker ran out of memory here: scan every marked object again (R19) [atomic] */
     uint16_t nslots;           /* [const while formatted] */
@@ -80,6 +81,8 @@ uint32_t tri__span_find_free(const struct space *space, const struct span *span,
 void tri__span_take_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots, bool black);
 /* Gives the unused rest of a hole back. Both kinds of bit are cleared, at a retirement too (R15). */
 void tri__span_return_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots);
+/* The slots' pages are no longer returned ones (inside.c). */
+void tri__span_note_taken(const struct space *space, struct span *span, uint32_t first, uint32_t nslots);
 /* Marks the rest of a hole (H3). */
 void tri__span_mark_slots(struct space *space, struct span *span, uint32_t first, uint32_t nslots);
 

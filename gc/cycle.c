@@ -304,7 +304,7 @@ static void death(tri_heap *heap) {
 
 void tri__cycle_sweep(tri_heap *heap) {
     uint64_t start = tri__os_now_ns();
-    while (!tri__memory_is_swept(&heap->mem)) {
+    while (!tri__memory_is_settled(&heap->mem)) {
         tri__stress_delay(heap);
         if (tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) == 0)
             tri__os_yield(); /* the last ones are in other hands */

@@ -206,9 +206,11 @@ bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
         else
             tri__os_sleep_ns(20000);
     }
+    tri__memory_hold_claims(&heap->mem, true);
     return true;
 }
 
 void tri__world_start(tri_heap *heap) {
+    tri__memory_hold_claims(&heap->mem, false);
     end_stop(heap);
 }

@@ -266,5 +266,5 @@ size_t tri_trim(tri_heap *heap) {
     tri__memory_drop_empty(&heap->mem, true);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
     tri__pageheap_release(heap->mem.pages);
-    return total << PAGE_SHIFT;
+    return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);
 }

@@ -254,6 +254,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
     bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
     if (all) tri__manual_trim(&heap->mem);
     if (all) tri__memory_drop_empty(&heap->mem, true);
+    if (all) tri__memory_return_inside(&heap->mem);
     tri__pageheap_get_stats(heap->mem.pages, &ps);
     size_t resident = ps.used_pages + ps.dirty_free_pages, near = near_limit(heap);
     bool urgent = all || resident > near;

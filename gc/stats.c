@@ -59,7 +59,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
-        .returned_bytes = ps.returned_pages << PAGE_SHIFT,
+        .returned_bytes = (ps.returned_pages << PAGE_SHIFT) +
+                          (size_t)atomic_load_relaxed(&heap->mem.returned_inside_bytes),
         .mark_ns = atomic_load_relaxed(&s->mark_ns),
         .assist_ns = atomic_load_relaxed(&s->assist_ns),
         .sweep_ns = atomic_load_relaxed(&s->sweep_ns),
