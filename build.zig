@@ -655,8 +655,8 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
     }
 }
 
-/// Every source by gcc and the second clang, the tests by Zig's clang too (it compiles the rest in the other steps), and
-/// the headers alone.
+/// Every source by gcc and the second clang, the tests by Zig's clang too (it compiles the rest in the other steps),
+/// and the headers alone.
 fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const u8) void {
     for ([_][]const u8{ "gcc", clang }) |command| {
         const released: Compiler = .{ .command = command, .flags = &.{ "-O2", "-DTRI_CHECKS=0" } };

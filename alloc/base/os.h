@@ -36,7 +36,7 @@ size_t tri__os_memory_bytes(void);        /* of the machine (or the container's 
 size_t tri__os_address_limit_bytes(void); /* RLIMIT_AS, SIZE_MAX for none */
 unsigned tri__os_ncpus(void);
 /* Bytes of the cache that a core has to itself (its second level), or a guess. */
-size_t tri__os_cache_bytes(void);             /* that this process may use */
+size_t tri__os_cache_bytes(void); /* that this process may use */
 
 uint64_t tri__os_now_ns(void);        /* monotonic */
 uint64_t tri__os_thread_cpu_ns(void); /* time that the calling thread has spent on a core */
