@@ -721,9 +721,9 @@ fn addCallCounts(b: *std.Build, mode: []const u8) *std.Build.Step.Run {
     return run;
 }
 
-/// The checks that are scripts: include layers, files that no list names, symbols.
+/// The checks that are scripts: include layers, files that no list names, what nobody uses, symbols.
 fn addToolChecks(b: *std.Build, check_step: *std.Build.Step) void {
-    for ([_][]const u8{ "layers", "listed", "invariants" }) |name| {
+    for ([_][]const u8{ "layers", "listed", "invariants", "unused" }) |name| {
         const run = b.addSystemCommand(&.{"python3"});
         run.setName(name);
         run.setCwd(b.path("."));

@@ -146,7 +146,8 @@ static bool take_remote(struct manual_span *ms) {
     return true;
 }
 
-void tri__manual_take_returned(struct manual_cache *c, bool locked) {
+/* Takes over what other threads have freed; what is empty then is kept or given back. `locked`: the manual lock is. */
+static void take_returned(struct manual_cache *c, bool locked) {
     if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
     struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
     while (ms) {
@@ -288,7 +289,7 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
     tri__lock_acquire(&mem->manual.lock);
     struct manual_cache *orphan = mem->manual.orphans;
     for (int i = 0; orphan && !ms && i < MAX_ORPHANS_A_REFILL; orphan = orphan->next_orphan, i++) {
-        tri__manual_take_returned(orphan, true);
+        take_returned(orphan, true);
         ms = orphan->lists[class_index];
         if (!ms) continue;
         list_remove(orphan, ms);
@@ -314,7 +315,7 @@ static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool 
             if (link_more(ms)) return manual_take(c, class_index);
             if (!retire_current(c, ms)) continue;
         }
-        tri__manual_take_returned(c, false);
+        take_returned(c, false);
         ms = c->lists[class_index];
         if (ms) {
             list_remove(c, ms);
@@ -444,7 +445,7 @@ static void settle_class(struct manual_cache *c, unsigned class_index) {
 }
 
 void tri__manual_settle(struct manual_cache *c) {
-    tri__manual_take_returned(c, true);
+    take_returned(c, true);
     for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++) settle_class(c, i);
     c->empty_bytes = 0;
 }

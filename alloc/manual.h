@@ -210,8 +210,6 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
 
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;
-/* Takes over what other threads have freed; what is empty then is kept or given back. `locked`: the manual lock is. */
-void tri__manual_take_returned(struct manual_cache *c, bool locked);
 /* Gives every empty span back, the current ones too; the rest is listed. Requires the manual lock. */
 void tri__manual_settle(struct manual_cache *c);
 
