@@ -604,6 +604,9 @@ fn addFormatter(b: *std.Build, formatter: []const u8, mode: []const u8) *std.Bui
 
 const Compiler = struct { command: []const u8, flags: []const []const u8 };
 
+/// Zig's own clang, in the place of a compiler of the system.
+const zig_clang = "zig cc";
+
 /// One object by a compiler of the system, rebuilt when its source or a header that it reads has changed.
 fn addSystemObject(
     b: *std.Build,
@@ -611,7 +614,9 @@ fn addSystemObject(
     source: []const u8,
     macros: []const []const u8,
 ) std.Build.LazyPath {
-    const run = b.addSystemCommand(&.{compiler.command});
+    const zig = std.mem.eql(u8, compiler.command, zig_clang);
+    const run = if (zig) b.addRunFile(std.Build.LazyPath.zig_exe) else b.addSystemCommand(&.{compiler.command});
+    if (zig) run.addArg("cc");
     run.setName(b.fmt("{s} {s}", .{ compiler.command, source }));
     run.setCwd(b.path(".")); // so that dependency files and messages name paths from the root
     run.addArgs(&warnings);
@@ -652,7 +657,8 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
     }
 }
 
-/// Every source by gcc and the second clang (Zig's own clang compiles them in the other steps), and the headers alone.
+/// Every source by gcc and the second clang, the tests by Zig's clang too (it compiles the rest in the other steps),
+/// and the headers alone.
 fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const u8) void {
     for ([_][]const u8{ "gcc", clang }) |command| {
         const released: Compiler = .{ .command = command, .flags = &.{ "-O2", "-DTRI_CHECKS=0" } };
@@ -671,6 +677,8 @@ fn addCompilerChecks(b: *std.Build, check_step: *std.Build.Step, clang: []const 
             addCheckedSources(b, check_step, released, "tools", program);
         }
     }
+    const tested: Compiler = .{ .command = zig_clang, .flags = &.{ "-O1", "-DTRI_CHECKS=3" } };
+    for (tests) |program| addCheckedSources(b, check_step, tested, "tests", program);
     const headers = b.addSystemCommand(&.{"python3"});
     headers.setName("headers alone");
     headers.setCwd(b.path("."));
@@ -715,9 +723,9 @@ fn addCallCounts(b: *std.Build, mode: []const u8) *std.Build.Step.Run {
     return run;
 }
 
-/// The checks that are scripts: include layers, files that no list names, symbols.
+/// The checks that are scripts: include layers, files that no list names, what nobody uses, symbols.
 fn addToolChecks(b: *std.Build, check_step: *std.Build.Step) void {
-    for ([_][]const u8{ "layers", "listed", "invariants" }) |name| {
+    for ([_][]const u8{ "layers", "listed", "invariants", "unused" }) |name| {
         const run = b.addSystemCommand(&.{"python3"});
         run.setName(name);
         run.setCwd(b.path("."));

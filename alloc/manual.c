@@ -10,6 +10,7 @@ enum {
     SPAN_MIN_SLOTS = 32, /* the longest spans of a class have so many slots, within these two: */
     SPAN_SHORT_BYTES = 64 << 10,
     SPAN_LONG_BYTES = 512 << 10,
+    POOL_PAGES = 512, /* of empty spans that any thread may take; a heap that idles drops them */
     MAX_ORPHANS_A_REFILL = 16
 };
 
@@ -108,12 +109,44 @@ static void release_locked(struct memory *mem, struct manual_span *ms) {
     atomic_store_relaxed(&mem->manual.npages, mem->manual.npages - npages); /* as in new_span */
 }
 
+/* ---- empty spans --------------------------------------------------------------------------------------------- */
+
+static void drop_from_pool(struct memory *mem, unsigned class_index) {
+    struct manual_span *ms = mem->manual.pool[class_index];
+    mem->manual.pool[class_index] = ms->next;
+    atomic_store_relaxed(&mem->manual.pool_pages,
+                         mem->manual.pool_pages - ms->span->npages); /* under the lock; a hint */
+    release_locked(mem, ms);
+}
+
+void tri__manual_drop_pool(struct memory *mem) {
+    for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++)
+        while (mem->manual.pool[i]) drop_from_pool(mem, i);
+}
+
+/* Into the pool, at the cost of others there, the classes in turn. */
+static void put_in_pool(struct memory *mem, struct manual_span *ms) {
+    struct manual *manual = &mem->manual;
+    while (manual->pool_pages > 0 && manual->pool_pages + ms->span->npages > POOL_PAGES) {
+        manual->pool_victim = (manual->pool_victim + 1) % NUM_MANUAL_CLASSES;
+        if (manual->pool[manual->pool_victim]) drop_from_pool(mem, manual->pool_victim);
+    }
+    ms->next = manual->pool[ms->class_index];
+    manual->pool[ms->class_index] = ms;
+    atomic_store_relaxed(&manual->pool_pages, manual->pool_pages + ms->span->npages); /* as in drop_from_pool */
+}
+
+/* Back from a cache: for any thread, or to the page heap if the manual lock is held already. */
 static void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
     struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
     atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
-    if (!locked) tri__lock_acquire(&mem->manual.lock);
-    release_locked(mem, ms);
-    if (!locked) tri__lock_release(&mem->manual.lock);
+    if (locked) {
+        release_locked(mem, ms);
+        return;
+    }
+    tri__lock_acquire(&mem->manual.lock);
+    put_in_pool(mem, ms);
+    tri__lock_release(&mem->manual.lock);
 }
 
 /* A span that has become empty, in no list and not current: kept for a while, or given back. */
@@ -125,6 +158,30 @@ static void put_empty(struct manual_cache *c, struct manual_span *ms, bool locke
     }
     c->empty_bytes += bytes;
     list_push(c, ms);
+}
+
+/* The span changes hands: nobody has a block of it, or its owner has ended. Requires the manual lock. */
+static void give_to(struct memory *mem, struct manual_cache *c, struct manual_span *ms) {
+    atomic_add_relaxed(&c->nspans[ms->class_index], 1);
+    if (ms->owner == c) return;
+    ms->owner = c; /* I-MAN3 */
+    for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
+        atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
+}
+
+static struct manual_span *take_pooled(struct manual_cache *c, unsigned class_index) {
+    struct memory *mem = atomic_load_relaxed(&c->mem);                  /* alive: the caller uses it */
+    if (atomic_load_relaxed(&mem->manual.pool_pages) == 0) return NULL; /* a hint */
+    tri__lock_acquire(&mem->manual.lock);
+    struct manual_span *ms = mem->manual.pool[class_index];
+    if (ms) {
+        mem->manual.pool[class_index] = ms->next;
+        atomic_store_relaxed(&mem->manual.pool_pages, mem->manual.pool_pages - ms->span->npages); /* drop_from_pool */
+        ms->next = ms->prev = NULL;
+        give_to(mem, c, ms);
+    }
+    tri__lock_release(&mem->manual.lock);
+    return ms;
 }
 
 /* ---- blocks that other threads freed ------------------------------------------------------------------------- */
@@ -146,7 +203,8 @@ static bool take_remote(struct manual_span *ms) {
     return true;
 }
 
-void tri__manual_take_returned(struct manual_cache *c, bool locked) {
+/* Takes over what other threads have freed; what is empty then is kept or given back. `locked`: the manual lock is. */
+static void take_returned(struct manual_cache *c, bool locked) {
     if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
     struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
     while (ms) {
@@ -288,15 +346,12 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
     tri__lock_acquire(&mem->manual.lock);
     struct manual_cache *orphan = mem->manual.orphans;
     for (int i = 0; orphan && !ms && i < MAX_ORPHANS_A_REFILL; orphan = orphan->next_orphan, i++) {
-        tri__manual_take_returned(orphan, true);
+        take_returned(orphan, true);
         ms = orphan->lists[class_index];
         if (!ms) continue;
         list_remove(orphan, ms);
         atomic_sub_relaxed(&orphan->nspans[class_index], 1);
-        atomic_add_relaxed(&c->nspans[class_index], 1);
-        ms->owner = c; /* I-MAN3 */
-        for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
-            atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
+        give_to(mem, c, ms);
     }
     tri__lock_release(&mem->manual.lock);
     return ms;
@@ -314,13 +369,14 @@ static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool 
             if (link_more(ms)) return manual_take(c, class_index);
             if (!retire_current(c, ms)) continue;
         }
-        tri__manual_take_returned(c, false);
+        take_returned(c, false);
         ms = c->lists[class_index];
         if (ms) {
             list_remove(c, ms);
             if (ms->used == 0) c->empty_bytes -= span_bytes(ms);
         } else {
-            ms = take_orphaned(c, class_index);
+            ms = take_pooled(c, class_index);
+            if (!ms) ms = take_orphaned(c, class_index);
             if (!ms) ms = take_fresh(c, class_index);
             if (!ms && c->lists[class_index]) continue; /* what others have freed meanwhile */
             if (!ms) return NULL;
@@ -444,7 +500,7 @@ static void settle_class(struct manual_cache *c, unsigned class_index) {
 }
 
 void tri__manual_settle(struct manual_cache *c) {
-    tri__manual_take_returned(c, true);
+    take_returned(c, true);
     for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++) settle_class(c, i);
     c->empty_bytes = 0;
 }
@@ -456,5 +512,6 @@ void tri__manual_trim(struct memory *mem) {
     for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) /* under the lock */
         if (c != own) release_returned(mem, c);
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
+    tri__manual_drop_pool(mem);
     tri__lock_release(&mem->manual.lock);
 }

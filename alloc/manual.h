@@ -23,8 +23,8 @@
  *         `remote`.
  *  I-MAN2 `used` counts the blocks that are given out, those in `remote` included: a span with used == 0 has an empty
  *         `remote`, and nobody else can reach it.
- *  I-MAN3 the owner changes only under the manual lock, of spans in an orphan's list, never of one that is full or on
- *         its way; so a thread that compares the owner's number with its own is never wrong about a match.
+ *  I-MAN3 the owner changes only under the manual lock, of spans in the pool or in an orphan's list, never of one that is
+ *         full or on its way; so a thread that compares the owner's number with its own is never wrong about a match.
  *  I-MAN4 a cache's memory outlives its heap while a thread may still look at it; `mem` is NULL from the heap's end on.
  * Lock rank: RANK_MANUAL for the making and giving back of spans, and for orphans; RANK_REGISTRY around it where
  * threads and heaps end. The fast paths take none. */
@@ -112,8 +112,11 @@ struct manual {
     uint32_t norphans;            /* [manual lock to write, atomic] */
     uint32_t ncaches;             /* [manual lock] */
     size_t npages;                /* in manual spans [manual lock to write, atomic] */
-    int64_t shared_bytes;         /* live bytes that no cache counts: large blocks, threads without a cache [atomic] */
-    uint64_t nops;                /* operations, in builds with checks [atomic] */
+    struct manual_span *pool[NUM_MANUAL_CLASSES]; /* empty spans for any thread [manual lock] */
+    size_t pool_pages;                            /* in them [manual lock to write, atomic] */
+    unsigned pool_victim;                         /* class from which the pool drops spans next [manual lock] */
+    int64_t shared_bytes; /* live bytes that no cache counts: large blocks, threads without a cache [atomic] */
+    uint64_t nops;        /* operations, in builds with checks [atomic] */
 };
 
 /* The calling thread's cache that was used last; one that fits no heap when there is none. */
@@ -210,8 +213,8 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
 
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;
-/* Takes over what other threads have freed; what is empty then is kept or given back. `locked`: the manual lock is. */
-void tri__manual_take_returned(struct manual_cache *c, bool locked);
+/* Gives the pool back. Requires the manual lock. */
+void tri__manual_drop_pool(struct memory *mem);
 /* Gives every empty span back, the current ones too; the rest is listed. Requires the manual lock. */
 void tri__manual_settle(struct manual_cache *c);
 

@@ -554,14 +554,6 @@ size_t tri__pageheap_metadata_bytes(struct pageheap *ph) {
     return total;
 }
 
-void tri__pageheap_lock(struct pageheap *ph) {
-    tri__lock_acquire(&ph->lock);
-}
-
-void tri__pageheap_unlock(struct pageheap *ph) {
-    tri__lock_release(&ph->lock);
-}
-
 /* ---- Verification ---- */
 
 /* Where contradictions go. */

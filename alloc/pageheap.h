@@ -89,8 +89,5 @@ void tri__pageheap_get_chunk(struct pageheap *ph, size_t chunk, uint64_t free[CH
 size_t tri__pageheap_metadata_bytes(struct pageheap *ph);
 /* Recomputes everything from the bits (I-PAGE2..5); the number of contradictions, each described through `say`. */
 int tri__pageheap_verify(struct pageheap *ph, void (*say)(void *context, const char *text), void *context);
-/* Takes and releases the lock around fork. */
-void tri__pageheap_lock(struct pageheap *ph);
-void tri__pageheap_unlock(struct pageheap *ph);
 
 #endif

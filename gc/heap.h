@@ -185,7 +185,6 @@ struct tri_heap {
     size_t heap_bytes;           /* live with all taken since [atomic] */
     size_t live_bytes;           /* [atomic] */
     size_t external_bytes;       /* [atomic] */
-    size_t manual_bytes;         /* in blocks of manual memory [atomic] */
     uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */

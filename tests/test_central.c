@@ -1,8 +1,53 @@
 /*
- * A layout's central lists between two generations: who may sweep what while some threads have retired and others have
- * not (R10, I-SPAN3). A thread is held where it matters by a delay hook of the test's own in the heap's memory.
+ * Spans between a cache and a layout's central lists: what a hole of a mixed span looks like (R15), and who may sweep what
+ * while some threads have retired and others have not (R10, I-SPAN3). A thread is held where it matters by a delay hook
+ * of the test's own in the heap's memory.
  */
 #include "tests/fixture.h"
+
+/* ---- Mixed spans -------------------------------------------------------------------------------------------------- */
+
+/* 96 bytes and cold: in a mixed span. */
+struct cold {
+    void *refs[12];
+};
+static const uint32_t cold_slots[] = {0, 8, 16, 88};
+static tri_type cold_type = {.struct_size = sizeof(tri_type),
+                             .name = "cold",
+                             .size = sizeof(struct cold),
+                             .pointers = {.offsets = cold_slots, .noffsets = TRI_COUNT(cold_slots)}};
+
+static const tri_hole *mixed_hole(tri_thread *thread) {
+    for (uint32_t i = 0; i < thread->nholes; i++) {
+        const struct span *span = thread->holes[i].span;
+        if (span && span->kind == PAGE_MIXED) return &thread->holes[i];
+    }
+    return NULL;
+}
+
+/* A slot of a hole has no layout before an object of it is returned, whatever lay there before: a conservative word that
+ * names it marks it, and scans nothing (R15). */
+TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
+    enum { N = 40 };
+    struct fixture f = fixture_open();
+    const struct space *space = &f.heap->mem.space;
+    TRI_LOCALS(f.thread, roots, 2);
+    roots[0] = tri_new(f.thread, &cold_type); /* keeps the span */
+    for (int i = 0; i < N; i++) CHECK(tri_new(f.thread, &cold_type) != NULL);
+    for (int i = 0; i < 2; i++) fixture_collect(&f);
+    roots[1] = tri_new(f.thread, &cold_type);
+    const tri_hole *hole = mixed_hole(f.thread);
+    CHECK(hole != NULL);
+    size_t nslots = 0;
+    for (uintptr_t addr = (uintptr_t)hole->cursor; addr < (uintptr_t)hole->limit; addr += hole->slot_bytes, nslots++)
+        CHECK_MSG(space->layouts[(addr - space->base) >> LAYOUT_SHIFT] == 0, "slot %zu of the hole has a layout",
+                  nslots);
+    CHECK_MSG(nslots >= N - 2, "the hole has %zu slots", nslots);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* ---- Generations -------------------------------------------------------------------------------------------------- */
 
 #if TRI_CHECKS >= 1
 

@@ -8,17 +8,17 @@
 #include "alloc/base/lock.h"
 #include "alloc/base/os.h"
 
-static struct lock central, central_too, pages, logging;
+static struct lock central, central_too, pages, metadata;
 
 static void begin(void) {
     tri__lock_init(&central, RANK_CENTRAL, "central list");
     tri__lock_init(&central_too, RANK_CENTRAL, "another central list");
     tri__lock_init(&pages, RANK_PAGEHEAP, "page heap");
-    tri__lock_init(&logging, RANK_LOG, "log");
+    tri__lock_init(&metadata, RANK_FIXALLOC, "metadata");
 }
 
 static void end(void) {
-    tri__lock_fini(&logging);
+    tri__lock_fini(&metadata);
     tri__lock_fini(&pages);
     tri__lock_fini(&central_too);
     tri__lock_fini(&central);
@@ -31,12 +31,12 @@ TEST(lock, rising_ranks_are_taken_and_held) {
     tri__lock_acquire(&pages);
     CHECK(tri__lock_held(&central) && tri__lock_held(&pages));
     CHECK_EQ(tri__lock_none_held(), TRI_CHECKS == 0);
-    CHECK_EQ(tri__lock_held(&logging), TRI_CHECKS == 0);
+    CHECK_EQ(tri__lock_held(&metadata), TRI_CHECKS == 0);
     tri__lock_release(&central); /* not in the order of taking: allowed */
     CHECK_EQ(tri__lock_held(&central), TRI_CHECKS == 0);
-    tri__lock_acquire(&logging);
+    tri__lock_acquire(&metadata);
     tri__lock_release(&pages);
-    tri__lock_release(&logging);
+    tri__lock_release(&metadata);
     CHECK(tri__lock_none_held());
     tri__lock_acquire(&central);
     tri__lock_release(&central);
@@ -65,16 +65,10 @@ static void take_again(const void *arg) {
     tri__lock_acquire(&pages);
 }
 
-static void try_lower(const void *arg) {
-    (void)arg;
-    tri__lock_acquire(&logging);
-    tri__lock_try(&pages);
-}
-
 static void take_lower_after_release(const void *arg) {
     (void)arg;
     tri__lock_acquire(&central);
-    tri__lock_acquire(&logging);
+    tri__lock_acquire(&metadata);
     tri__lock_release(&central);
     tri__lock_acquire(&pages);
 }
@@ -109,8 +103,7 @@ TEST(lock, violations_abort_and_name_the_locks) {
         {take_lower, "I-LOCK1", "central list (rank 50)", "holding page heap (rank 70)"},
         {take_equal, "I-LOCK1", "another central list (rank 50)", "holding central list (rank 50)"},
         {take_again, "I-LOCK1", "page heap (rank 70)", "holding page heap (rank 70)"},
-        {try_lower, "I-LOCK1", "page heap (rank 70)", "holding log (rank 90)"},
-        {take_lower_after_release, "I-LOCK1", "page heap (rank 70)", "holding log (rank 90)"},
+        {take_lower_after_release, "I-LOCK1", "page heap (rank 70)", "holding metadata (rank 80)"},
         {release_free, "I-LOCK2", "page heap (rank 70)", "does not hold it"},
         {wait_below_another, "I-LOCK3", "central list (rank 50)", "taken last is page heap (rank 70)"},
         {wait_without, "I-LOCK3", "central list (rank 50)", "does not hold it"},
@@ -146,9 +139,7 @@ static struct {
 static void count_up(void *arg) {
     (void)arg;
     for (int i = 0; i < ROUNDS; i++) {
-        if (i % 4 != 0 || !tri__lock_try(&shared.lock)) {
-            tri__lock_acquire(&shared.lock);
-        }
+        tri__lock_acquire(&shared.lock);
         shared.count++;
         tri__lock_release(&shared.lock);
     }
@@ -199,24 +190,6 @@ static void take_turns(void *arg) {
 TEST(lock, waiters_are_woken, .timeout = 60) {
     run_threads(take_turns);
     CHECK_EQ(shared.count, THREADS * 500);
-}
-
-static void fail_to_try(void *arg) {
-    (void)arg;
-    CHECK(!tri__lock_try(&shared.lock));
-    CHECK(tri__lock_none_held());
-}
-
-TEST(lock, try_fails_on_a_held_lock) {
-    struct os_thread thread;
-    tri__lock_init(&shared.lock, RANK_WORK, "shared");
-    CHECK(tri__lock_try(&shared.lock));
-    CHECK(tri__os_thread_start(&thread, fail_to_try, NULL, "try"));
-    tri__os_thread_join(&thread);
-    tri__lock_release(&shared.lock);
-    CHECK(tri__lock_try(&shared.lock));
-    tri__lock_release(&shared.lock);
-    tri__lock_fini(&shared.lock);
 }
 
 TEST(lock, a_wait_times_out) {

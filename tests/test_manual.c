@@ -151,10 +151,14 @@ TEST(manual, empty_spans_go_back) {
     for (int round = 0; round < 2; round++) {
         for (size_t i = 0; i < N; i++) CHECK((blocks[i] = tri_manual_alloc(f.heap, 600)) != NULL);
         size_t full = pages_of(f.heap);
-        CHECK(full >= N * 600 / PAGE_BYTES && full <= N * 656 / PAGE_BYTES * 9 / 8 + 8);
+        CHECK(full >= N * 600 / PAGE_BYTES && full <= N * 656 / PAGE_BYTES * 9 / 8 + 8 + 512);
         for (size_t i = 0; i < N; i += 2) tri_manual_free(f.heap, blocks[i]);
         for (size_t i = 1; i < N; i += 2) tri_manual_free(f.heap, blocks[i]);
-        CHECK_MSG(pages_of(f.heap) <= 48, "%zu pages of %zu stay", pages_of(f.heap), full);
+        CHECK_MSG(pages_of(f.heap) <= 512 + 48, "%zu pages of %zu stay", pages_of(f.heap), full);
+        for (size_t i = 0; i < 3000; i++) CHECK((blocks[i] = tri_manual_alloc(f.heap, 900)) != NULL); /* another size */
+        for (size_t i = 0; i < 3000; i++) tri_manual_free(f.heap, blocks[i]);
+        CHECK_MSG(pages_of(f.heap) <= 512 + 96, "%zu pages stay", pages_of(f.heap));
+        CHECK_EQ(tri_verify(f.thread), 0);
     }
     tri_trim(f.heap);
     CHECK_EQ(pages_of(f.heap), 0);
@@ -683,10 +687,14 @@ TEST(manual, tri_free_frees_objects_of_every_kind_and_no_other_memory) {
         CHECK_EQ(tri_verify(f.thread), 0);
         CHECK(is_alive(f.heap, hide(roots[0])));
         roots[1] = roots[2] = NULL;
-        struct pair *next = tri_new(f.thread, &pair_type);
-        CHECK(next->left == NULL && next->right == NULL && next->value == 0); /* no pattern in what is used again */
+        for (int i = 0; i < 1000; i++) { /* no pattern in what is used again */
+            struct pair *next = tri_new(f.thread, &pair_type);
+            CHECK(next->left == NULL && next->right == NULL && next->value == 0);
+        }
     }
     int local;
+    struct pair *last = tri_new(f.thread, &pair_type); /* what comes after it in its hole is no object */
+    CHECK_EQ(tri_free(f.thread, (char *)last + tri_usable_size(f.heap, last)), TRI_EINVAL);
     void *block = tri_manual_alloc(f.heap, 64);
     CHECK_EQ(tri_free(f.thread, &local), TRI_EINVAL);
     CHECK_EQ(tri_free(f.thread, NULL), TRI_EINVAL);
@@ -718,6 +726,7 @@ struct other {
     tri_heap *heap;
     void *objects[64]; /* [atomic] */
     uint32_t n, stop;  /* [atomic] */
+    unsigned after_ms;
 };
 
 static void *churn(void *arg) {
@@ -739,6 +748,66 @@ static void *churn(void *arg) {
 }
 
 /* Objects freed by hand while another thread allocates and cycles run: nothing is lost, no free waits for ever. */
+static void *never_poll(void *arg) { /* until it is told to stop, or for a while */
+    struct other *o = arg;
+    unsigned left_ms = o->after_ms ? o->after_ms : UINT32_MAX;
+    tri_thread *thread;
+    CHECK_EQ(tri_attach(o->heap, 0, &thread), TRI_OK);
+    atomic_store_release(&o->n, 1);
+    for (; !atomic_load_acquire(&o->stop) && left_ms > 0; left_ms--) fixture_sleep_ms(1);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* R13: a thread that is armed may have the object in its buffer. */
+TEST(manual, tri_free_waits_while_a_cycle_marks_but_no_longer_than_the_limit) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 60;
+    struct fixture f = fixture_open_config(&config);
+    static struct other o;
+    o.heap = f.heap;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, never_poll, &o), 0);
+    while (!atomic_load_acquire(&o.n)) fixture_sleep_ms(1);
+    TRI_LOCALS(f.thread, roots, 2);
+    roots[0] = tri_new(f.thread, &pair_type);
+    roots[1] = tri_new_bytes(f.thread, 100000);
+    tri__cycle_request(f.heap, "test"); /* it waits for the other thread in its first step */
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(1);
+    CHECK_EQ(tri_free(f.thread, roots[0]), TRI_ETIMEDOUT);
+    CHECK_EQ(tri_free(f.thread, roots[1]), TRI_ETIMEDOUT);
+    CHECK_EQ(tri_free(f.thread, (char *)roots[1] + 16), TRI_EINVAL); /* nothing to wait for */
+    CHECK(is_alive(f.heap, hide(roots[0])) && is_alive(f.heap, hide(roots[1])));
+    atomic_store_release(&o.stop, 1);
+    int err;
+    do err = tri_free(f.thread, roots[0]);
+    while (err == TRI_ETIMEDOUT);
+    CHECK_EQ(err, TRI_OK);
+    CHECK_EQ(tri_free(f.thread, roots[1]), TRI_OK);
+    pthread_join(thread, NULL);
+    roots[0] = roots[1] = NULL;
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* What the host holds in a variable alone survives the cycle that tri_free waits for. */
+TEST(manual, tri_free_keeps_its_object_while_it_waits) {
+    struct fixture f = fixture_open();
+    static struct other o;
+    o.heap = f.heap;
+    o.after_ms = 100;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, never_poll, &o), 0);
+    while (!atomic_load_acquire(&o.n)) fixture_sleep_ms(1);
+    struct pair *pair = tri_new(f.thread, &pair_type);
+    tri__cycle_request(f.heap, "test");
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(1);
+    CHECK_EQ(tri_free(f.thread, pair), TRI_OK);
+    CHECK_EQ(atomic_load_relaxed(&f.heap->stats.cycles) + (heap_phase(f.heap) != PHASE_IDLE), 1);
+    pthread_join(thread, NULL);
+    fixture_close(&f);
+}
+
 TEST(manual, tri_free_beside_cycles_and_other_threads) {
     struct fixture f = fixture_open();
     CHECK_EQ(tri_heap_set(f.heap, "checkmark=1"), TRI_OK);

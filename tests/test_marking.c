@@ -201,6 +201,124 @@ TEST(marking, a_stack_touched_by_a_thread_that_is_not_scanned_is_scanned_again) 
     close_heap(&f);
 }
 
+/* ---- A grey thread, and an object that is born black --------------------------------------------------------------- */
+
+struct maker {
+    tri_heap *heap;
+    tri_handle handle;
+    uint32_t attached, made, quit;
+};
+
+/* Scanned, it makes an object, which is black: marked, and never scanned. */
+static void *make_when_black(void *arg) {
+    struct maker *mk = arg;
+    tri_thread *thread = fixture_attach(mk->heap);
+    const struct mutator *m = mutator_of(thread);
+    atomic_store_release(&mk->attached, 1);
+    while (!m->armed || m->grey_stack) tri_poll(thread);
+    tri_global_set(thread, mk->handle, tri_new(thread, &owner_type));
+    atomic_store_release(&mk->made, 1);
+    while (!atomic_load_acquire(&mk->quit)) tri_poll(thread);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* This thread is not scanned yet. It stores its only reference into that object, and forgets it: the barrier has to shade
+ * what is stored, too, as long as the storing thread's stack is grey. */
+TEST(marking, what_a_grey_thread_stores_into_a_black_object_is_shaded) {
+    for (int how = 0; how < 3; how++) {
+        struct fixture f = open_heap("checkmark=1", NULL);
+        TRI_LOCALS(f.thread, locals, 1);
+        struct thing *thing = locals[0] = tri_new(f.thread, &thing_type);
+        struct maker mk = {.heap = f.heap, .handle = tri_global(f.thread, NULL)};
+        pthread_t other, collect;
+        CHECK_EQ(pthread_create(&other, NULL, make_when_black, &mk), 0);
+        while (!atomic_load_acquire(&mk.attached)) sched_yield();
+        CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+        fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+        while (!atomic_load_acquire(&mk.made)) sched_yield();
+        CHECK(mutator_of(f.thread)->armed && mutator_of(f.thread)->grey_stack);
+        struct owner *owner = tri_deref(mk.handle);
+        tri_word expected = 0;
+        if (how == 0) tri_store(f.thread, owner, &owner->second, thing);
+        if (how == 1) tri_xchg(f.thread, owner, &owner->second, (tri_word)(uintptr_t)thing);
+        if (how == 2) CHECK(tri_cas(f.thread, owner, &owner->second, &expected, (tri_word)(uintptr_t)thing));
+        CHECK(tri_load(&owner->second) == thing);
+        locals[0] = NULL;
+        fixture_join(f.thread, collect);
+        expect_silence();
+        CHECK_MSG(is_alive(f.heap, hide(thing)), "store %d lost what it stored", how);
+        atomic_store_release(&mk.quit, 1);
+        fixture_join(f.thread, other);
+        tri_global_free(f.thread, mk.handle);
+        TRI_POP(f.thread, locals);
+        close_heap(&f);
+    }
+}
+
+/* ---- A round of the flush, and what turns grey in the middle of it ------------------------------------------------- */
+
+struct answerer {
+    tri_heap *heap;
+    tri_handle root;
+    uint32_t attached, shaded, quit;
+};
+
+/* Answers the flush, with nothing to tell, and then makes the object grey that the root names: it lies in this thread's
+ * buffer from here on. */
+static void *shade_after_answering(void *arg) {
+    struct answerer *a = arg;
+    tri_thread *thread = fixture_attach(a->heap);
+    struct mutator *m = mutator_of(thread);
+    static tri_word words[1];
+    static tri_word *top = words;
+    atomic_store_release(&a->attached, 1);
+    while (!m->armed || m->grey_stack) tri_poll(thread);
+    for (uint64_t scanned = m->answer_seq; m->answer_seq == scanned;) tri_poll(thread); /* the next step is the flush */
+    struct owner *root = tri_deref(a->root);
+    words[0] = (tri_word)(uintptr_t)tri_load(&root->second);
+    top = words + 1;
+    CHECK(words[0] != 0 && tri_vmstack_add(thread, words, &top, NULL) != NULL); /* shades what it holds */
+    tri_store(thread, root, &root->second, NULL);
+    atomic_store_release(&a->shaded, 1);
+    while (!atomic_load_acquire(&a->quit)) tri_poll(thread);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* The same object is in this thread's buffer, too, and nowhere else. When this thread answers it finds the object marked,
+ * and has nothing to tell; yet it is grey, and what it names is not marked. Whoever turned it grey has said so before its
+ * mark could be seen (R2). */
+TEST(marking, what_turns_grey_behind_an_answer_ends_the_round) {
+    struct fixture f = open_heap("checkmark=1", NULL);
+    TRI_LOCALS(f.thread, locals, 1);
+    struct graph g = make_graph(&f, locals);
+    struct owner *middle = tri_new(f.thread, &owner_type); /* keeper -> middle -> thing */
+    tri_store(f.thread, middle, &middle->first, g.thing);
+    tri_store(f.thread, g.keeper, &g.keeper->second, middle);
+    struct answerer a = {.heap = f.heap, .root = tri_global(f.thread, g.root)};
+    pthread_t other;
+    locals[0] = NULL; /* who has roots at H3 has marked something, and says so in the first round */
+    CHECK_EQ(pthread_create(&other, NULL, shade_after_answering, &a), 0);
+    while (!atomic_load_acquire(&a.attached)) sched_yield();
+    pthread_t collect = begin_cycle(&f);
+    tri_store(f.thread, g.root, &g.root->second, middle); /* into a black object, by a black thread: not shaded */
+    tri_store(f.thread, g.keeper, &g.keeper->second, NULL);
+    CHECK_EQ(mutator_of(f.thread)->nshade, 1);
+    atomic_store_release(&go_on, 1);
+    while (heap_phase(f.heap) != PHASE_FLUSH) sched_yield();
+    while (!atomic_load_acquire(&a.shaded)) sched_yield(); /* no safepoint: this thread's answer comes last */
+    tri_poll(f.thread);
+    fixture_join(f.thread, collect);
+    expect_silence();
+    CHECK(is_alive(f.heap, hide(middle)) && is_alive(f.heap, hide(g.thing)));
+    atomic_store_release(&a.quit, 1);
+    fixture_join(f.thread, other);
+    tri_global_free(f.thread, a.root);
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}
+
 /* ---- Stale words ------------------------------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) uintptr_t make_hidden(tri_thread *thread) {

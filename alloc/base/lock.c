@@ -4,7 +4,7 @@
  * own: the order itself, which is the table in lock.h, nor what each lock protects.
  *
  * Invariants, asserted in checked builds:
- * I-LOCK1  a thread takes locks in strictly rising rank, tries included; so no two locks of one rank are held at once.
+ * I-LOCK1  a thread takes locks in strictly rising rank; so no two locks of one rank are held at once.
  * I-LOCK2  a lock is released by the thread that took it.
  * I-LOCK3  a thread waits only on the lock it took last, since the wait takes that lock anew at its end.
  *
@@ -157,16 +157,6 @@ void tri__lock_acquire(struct lock *lock) {
     int error = pthread_mutex_lock(&lock->mutex);
     check_always(error == 0, "I-LOCK an initialised lock can be taken");
     after_take(lock);
-}
-
-bool tri__lock_try(struct lock *lock) {
-    before_take(lock);
-    int error = pthread_mutex_trylock(&lock->mutex);
-    check_always(error == 0 || error == EBUSY, "I-LOCK an initialised lock can be tried");
-    if (error == 0) {
-        after_take(lock);
-    }
-    return error == 0;
 }
 
 void tri__lock_release(struct lock *lock) {

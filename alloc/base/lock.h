@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum lock_rank {
-    RANK_REGISTRY = 5,  /* process-wide list of heaps: create, destroy, fork only */
+    RANK_REGISTRY = 5,  /* the process's: whose cache of manual memory is whose */
     RANK_CYCLE = 10,    /* requests for a cycle, and who waits for one */
     RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
     RANK_OSTHREAD = 25, /* one OS thread's attachments */
@@ -21,8 +21,7 @@ enum lock_rank {
     RANK_WORK = 60,     /* full and empty work buffers */
     RANK_MANUAL = 65,   /* a heap's spans of manual memory, caches of ended threads */
     RANK_PAGEHEAP = 70, /* page runs, arenas */
-    RANK_FIXALLOC = 80, /* one kind of metadata */
-    RANK_LOG = 90       /* output; leaf */
+    RANK_FIXALLOC = 80  /* one kind of metadata */
 };
 
 struct lock {
@@ -34,7 +33,6 @@ struct lock {
 void tri__lock_init(struct lock *lock, enum lock_rank rank, const char *name);
 void tri__lock_fini(struct lock *lock);
 void tri__lock_acquire(struct lock *lock);
-bool tri__lock_try(struct lock *lock);
 void tri__lock_release(struct lock *lock);
 /* True in unchecked builds, too: use it only inside check_ macros. */
 bool tri__lock_held(const struct lock *lock);

@@ -14,10 +14,12 @@ sys.path[:0] = [HERE, TOOLS]
 
 import counted
 import exports
+import format as formatting
 import layers
 import listed
 import readme_program
 import runtests
+import unused
 
 
 class Tree:
@@ -160,6 +162,55 @@ class Listed(unittest.TestCase):
     def test_forgotten_is_found(self):
         for path in ("alloc/stray.c", "tests/test_stray.c", "examples/lox/stray.c", "gc/test_span.c"):
             self.assertEqual(self.unlisted(path), [path])
+
+
+class Unused(unittest.TestCase):
+    USED = "int tri__used(void);\nstatic inline int half(int n) {\n    return n / 2;\n}\n#define LEAST 1\n"
+
+    def test_this_tree_holds(self):
+        self.assertEqual(unused.check(ROOT), [])
+
+    def complaints(self, header):
+        body = '#include "alloc/a.h"\nint tri__used(void) {\n    return LEAST;\n}\n'
+        user = "static int f(void) {\n    return half(tri__used());\n}\n"
+        with Tree({"alloc/a.h": self.USED + header, "alloc/a.c": body, "gc/b.c": user}) as root:
+            return unused.check(root)
+
+    def test_used_passes(self):
+        self.assertEqual(self.complaints(""), [])
+
+    def test_planted_ones_are_found(self):
+        planted = {
+            "int tri__idle(int a);\n": "alloc/a.h: tri__idle has no user outside the file that defines it",
+            "static inline int third(int n) {\n    return n / 3;\n}\n": "alloc/a.h: third has no user",
+            "#define MOST 9\n": "alloc/a.h: macro MOST has no user",
+            "enum { SOME = 3 };\n": "alloc/a.h: enumerator SOME has no user",
+            "struct a {\n    int forgotten;\n};\n": "alloc/a.h: field forgotten has no user",
+        }
+        for text, row in planted.items():
+            self.assertEqual(self.complaints(text), [row])
+
+
+class Wrapping(unittest.TestCase):
+    def test_short_lines_stay(self):
+        lines = ["/* " + "a" * 114 + " */", " * " + "b " * 50, "int a;"]
+        self.assertEqual(formatting.wrap(lines), lines)
+
+    def test_words_go_to_the_next_line_of_the_comment(self):
+        lines = ["/* " + "a" * 110 + " bcd efg", " * hij */", "int a;"]
+        self.assertEqual(formatting.wrap(lines), ["/* " + "a" * 110 + " bcd", " * efg hij */", "int a;"])
+
+    def test_or_to_a_line_of_their_own(self):
+        lines = ["    /* " + "a" * 110 + " bcd */", "int a;"]
+        self.assertEqual(formatting.wrap(lines), ["    /* " + "a" * 110, "     * bcd */", "int a;"])
+
+    def test_an_item_is_no_place_for_them(self):
+        lines = ["/* " + "a" * 110 + " bcd efg", " * - hij */"]
+        self.assertEqual(formatting.wrap(lines), ["/* " + "a" * 110 + " bcd", " * efg", " * - hij */"])
+
+    def test_code_stays(self):
+        lines = ["    call(" + "a, " * 40 + "b); /* why */"]
+        self.assertEqual(formatting.wrap(lines), lines)
 
 
 class ReadmeProgram(unittest.TestCase):
