@@ -90,6 +90,8 @@ const tests = [_]Program{
     .{ .name = "test_limits", .tsan = true },
     .{ .name = "test_inject", .tsan = true },
     .{ .name = "test_small" },
+    .{ .name = "test_options", .tsan = true },
+    .{ .name = "test_batch", .tsan = true },
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
