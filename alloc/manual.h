@@ -23,8 +23,9 @@
  *         `remote`.
  *  I-MAN2 `used` counts the blocks that are given out, those in `remote` included: a span with used == 0 has an empty
  *         `remote`, and nobody else can reach it.
- *  I-MAN3 the owner changes only under the manual lock, of spans in the pool or in an orphan's list, never of one that is
- *         full or on its way; so a thread that compares the owner's number with its own is never wrong about a match.
+ *  I-MAN3 the owner changes only under the manual lock, of spans in the pool or in an orphan's list, never of one that
+ *         is full or on its way; so a thread that compares the owner's number with its own is never wrong about a
+ *         match.
  *  I-MAN4 a cache's memory outlives its heap while a thread may still look at it; `mem` is NULL from the heap's end on.
  * Lock rank: RANK_MANUAL for the making and giving back of spans, and for orphans; RANK_REGISTRY around it where
  * threads and heaps end. The fast paths take none. */

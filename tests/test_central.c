@@ -1,11 +1,11 @@
 /*
- * Spans between a cache and a layout's central lists: what a hole of a mixed span looks like (R15), and who may sweep what
- * while some threads have retired and others have not (R10, I-SPAN3). A thread is held where it matters by a delay hook
- * of the test's own in the heap's memory.
+ * Spans between a cache and a layout's central lists: what a hole of a mixed span looks like (R15), and who may sweep
+ * what while some threads have retired and others have not (R10, I-SPAN3). A thread is held where it matters by a delay
+ * hook of the test's own in the heap's memory.
  */
 #include "tests/fixture.h"
 
-/* ---- Mixed spans -------------------------------------------------------------------------------------------------- */
+/* ---- Mixed spans ------------------------------------------------------------------------------------------------- */
 
 /* 96 bytes and cold: in a mixed span. */
 struct cold {
@@ -21,8 +21,8 @@ static const tri_hole *mixed_hole(tri_thread *thread) {
     return &thread->holes[LAYOUT_MIXED + size_class_of_scan(sizeof(struct cold))];
 }
 
-/* A slot of a hole has no layout before an object of it is returned, whatever lay there before: a conservative word that
- * names it marks it, and scans nothing (R15). */
+/* A slot of a hole has no layout before an object of it is returned, whatever lay there before: a conservative word
+ * that names it marks it, and scans nothing (R15). */
 TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
     enum { N = 40 };
     struct fixture f = fixture_open();
@@ -44,7 +44,7 @@ TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
     fixture_close(&f);
 }
 
-/* ---- Generations -------------------------------------------------------------------------------------------------- */
+/* ---- Generations ------------------------------------------------------------------------------------------------- */
 
 #if TRI_CHECKS >= 1
 
