@@ -37,13 +37,13 @@ TEST(heapmap, every_kind_of_page_has_its_character) {
                          "9 1 small 1 16\n",
                          &any);
     CHECK(any);
-    CHECK_STR_EQ(
-        json,
-        "{\"page_bytes\":8192,\"pages_per_row\":1,\"rows\":10,\"looks\":[\n"
-        "{\"ms\":0.0,\"live\":0,\"heap\":0,\"resident\":7,\"free\":0,\"returned\":0,\"taken\":0,\"small\":4,\"large\":0,\"manual\":0,"
-        "\"cells\":\"0488......\"},\n"
-        "{\"ms\":25.5,\"live\":1000,\"heap\":2000,\"resident\":3000,\"free\":2,\"returned\":1,\"taken\":1,\"small\":1,\"large\":3,"
-        "\"manual\":1,\"cells\":\"ffrLLLMt.1\"}]}");
+    CHECK_STR_EQ(json, "{\"page_bytes\":8192,\"pages_per_row\":1,\"rows\":10,\"looks\":[\n"
+                       "{\"ms\":0.0,\"live\":0,\"heap\":0,\"resident\":7,"
+                       "\"free\":0,\"returned\":0,\"taken\":0,\"small\":4,\"large\":0,\"manual\":0,"
+                       "\"cells\":\"0488......\"},\n"
+                       "{\"ms\":25.5,\"live\":1000,\"heap\":2000,\"resident\":3000,"
+                       "\"free\":2,\"returned\":1,\"taken\":1,\"small\":1,\"large\":3,\"manual\":1,"
+                       "\"cells\":\"ffrLLLMt.1\"}]}");
     free(json);
 }
 
