@@ -1,8 +1,8 @@
 /* heapmap.c - looks at the heap every few milliseconds from a thread of its own, into a file.
  *
  * Each look is a line "@ <milliseconds> <live bytes> <bytes in use> <resident bytes of the process>" and what
- * tri_dump_heap_map writes. bench/heapmap_read.c makes the picture's data of it. Looking takes time and locks of the heap: no row of the table is
- * measured meanwhile. */
+ * tri_dump_heap_map writes. bench/heapmap_read.c makes the picture's data of it. Looking takes time and locks of the
+ * heap: no row of the table is measured meanwhile. */
 #include "bench/heapmap.h"
 
 #include <errno.h>
