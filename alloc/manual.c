@@ -119,7 +119,8 @@ static void drop_from_pool(struct memory *mem, unsigned class_index) {
     release_locked(mem, ms);
 }
 
-void tri__manual_drop_pool(struct memory *mem) {
+/* Gives the pool back. Requires the manual lock. */
+static void drop_pool(struct memory *mem) {
     for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++)
         while (mem->manual.pool[i]) drop_from_pool(mem, i);
 }
@@ -512,6 +513,6 @@ void tri__manual_trim(struct memory *mem) {
     for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) /* under the lock */
         if (c != own) release_returned(mem, c);
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
-    tri__manual_drop_pool(mem);
+    drop_pool(mem);
     tri__lock_release(&mem->manual.lock);
 }

@@ -214,8 +214,6 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
 
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;
-/* Gives the pool back. Requires the manual lock. */
-void tri__manual_drop_pool(struct memory *mem);
 /* Gives every empty span back, the current ones too; the rest is listed. Requires the manual lock. */
 void tri__manual_settle(struct manual_cache *c);
 
