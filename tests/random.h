@@ -1,6 +1,6 @@
 /*
- * random.h: random numbers from a seed that every failure prints (TRI_TEST_SEED chooses another one), for tests that hold
- * a structure against an oracle.
+ * random.h: random numbers from a seed that every failure prints (TRI_TEST_SEED chooses another one), for tests that
+ * hold a structure against an oracle.
  */
 #ifndef TRI_TESTS_RANDOM_H
 #define TRI_TESTS_RANDOM_H

@@ -1,6 +1,6 @@
 /*
- * The heap as a program sees it through its spans: holes and their reuse, alignment and zeroing, large objects, mixed spans,
- * lookups, several heaps side by side, and memory that comes and goes.
+ * The heap as a program sees it through its spans: holes and their reuse, alignment and zeroing, large objects, mixed
+ * spans, lookups, several heaps side by side, and memory that comes and goes.
  */
 #include "tests/fixture.h"
 #include "tests/process.h"

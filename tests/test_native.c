@@ -1,6 +1,6 @@
 /*
- * Native stacks and registers, which are scanned conservatively: what they name lives, what they forget dies, and a thread
- * or a heap that is precise does not look at them.
+ * Native stacks and registers, which are scanned conservatively: what they name lives, what they forget dies, and a
+ * thread or a heap that is precise does not look at them.
  */
 #include "tests/fixture.h"
 

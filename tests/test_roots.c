@@ -1,6 +1,6 @@
 /*
- * Precise roots, row by row as the design's table has them: frames, VM stacks, global slots, handles, root callbacks, and what a blocking region holds. Each keeps what it names, in each cycle; and each, once it
- * is gone, keeps nothing.
+ * Precise roots, row by row as the design's table has them: frames, VM stacks, global slots, handles, root callbacks,
+ * and what a blocking region holds. Each keeps what it names, in each cycle; and each, once it is gone, keeps nothing.
  */
 #include "tests/fixture.h"
 

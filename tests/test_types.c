@@ -1,6 +1,6 @@
 /*
- * Type descriptors: what they say of a C struct (SOURCES S6), what the marker finds through them, and how many there can
- * be. What is refused: test_types_refused.c.
+ * Type descriptors: what they say of a C struct (SOURCES S6), what the marker finds through them, and how many there
+ * can be. What is refused: test_types_refused.c.
  */
 #include "tests/fixture.h"
 
