@@ -11,8 +11,8 @@
  * generation afterwards (R10), so that a flip in between only makes it unswept.
  *
  * Invariants: I-INS1 a page goes only if no allocated slot overlaps it; its span is claimed, so none is allocated
- * meanwhile. I-INS2 a returned page reads as zero until a hole takes it (then its bit is cleared). With poison on nothing
- * goes: the pattern in free slots is what is looked at.
+ * meanwhile. I-INS2 a returned page reads as zero until a hole takes it (then its bit is cleared). With poison on
+ * nothing goes: the pattern in free slots is what is looked at.
  * Lock ranks: central (50), not held during the system's calls. */
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"

@@ -1,8 +1,8 @@
 /* heapmap.c - looks at the heap every few milliseconds from a thread of its own, into a file.
  *
- * Each look is a line "@ <milliseconds since the first> <live bytes> <bytes in use>" and what tri_dump_heap_map writes.
- * bench/heapmap_read.c makes the picture's data of it. Looking takes time and locks of the heap: no row of the table is
- * measured meanwhile. */
+ * Each look is a line "@ <milliseconds> <live bytes> <bytes in use> <resident bytes of the process>" and what
+ * tri_dump_heap_map writes. bench/heapmap_read.c makes the picture's data of it. Looking takes time and locks of the
+ * heap: no row of the table is measured meanwhile. */
 #include "bench/heapmap.h"
 
 #include <errno.h>
@@ -25,11 +25,22 @@ struct watch {
 };
 static struct watch watch;
 
+/* The second number of statm, in pages; 0 where it cannot be read. */
+static size_t resident_bytes(void) {
+    char text[128];
+    unsigned long long size, resident;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    if (fd >= 0) close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return sscanf(text, "%llu %llu", &size, &resident) == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
 static void look(const struct watch *w) {
     tri_stats stats = {.struct_size = sizeof stats};
     double ms = (double)(clock_posix_ns() - w->start_ns) / 1e6;
     if (tri_stats_get(w->heap, &stats) != TRI_OK) return;
-    dprintf(w->fd, "@ %.3f %zu %zu\n", ms, stats.live_bytes, stats.heap_bytes);
+    dprintf(w->fd, "@ %.3f %zu %zu %zu\n", ms, stats.live_bytes, stats.heap_bytes, resident_bytes());
     if (tri_dump_heap_map(w->heap, w->fd) != TRI_OK) fprintf(stderr, "%s\n", tri_last_error());
 }
 

@@ -26,7 +26,7 @@ static const char *const kind_names[NUM_KINDS] = {"free", "returned", "taken", "
 struct line {
     bool is_look;
     double ms;
-    uint64_t live_bytes, heap_bytes;
+    uint64_t live_bytes, heap_bytes, resident_bytes;
     enum kind kind;
     uint64_t first, npages, used, slots;
 };
@@ -52,7 +52,8 @@ static bool line_next(FILE *in, struct line *l) {
     char text[256], name[32];
     while (fgets(text, sizeof text, in)) {
         memset(l, 0, sizeof *l);
-        l->is_look = sscanf(text, "@ %lf %" SCNu64 " %" SCNu64, &l->ms, &l->live_bytes, &l->heap_bytes) == 3;
+        l->is_look = sscanf(text, "@ %lf %" SCNu64 " %" SCNu64 " %" SCNu64, &l->ms, &l->live_bytes, &l->heap_bytes,
+                            &l->resident_bytes) == 4;
         if (l->is_look) return true;
         int n = sscanf(text, "%" SCNu64 " %" SCNu64 " %31s %" SCNu64 " %" SCNu64, &l->first, &l->npages, name, &l->used,
                        &l->slots);
@@ -106,8 +107,8 @@ static void looks_write(FILE *out, FILE *in, struct map *map) {
             continue;
         }
         if (open) look_end(out, map);
-        fprintf(out, "%s{\"ms\":%.1f,\"live\":%" PRIu64 ",\"heap\":%" PRIu64, open ? ",\n" : "", l.ms, l.live_bytes,
-                l.heap_bytes);
+        fprintf(out, "%s{\"ms\":%.1f,\"live\":%" PRIu64 ",\"heap\":%" PRIu64 ",\"resident\":%" PRIu64,
+                open ? ",\n" : "", l.ms, l.live_bytes, l.heap_bytes, l.resident_bytes);
         look_begin(map);
         open = true;
     }

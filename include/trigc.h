@@ -550,6 +550,32 @@ enum { TRI_PAUSE_HANDSHAKE = 0, TRI_PAUSE_SCAN, TRI_PAUSE_ASSIST, TRI_PAUSE_SWEE
  * Any thread. */
 TRI_API int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n);
 
+/* What one size class holds. A slot is in use when it holds an object that the last sweep left, or was taken since: by
+ * whole holes, so that a thread's next objects are counted before they are made. */
+typedef struct tri_class_stat {
+    size_t slot_bytes;        /* 0: large objects, each a span of its own */
+    size_t spans, span_bytes; /* runs of pages, and their size */
+    size_t slots, used_slots; /* in them, and in use */
+    size_t used_bytes;        /* of these */
+} tri_class_stat;
+/* Counts the collected heap by size class, in their order, the large objects first; manual memory is not in it. Writes
+ * at most n rows, and returns how many there are, or TRI_EINVAL. A look at all pages while the other threads run on,
+ * not a snapshot. Any thread; not a safepoint. */
+TRI_API int tri_class_stats(tri_heap *heap, tri_class_stat *out, size_t n);
+
+/* What there is of one type: under its first layout number, arrays of all lengths together. */
+typedef struct tri_layout_stat {
+    uint32_t layout;      /* as in tri_type_data */
+    const tri_type *type; /* NULL: untyped bytes */
+    const char *name;     /* the type's, or "bytes" */
+    size_t spans;         /* of its own; rare types of 64 to 2,048 bytes share others, which are counted for none */
+    size_t objects;       /* slots in use, as in tri_class_stat; in shared spans objects alone */
+    size_t bytes;         /* of these slots */
+} tri_layout_stat;
+/* The same by type, in the order of the numbers; types without a span or an object are left out. Writes at most n rows,
+ * and returns how many there are, TRI_EINVAL or TRI_ENOMEM. */
+TRI_API int tri_layout_stats(tri_heap *heap, tri_layout_stat *out, size_t n);
+
 /* Writes what each page of the heap is to a file descriptor, as text: for each run of pages of one state a line
  *     <first page> <pages> <state> [<slots in use> <slots>]
  * by address, as far as the heap has grown. States: "small" (a span, with its slots), "large" (one object), "manual",

@@ -1,11 +1,11 @@
 /*
- * Spans between a cache and a layout's central lists: what a hole of a mixed span looks like (R15), and who may sweep what
- * while some threads have retired and others have not (R10, I-SPAN3). A thread is held where it matters by a delay hook
- * of the test's own in the heap's memory.
+ * Spans between a cache and a layout's central lists: what a hole of a mixed span looks like (R15), and who may sweep
+ * what while some threads have retired and others have not (R10, I-SPAN3). A thread is held where it matters by a delay
+ * hook of the test's own in the heap's memory.
  */
 #include "tests/fixture.h"
 
-/* ---- Mixed spans -------------------------------------------------------------------------------------------------- */
+/* ---- Mixed spans ------------------------------------------------------------------------------------------------- */
 
 /* 96 bytes and cold: in a mixed span. */
 struct cold {
@@ -18,15 +18,11 @@ static tri_type cold_type = {.struct_size = sizeof(tri_type),
                              .pointers = {.offsets = cold_slots, .noffsets = TRI_COUNT(cold_slots)}};
 
 static const tri_hole *mixed_hole(tri_thread *thread) {
-    for (uint32_t i = 0; i < thread->nholes; i++) {
-        const struct span *span = thread->holes[i].span;
-        if (span && span->kind == PAGE_MIXED) return &thread->holes[i];
-    }
-    return NULL;
+    return &thread->holes[LAYOUT_MIXED + size_class_of_scan(sizeof(struct cold))];
 }
 
-/* A slot of a hole has no layout before an object of it is returned, whatever lay there before: a conservative word that
- * names it marks it, and scans nothing (R15). */
+/* A slot of a hole has no layout before an object of it is returned, whatever lay there before: a conservative word
+ * that names it marks it, and scans nothing (R15). */
 TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
     enum { N = 40 };
     struct fixture f = fixture_open();
@@ -37,7 +33,8 @@ TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
     for (int i = 0; i < 2; i++) fixture_collect(&f);
     roots[1] = tri_new(f.thread, &cold_type);
     const tri_hole *hole = mixed_hole(f.thread);
-    CHECK(hole != NULL);
+    const struct span *span = hole->span;
+    CHECK(span != NULL && span->kind == PAGE_MIXED);
     size_t nslots = 0;
     for (uintptr_t addr = (uintptr_t)hole->cursor; addr < (uintptr_t)hole->limit; addr += hole->slot_bytes, nslots++)
         CHECK_MSG(space->layouts[(addr - space->base) >> LAYOUT_SHIFT] == 0, "slot %zu of the hole has a layout",
@@ -47,7 +44,7 @@ TEST(central, a_hole_of_a_mixed_span_has_no_layouts_left) {
     fixture_close(&f);
 }
 
-/* ---- Generations -------------------------------------------------------------------------------------------------- */
+/* ---- Generations ------------------------------------------------------------------------------------------------- */
 
 #if TRI_CHECKS >= 1
 

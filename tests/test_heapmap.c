@@ -23,11 +23,11 @@ static char *json_of(const char *text, bool *any) {
 
 TEST(heapmap, every_kind_of_page_has_its_character) {
     bool any;
-    char *json = json_of("@ 0.000 0 0\n"
+    char *json = json_of("@ 0.000 0 0 7\n"
                          "0 1 small 0 512\n"
                          "1 1 small 256 512\n"
                          "2 2 small 7 7\n"
-                         "@ 25.500 1000 2000\n"
+                         "@ 25.500 1000 2000 3000\n"
                          "# a line that means nothing\n"
                          "0 2 free\n"
                          "2 1 returned\n"
@@ -37,13 +37,13 @@ TEST(heapmap, every_kind_of_page_has_its_character) {
                          "9 1 small 1 16\n",
                          &any);
     CHECK(any);
-    CHECK_STR_EQ(
-        json,
-        "{\"page_bytes\":8192,\"pages_per_row\":1,\"rows\":10,\"looks\":[\n"
-        "{\"ms\":0.0,\"live\":0,\"heap\":0,\"free\":0,\"returned\":0,\"taken\":0,\"small\":4,\"large\":0,\"manual\":0,"
-        "\"cells\":\"0488......\"},\n"
-        "{\"ms\":25.5,\"live\":1000,\"heap\":2000,\"free\":2,\"returned\":1,\"taken\":1,\"small\":1,\"large\":3,"
-        "\"manual\":1,\"cells\":\"ffrLLLMt.1\"}]}");
+    CHECK_STR_EQ(json, "{\"page_bytes\":8192,\"pages_per_row\":1,\"rows\":10,\"looks\":[\n"
+                       "{\"ms\":0.0,\"live\":0,\"heap\":0,\"resident\":7,"
+                       "\"free\":0,\"returned\":0,\"taken\":0,\"small\":4,\"large\":0,\"manual\":0,"
+                       "\"cells\":\"0488......\"},\n"
+                       "{\"ms\":25.5,\"live\":1000,\"heap\":2000,\"resident\":3000,"
+                       "\"free\":2,\"returned\":1,\"taken\":1,\"small\":1,\"large\":3,\"manual\":1,"
+                       "\"cells\":\"ffrLLLMt.1\"}]}");
     free(json);
 }
 
@@ -57,7 +57,7 @@ TEST(heapmap, a_large_heap_shows_one_page_of_every_so_many) {
     static char pages[PAGES], text[PAGES * 40];
     static const char *const names[] = {"free", "returned", "large", "manual", "small 8 8", "small 0 8"};
     static const char characters[] = "frLM80";
-    size_t at = (size_t)sprintf(text, "@ 1 2 3\n");
+    size_t at = (size_t)sprintf(text, "@ 1 2 3 4\n");
     uint32_t random = 12345;
     for (size_t page = 0; page < PAGES;) {
         random = random * 1664525u + 1013904223u;
@@ -82,7 +82,7 @@ TEST(heapmap, a_large_heap_shows_one_page_of_every_so_many) {
 }
 
 TEST(heapmap, a_file_without_looks_is_null) {
-    static const char *const texts[] = {"", "nothing\n", "@ 1 2 3\n", "0 5 free\n"};
+    static const char *const texts[] = {"", "nothing\n", "@ 1 2 3 4\n", "0 5 free\n"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         bool any;
         char *json = json_of(texts[i], &any);

@@ -248,17 +248,56 @@ static void grow_and_trim(tri_thread *thread) {
     collect(thread);
 }
 
-static void use_manual(void) {
-    void *blocks[40];
-    for (size_t i = 0; i < TRI_COUNT(blocks); i++) {
-        HAVE(blocks[i], tri_manual_alloc(run.heap, (size_t)16 << i % 16), "tri_manual_alloc");
-        memset(blocks[i], (int)i, (size_t)16 << i % 16);
+static void *manual_without_attaching(void *arg) {
+    void *block;
+    HAVE(block, tri_manual_alloc(run.heap, 3000), "tri_manual_alloc");
+    return memset(block, *(int *)arg, 3000);
+}
+
+static void check_bytes(const void *block, size_t n, int value) {
+    const unsigned char *bytes = block;
+    for (size_t i = 0; i < n; i += 1 + i / 16)
+        CHECK_MSG(bytes[i] == value, "run %" PRIu64 ", %s: byte %zu of a manual block", run.nth, run.step, i);
+}
+
+static void use_manual(tri_thread *thread) {
+    enum { N = 40 };
+    void *blocks[N], *other, *zeroed, *aligned;
+    pthread_t unattached;
+    pthread_attr_t attr;
+    int value = 77;
+    for (size_t i = 0; i < N; i++) {
+        HAVE(blocks[i], tri_manual_alloc(run.heap, (size_t)16 << i % 18), "tri_manual_alloc");
+        memset(blocks[i], (int)i, (size_t)16 << i % 18);
     }
-    for (size_t i = 0; i < TRI_COUNT(blocks); i++) {
-        const unsigned char *bytes = blocks[i];
-        CHECK(bytes[0] == i && bytes[((size_t)16 << i % 16) - 1] == i);
-        tri_manual_free(run.heap, blocks[i]);
+    pthread_attr_init(&attr);
+    CHECK_EQ(pthread_attr_setstack(&attr, worker_stacks[0], WORKER_STACK_BYTES), 0);
+    CHECK_EQ(pthread_create(&unattached, &attr, manual_without_attaching, &value), 0);
+    pthread_attr_destroy(&attr);
+    CHECK_EQ(pthread_join(unattached, &other), 0);
+    check_bytes(other, 3000, value);
+    tri_manual_free(run.heap, other);
+    HAVE(zeroed, tri_manual_calloc(run.heap, 1000, 100), "tri_manual_calloc");
+    check_bytes(zeroed, 100000, 0);
+    HAVE(aligned, tri_manual_aligned(run.heap, 1 << 16, 5000), "tri_manual_aligned");
+    CHECK_EQ((uintptr_t)aligned % (1 << 16), 0);
+    for (size_t i = 0; i < N; i++) {
+        size_t size_bytes = (size_t)16 << i % 18;
+        void *grown;
+        HAVE(grown, tri_manual_realloc(run.heap, blocks[i], size_bytes * 3), "tri_manual_realloc");
+        check_bytes(grown, size_bytes, (int)i);
+        tri_manual_free(run.heap, grown);
     }
+    tri_manual_free(run.heap, zeroed);
+    tri_manual_free(run.heap, aligned);
+    tri_root *root;
+    void **slots;
+    HAVE(slots, tri_manual_root_new(thread, 50, NULL, &root), "tri_manual_root_new");
+    for (size_t i = 0; i < 50; i++) tri_root_store(thread, root, &slots[i], make_block(thread, i, i));
+    collect(thread);
+    for (size_t i = 0; i < 50; i++) check_block(slots[i], i);
+    tri_manual_root_free(thread, root);
+    CHECK_EQ(tri_manual_bytes(run.heap), 0);
 }
 
 /* Every span object that was ever taken is a span, or was put back. */
@@ -296,7 +335,7 @@ static void scenario(uint32_t flags) {
     grow_and_trim(thread);
     check_everything();
     run.step = "manual";
-    use_manual();
+    use_manual(thread);
 
     run.step = "end";
     tri__os_fail_at(0, 0);

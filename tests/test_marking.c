@@ -201,7 +201,7 @@ TEST(marking, a_stack_touched_by_a_thread_that_is_not_scanned_is_scanned_again) 
     close_heap(&f);
 }
 
-/* ---- A grey thread, and an object that is born black --------------------------------------------------------------- */
+/* ---- A grey thread, and an object that is born black ------------------------------------------------------------- */
 
 struct maker {
     tri_heap *heap;
@@ -223,8 +223,8 @@ static void *make_when_black(void *arg) {
     return NULL;
 }
 
-/* This thread is not scanned yet. It stores its only reference into that object, and forgets it: the barrier has to shade
- * what is stored, too, as long as the storing thread's stack is grey. */
+/* This thread is not scanned yet. It stores its only reference into that object, and forgets it: the barrier has to
+ * shade what is stored, too, as long as the storing thread's stack is grey. */
 TEST(marking, what_a_grey_thread_stores_into_a_black_object_is_shaded) {
     for (int how = 0; how < 3; how++) {
         struct fixture f = open_heap("checkmark=1", NULL);
@@ -256,7 +256,7 @@ TEST(marking, what_a_grey_thread_stores_into_a_black_object_is_shaded) {
     }
 }
 
-/* ---- A round of the flush, and what turns grey in the middle of it ------------------------------------------------- */
+/* ---- A round of the flush, and what turns grey in the middle of it ----------------------------------------------- */
 
 struct answerer {
     tri_heap *heap;
@@ -286,9 +286,9 @@ static void *shade_after_answering(void *arg) {
     return NULL;
 }
 
-/* The same object is in this thread's buffer, too, and nowhere else. When this thread answers it finds the object marked,
- * and has nothing to tell; yet it is grey, and what it names is not marked. Whoever turned it grey has said so before its
- * mark could be seen (R2). */
+/* The same object is in this thread's buffer, too, and nowhere else. When this thread answers it finds the object
+ * marked, and has nothing to tell; yet it is grey, and what it names is not marked. Whoever turned it grey has said so
+ * before its mark could be seen (R2). */
 TEST(marking, what_turns_grey_behind_an_answer_ends_the_round) {
     struct fixture f = open_heap("checkmark=1", NULL);
     TRI_LOCALS(f.thread, locals, 1);

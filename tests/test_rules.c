@@ -219,14 +219,16 @@ static void call_everything(void) {
     CHECK(tri_blocking(t, fixture_join_thread, NULL) == NULL);
     CHECK_EQ(tri_stats_get(called.heap, &stats), TRI_ESTATE);
     CHECK_EQ(tri_histogram(called.heap, TRI_PAUSE_SCAN, buckets, 4), TRI_ESTATE);
+    CHECK_EQ(tri_class_stats(called.heap, NULL, 0), TRI_ESTATE);
+    CHECK_EQ(tri_layout_stats(called.heap, NULL, 0), TRI_ESTATE);
     CHECK_EQ(tri_trim(called.heap), 0);
     CHECK_EQ(tri_heap_set(called.heap, "poison=0"), TRI_ESTATE);
 }
 
-static const char *const refused_calls[] = {"tri_poll",        "tri_new_n",     "tri_new_bytes",   "tri_store",
-                                            "tri_clear",       "tri_global",    "tri_global_free", "tri_find",
-                                            "tri_usable_size", "tri_collect",   "tri_detach",      "tri_blocking",
-                                            "tri_stats_get",   "tri_histogram", "tri_trim",        "tri_heap_set"};
+static const char *const refused_calls[] = {
+    "tri_poll",        "tri_new_n",     "tri_new_bytes",   "tri_store",        "tri_clear",  "tri_global",
+    "tri_global_free", "tri_find",      "tri_usable_size", "tri_collect",      "tri_detach", "tri_blocking",
+    "tri_stats_get",   "tri_histogram", "tri_class_stats", "tri_layout_stats", "tri_trim",   "tri_heap_set"};
 
 static size_t trace_calling(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
     (void)from, (void)budget;
