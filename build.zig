@@ -195,6 +195,7 @@ const bench_programs = [_]Program{
     .{ .name = "trigc-sawtooth", .sources = &.{"bench/sawtooth.c"} },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
+    .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
@@ -436,6 +437,11 @@ pub fn build(b: *std.Build) void {
     run_locality.step.dependOn(bench_install);
     run_locality.step.dependOn(&run_field.step);
     bench_step.dependOn(&run_locality.step);
+    const run_json = addInstalledRun(b, "bench-json");
+    run_json.addArg("--quick");
+    run_json.step.dependOn(bench_install);
+    run_json.step.dependOn(&run_locality.step);
+    bench_step.dependOn(&run_json.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);

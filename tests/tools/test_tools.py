@@ -19,6 +19,7 @@ import layers
 import listed
 import readme_program
 import runtests
+import sizewaste
 import unused
 
 
@@ -39,6 +40,31 @@ class Tree:
 
     def __exit__(self, *_):
         self.folder.cleanup()
+
+
+class SizeWaste(unittest.TestCase):
+    def test_the_table_in_the_design_is_what_is_measured(self):
+        names = [os.path.join("bench", "field", f"sizes_{name}.txt") for name in ("cc1", "python")]
+        command = [sys.executable, "tools/sizewaste.py", *names]
+        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+        with open(os.path.join(ROOT, "docs", "design.md"), encoding="utf-8") as file:
+            self.assertIn(done.stdout, file.read())
+
+    def test_one_size_loses_what_it_must(self):
+        with Tree({"sizes.txt": "# x\nallocations 4\n24 3 3\n24 -1 1\n40000 1 9\n"}) as root:
+            blocks = sizewaste.read_sizes(os.path.join(root, "sizes.txt"))
+        self.assertEqual(blocks, {24: 4})
+        ours = sizewaste.ours(os.path.join(ROOT, sizewaste.TABLE))
+        self.assertEqual(sizewaste.measure(ours, blocks).percent(), (25.0, 0.0))
+        self.assertEqual(sizewaste.measure(sizewaste.go(), blocks).slots, 96)
+        end = sizewaste.measure(sizewaste.go(), {2688: 6}).percent()[1]
+        self.assertAlmostEqual(end, 100 * 128 / 8192)
+
+    def test_the_tables_have_their_classes(self):
+        self.assertEqual(len(sizewaste.go()), 67)
+        self.assertEqual([c.slot for c in sizewaste.eighths()][:11], [8, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160])
+        for table in (sizewaste.go(), sizewaste.eighths()):
+            self.assertEqual(table[-1].slot, 32768)
 
 
 class Layers(unittest.TestCase):
