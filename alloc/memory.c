@@ -117,6 +117,7 @@ struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct 
     struct span *span = tri__fixalloc_get(&mem->fix_span);
     if (span && take_pages(mem, npages, block, first_page, dirty)) {
         atomic_store_relaxed(&span->place, SPAN_BUILDING); /* nobody else has it */
+        atomic_add_relaxed(&mem->nspans, 1);               /* a counter */
         return span;
     }
     if (span) tri__fixalloc_put(&mem->fix_span, span);
@@ -135,6 +136,7 @@ struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {
     tri__pageheap_free(mem->pages, first_page, npages);
     tri__fixalloc_put(&mem->fix_span, span);
+    atomic_sub_relaxed(&mem->nspans, 1);
     atomic_sub_relaxed(&mem->used_pages, npages);
 }
 
