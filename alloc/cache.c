@@ -117,6 +117,7 @@ void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class)
 
 void tri__cache_blacken(struct cache *cache) {
     cache->black = true;
+    cache->tiny = NULL; /* I-CACHE4: it may be white */
     for (tri_hole *hole = cache_first(cache); hole; hole = cache_after(cache, hole)) {
         struct span *span = hole->span;
         if (!span || hole->cursor == hole->limit) continue;
@@ -129,6 +130,7 @@ void tri__cache_blacken(struct cache *cache) {
 }
 
 void tri__cache_flush(struct cache *cache) {
+    cache->tiny = NULL;
     tri__lock_acquire(cache->table_lock);
     tri_hole *hole = cache_first(cache);
     atomic_store_relaxed(&cache->open, HOLE_LAST); /* under the lock of those who follow the list */

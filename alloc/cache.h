@@ -7,7 +7,8 @@
  *
  * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour
  * of a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
- * (R10). I-CACHE3 after cache_flush no hole and no span is left. */
+ * (R10). I-CACHE3 after cache_flush no hole and no span is left. I-CACHE4 a slot that is being shared was taken since the
+ * thread's last H3: what a black thread puts into it lives. */
 #ifndef TRI_ALLOC_CACHE_H
 #define TRI_ALLOC_CACHE_H
 
@@ -24,11 +25,15 @@ struct cache {
     bool single;             /* closed fast path: holes of one slot (stress.slow) [owner] */
     int64_t taken_bytes;     /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
     int64_t black_bytes;     /* of those, marked at once [owner] */
-    struct page_block block; /* pages for fresh spans [owner] */
+    char *tiny;              /* the slot that small pointer-free objects share now, or NULL [owner] */
+    uint32_t tiny_used_bytes; /* of it [owner] */
+    struct page_block block;  /* pages for fresh spans [owner] */
 };
 
 /* `next` of a hole that is in no list, and of the last one in it: numbers that no layout has. */
 enum { HOLE_UNLISTED = 0, HOLE_LAST = MAX_LAYOUTS };
+
+enum { TINY_SLOT_BYTES = 16 };
 
 /* `table_lock`: taken while the list of open holes is emptied, so that others may follow it under the lock. False
  * without address space for the table. */

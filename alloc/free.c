@@ -13,9 +13,10 @@
 #include "alloc/cache.h"
 #include "alloc/base/check.h"
 
-/* A live slot that begins at the address. Gate lock held. */
+/* A live slot that begins at the address, and that no two objects share. Gate lock held. */
 static bool find(struct memory *mem, uintptr_t addr, struct slot *slot) {
-    return space_find_slot(&mem->space, addr, slot) && slot->addr == addr && space_layout_of(&mem->space, slot) != 0;
+    return space_find_slot(&mem->space, addr, slot) && slot->addr == addr &&
+           !(space_span_of(&mem->space, addr)->flags & SPAN_SHARED) && space_layout_of(&mem->space, slot) != 0;
 }
 
 /* In a span that is not swept yet: what is unmarked is dead already. */

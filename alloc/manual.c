@@ -55,7 +55,8 @@ static void publish(struct memory *mem, struct manual_span *ms, uint64_t shape) 
 }
 
 static uint64_t shape_of(const struct manual_span *ms) {
-    uint64_t owner = ms->owner ? ms->owner->tag : PAGE_MANUAL;
+    const struct manual_cache *c = atomic_load_relaxed(&ms->owner); /* under the lock */
+    uint64_t owner = c ? c->tag : PAGE_MANUAL;
     return owner | (uint64_t)ms->class_index << 8 | (uint64_t)ms->slot_bytes << 32;
 }
 
@@ -119,7 +120,8 @@ static void drop_from_pool(struct memory *mem, unsigned class_index) {
     release_locked(mem, ms);
 }
 
-void tri__manual_drop_pool(struct memory *mem) {
+/* Gives the pool back. Requires the manual lock. */
+static void drop_pool(struct memory *mem) {
     for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++)
         while (mem->manual.pool[i]) drop_from_pool(mem, i);
 }
@@ -163,8 +165,8 @@ static void put_empty(struct manual_cache *c, struct manual_span *ms, bool locke
 /* The span changes hands: nobody has a block of it, or its owner has ended. Requires the manual lock. */
 static void give_to(struct memory *mem, struct manual_cache *c, struct manual_span *ms) {
     atomic_add_relaxed(&c->nspans[ms->class_index], 1);
-    if (ms->owner == c) return;
-    ms->owner = c; /* I-MAN3 */
+    if (atomic_load_relaxed(&ms->owner) == c) return;
+    atomic_store_relaxed(&ms->owner, c); /* I-MAN3 */
     for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
         atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
 }
@@ -186,12 +188,34 @@ static struct manual_span *take_pooled(struct manual_cache *c, unsigned class_in
 
 /* ---- blocks that other threads freed ------------------------------------------------------------------------- */
 
-/* True if there were any. The span is not full. */
-static bool take_remote(struct manual_span *ms) {
-    if (atomic_load_relaxed(&ms->remote) == 0) return false; /* a hint */
-    uint64_t remote = atomic_swap_acqrel(&ms->remote, 0);    /* pairs with push_remote */
-    check_internal((remote & REMOTE_FULL) == 0, "I-MAN1: a listed span is not marked full");
+static void push_returned(struct manual_span *ms) {
+    struct manual_cache *owner = atomic_load_relaxed(&ms->owner); /* an old one sends it on (I-MAN3) */
+    struct manual_span *top = atomic_load_relaxed(&owner->returned);
+    do ms->returned = top;
+    while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with pop_returned */
+}
+
+/* All of a cache's stack. */
+static struct manual_span *pop_returned(struct manual_cache *c) {
+    if (atomic_load_relaxed(&c->returned) == NULL) return NULL; /* a hint */
+    return atomic_swap_acqrel(&c->returned, NULL);              /* pairs with push_returned */
+}
+
+/* A free from a thread that does not own the span. The first block brings the span to its owner's notice (I-MAN1). */
+static void push_remote(struct manual_span *ms, void *block) {
+    uint64_t remote = atomic_load_relaxed(&ms->remote), with;
+    do {
+        *(void **)block = (void *)(uintptr_t)(remote & REMOTE_ADDRESS);
+        with = (remote & ~REMOTE_ADDRESS) + REMOTE_ONE + (uintptr_t)block;
+    } while (!atomic_cas_acqrel(&ms->remote, &remote, with)); /* pairs with take_remote, release_returned */
+    if (remote == 0) push_returned(ms);
+}
+
+/* For a span off the stack: from the exchange on it may be pushed there again. */
+static void take_remote(struct manual_span *ms) {
+    uint64_t remote = atomic_swap_acqrel(&ms->remote, 0); /* pairs with push_remote */
     void **head = (void **)(uintptr_t)(remote & REMOTE_ADDRESS), **last = head;
+    check_cheap(head != NULL, "I-MAN1: a span on the stack has a block that came back");
     if (ms->free) {
         while (*last) last = *last;
         *last = ms->free;
@@ -200,85 +224,61 @@ static bool take_remote(struct manual_span *ms) {
     uint32_t n = (uint32_t)(remote / REMOTE_ONE);
     check_cheap(n <= ms->used, "I-MAN2: no more blocks come back than were given out");
     ms->used -= n;
-    return true;
 }
 
-/* Takes over what other threads have freed; what is empty then is kept or given back. `locked`: the manual lock is. */
+/* Files an own span anew to which blocks have come back. */
+static void refile(struct manual_cache *c, struct manual_span *ms, bool locked) {
+    if (ms == c->current[ms->class_index]) return;
+    bool was_full = atomic_load_relaxed(&ms->full); /* own write */
+    atomic_store_relaxed(&ms->full, false);
+    if (ms->used > 0) {
+        if (was_full) list_push(c, ms);
+        return;
+    }
+    if (!was_full) list_remove(c, ms);
+    put_empty(c, ms, locked);
+}
+
 static void take_returned(struct manual_cache *c, bool locked) {
-    if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
-    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
-    while (ms) {
-        struct manual_span *next = ms->returned;
-        ms->full = false;
+    for (struct manual_span *ms = pop_returned(c), *next; ms; ms = next) {
+        next = ms->returned;
+        if (atomic_load_relaxed(&ms->owner) != c) { /* I-MAN3 */
+            push_returned(ms);
+            continue;
+        }
         take_remote(ms);
-        if (ms->used == 0)
-            put_empty(c, ms, locked);
-        else
-            list_push(c, ms);
-        ms = next;
+        refile(c, ms, locked);
     }
 }
 
-static void push_returned(struct manual_span *ms) {
-    struct manual_cache *owner = ms->owner; /* stays while the span is on its way (I-MAN3) */
-    struct manual_span *top = atomic_load_relaxed(&owner->returned);
-    do ms->returned = top;
-    while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with take_returned */
-}
-
-/* A free from a thread that does not own the span. */
-static void push_remote(struct manual_span *ms, void *block) {
-    uint64_t remote = atomic_load_relaxed(&ms->remote), with;
-    do {
-        *(void **)block = (void *)(uintptr_t)(remote & REMOTE_ADDRESS);
-        with = (remote & ~(REMOTE_ONE - 1)) + REMOTE_ONE + (uintptr_t)block;
-    } while (!atomic_cas_acqrel(&ms->remote, &remote, with)); /* pairs with take_remote, retire_current */
-    /* If it was full, this thread has cleared the bit and sees to it that the span is listed (I-MAN1). */
-    if (TRI_UNLIKELY(remote & REMOTE_FULL)) push_returned(ms);
-}
-
-/* Gives those spans back whose blocks have all returned from other threads: on the stack of a thread that may be
- * asleep. That thread can do nothing to them but take them off the stack, which this one has done. Requires the manual
- * lock. */
+/* Of a thread that may be asleep: gives those full spans back whose blocks have all returned from other threads. The
+ * owner can do nothing to them but take them off the stack, which this thread has done. Requires the manual lock. */
 static void release_returned(struct memory *mem, struct manual_cache *c) {
-    if (atomic_load_relaxed(&c->returned) == NULL) return;           /* a hint */
-    struct manual_span *ms = atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
-    while (ms) {
-        struct manual_span *next = ms->returned;
-        if (atomic_load_acquire(&ms->remote) / REMOTE_ONE == ms->nslots) { /* pairs with push_remote */
+    for (struct manual_span *ms = pop_returned(c), *next; ms; ms = next) {
+        next = ms->returned;
+        /* All blocks were given out before they came back, so `full` cannot be read as it was before that. */
+        bool whole = atomic_load_acquire(&ms->remote) / REMOTE_ONE == ms->nslots; /* pairs with push_remote */
+        if (whole && atomic_load_acquire(&ms->full) && atomic_load_relaxed(&ms->owner) == c) { /* retire_current */
             atomic_store_relaxed(&ms->remote, 0);
             atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
             release_locked(mem, ms);
         } else {
             push_returned(ms);
         }
-        ms = next;
     }
 }
 
-/* Nothing is left in the current span: false if a block has come back meanwhile. From the exchange on another thread
- * may give the span back (release_returned): it is not touched after that. */
-static bool retire_current(struct manual_cache *c, struct manual_span *ms) {
-    uint64_t expected = 0;
+/* The current span has run dry. Another thread may give it back from here on (release_returned). */
+static void retire_current(struct manual_cache *c, struct manual_span *ms) {
     c->current[ms->class_index] = &tri__manual_no_span;
-    ms->full = true;
-    if (atomic_cas_acqrel(&ms->remote, &expected, REMOTE_FULL)) return true; /* pairs with push_remote */
-    ms->full = false;
-    c->current[ms->class_index] = ms;
-    return false;
+    atomic_store_release(&ms->full, true); /* the last touch; pairs with release_returned */
 }
 
 /* After a free by the owner: the span was dry before, or is empty now. */
 void tri__manual_noted(struct manual_cache *c, struct manual_span *ms) {
-    if (ms->full) {
-        uint64_t before = atomic_and_acqrel(&ms->remote, ~REMOTE_FULL); /* pairs with push_remote */
-        if ((before & REMOTE_FULL) == 0) return; /* another free did it: the span comes by the returned stack */
-        ms->full = false;
-        list_push(c, ms);
-    }
-    if (ms->used != 0 || ms == c->current[ms->class_index]) return;
-    list_remove(c, ms);
-    put_empty(c, ms, false);
+    bool is_listed = !atomic_load_relaxed(&ms->full); /* own write */
+    if (is_listed && ms->used > 0) return;
+    refile(c, ms, false);
 }
 
 /* ---- refilling ----------------------------------------------------------------------------------------------- */
@@ -362,14 +362,13 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
 static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool *fresh) {
     for (;;) {
         struct manual_span *ms = c->current[class_index];
-        if (ms != &tri__manual_no_span) {
-            *fresh = false;
-            if (ms->free || take_remote(ms)) return manual_take(c, class_index);
-            *fresh = true;
-            if (link_more(ms)) return manual_take(c, class_index);
-            if (!retire_current(c, ms)) continue;
-        }
+        *fresh = false;
+        if (ms->free) return manual_take(c, class_index);
+        *fresh = true;
+        if (ms != &tri__manual_no_span && link_more(ms)) return manual_take(c, class_index);
         take_returned(c, false);
+        if (ms->free) continue;
+        if (ms != &tri__manual_no_span) retire_current(c, ms);
         ms = c->lists[class_index];
         if (ms) {
             list_remove(c, ms);
@@ -492,7 +491,6 @@ static void settle_class(struct manual_cache *c, unsigned class_index) {
     }
     for (struct manual_span *next = c->lists[class_index]; (ms = next) != NULL;) {
         next = ms->next;
-        take_remote(ms);
         if (ms->used) continue;
         list_remove(c, ms);
         release(c, ms, true);
@@ -512,6 +510,6 @@ void tri__manual_trim(struct memory *mem) {
     for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) /* under the lock */
         if (c != own) release_returned(mem, c);
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
-    tri__manual_drop_pool(mem);
+    drop_pool(mem);
     tri__lock_release(&mem->manual.lock);
 }

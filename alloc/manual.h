@@ -8,24 +8,24 @@
  *   manual_record.c  history of each block (builds with checks)
  *
  * A span belongs to one cache. Its thread takes blocks from the span's free list and puts them back without an atomic
- * instruction. Any other thread pushes a block onto the span's `remote` list, one compare-and-swap, which the owner
- * takes over whole when its own list has run dry. A span that has run dry is in no list of its owner's and has
- * REMOTE_FULL set in `remote`; whoever clears that bit lists the span again: the owner itself, or the thread whose free
- * cleared it, which pushes the span onto the owner's `returned` stack. When all blocks of such a span have come back
- * from others, nobody has a reason to touch it: any thread that trims the heap may give it back, with the owner asleep.
+ * instruction. Any other thread pushes a block onto the span's `remote` list, one compare-and-swap; the first one there
+ * pushes the span onto the owner's `returned` stack, whence the owner takes both over when it has run dry. A span that
+ * has run dry itself is full: in no list, until a block of it comes back. When all blocks of a full span have come back
+ * from other threads, nobody has a reason to touch it: any thread that trims the heap may give it back, with the owner
+ * asleep.
  *
  * The page's entry leads from a block to its span: shape = PAGE_MANUAL | class << 8 | number of the owner << 16 |
  * slot_bytes << 32 (0 for large blocks, which have no owner), place = address of the struct manual_span.
  *
  * Invariants:
- *  I-MAN1 a span is in one place: current or in a list of its owner's, or full (in no list, REMOTE_FULL set), or on the
- *         way to the owner's `returned` stack (REMOTE_FULL cleared, `full` still set). There it has a block in
- *         `remote`.
+ *  I-MAN1 a span is in one place: current or in a list of its owner's, or full, or empty in the heap's pool, or a large
+ *         block's. Besides, it is on one `returned` stack, or on its way there in one thread's hand, exactly while its
+ *         `remote` is not zero: who takes it off the stack sets that to zero, or puts the span back.
  *  I-MAN2 `used` counts the blocks that are given out, those in `remote` included: a span with used == 0 has an empty
  *         `remote`, and nobody else can reach it.
- *  I-MAN3 the owner changes only under the manual lock, of spans in the pool or in an orphan's list, never of one that
- *         is full or on its way; so a thread that compares the owner's number with its own is never wrong about a
- *         match.
+ *  I-MAN3 the owner changes only under the manual lock, of spans in the pool or in an orphan's list; so a thread that
+ *         compares the owner's number with its own is never wrong about a match. A span that comes by the stack of an
+ *         owner before is sent on.
  *  I-MAN4 a cache's memory outlives its heap while a thread may still look at it; `mem` is NULL from the heap's end on.
  * Lock rank: RANK_MANUAL for the making and giving back of spans, and for orphans; RANK_REGISTRY around it where
  * threads and heaps end. The fast paths take none. */
@@ -51,10 +51,9 @@ enum {
     MAX_MANUAL_CACHES = 65535
 };
 #define MANUAL_TAG_MASK 0xffff00ffull /* of a page's shape: kind and owner */
-/* What lies in `remote`: the first block of the list, REMOTE_FULL, and above the address the number of blocks. */
-#define REMOTE_FULL 1ull
+/* What lies in `remote`: the address of the list's first block, and above it the number of blocks. */
 #define REMOTE_ONE (1ull << 48)
-#define REMOTE_ADDRESS (REMOTE_ONE - 2)
+#define REMOTE_ADDRESS (REMOTE_ONE - 1)
 
 #if TRI_CHECKS >= 1
 /* What happened to a block last. */
@@ -73,12 +72,12 @@ struct manual_span {
     uint32_t nslots, nlinked;        /* slots; those that have been given out or in `free` so far [const; owner] */
     uint32_t slot_bytes;             /* [const] */
     uint8_t class_index;             /* [const] */
-    bool full;                       /* in no list of the owner's [owner] */
+    bool full;                       /* in no list [atomic; owner writes, with release when it is done with the span] */
     struct manual_span *next, *prev; /* in the owner's list [owner] */
     uintptr_t base;                  /* of the first slot; of a large block [const] */
     _Alignas(64) uint64_t remote;    /* blocks freed by other threads: REMOTE_* [atomic] */
-    struct manual_span *returned;    /* next on the owner's stack [whoever cleared REMOTE_FULL, then the owner] */
-    struct manual_cache *owner;      /* I-MAN3; NULL for large blocks */
+    struct manual_span *returned;    /* next on the stack [whose hand it is in] */
+    struct manual_cache *owner;      /* I-MAN3; NULL for large blocks [atomic] */
     struct span *span;               /* pages [const] */
     struct manual_record *records;   /* by slot, in builds with checks; may be NULL [const] */
 };
@@ -101,7 +100,7 @@ struct manual_cache {
     struct manual_cache *next_of_heap;               /* [const once linked] */
     struct manual_cache *next_orphan;                /* [manual lock] */
     bool held;                                       /* by a thread [registry lock] */
-    _Alignas(64) struct manual_span *returned;       /* spans whose REMOTE_FULL others cleared [atomic] */
+    _Alignas(64) struct manual_span *returned;       /* spans with blocks in `remote` [atomic] */
 };
 
 /* A heap's part. */
@@ -214,8 +213,6 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
 
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;
-/* Gives the pool back. Requires the manual lock. */
-void tri__manual_drop_pool(struct memory *mem);
 /* Gives every empty span back, the current ones too; the rest is listed. Requires the manual lock. */
 void tri__manual_settle(struct manual_cache *c);
 

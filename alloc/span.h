@@ -23,7 +23,8 @@
 
 enum span_place { SPAN_BUILDING = 0, SPAN_LISTED, SPAN_CACHED, SPAN_CLAIMED, SPAN_EMPTY, SPAN_DEAD };
 
-enum { SPAN_LEAF = 1, SPAN_ZEROED = 2 /* leaf whose slots are zeroed all the same */ };
+/* ZEROED: a leaf whose slots are zeroed all the same. SHARED: a slot may hold several of the host's objects. */
+enum { SPAN_LEAF = 1, SPAN_ZEROED = 2, SPAN_SHARED = 4 };
 
 struct span {
     struct span *next, *prev;  /* in its list [list's lock], or in a cache's chain [holder] */

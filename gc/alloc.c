@@ -32,7 +32,12 @@ struct request {
     uint32_t layout; /* of the type: first number */
     bool sized;      /* the number of the size class is added to it */
     bool leaf, zeroed, align16;
+    bool large; /* pages of its own, however small */
 };
+
+static bool is_small(const struct request *r) {
+    return r->size_bytes <= SMALL_MAX_BYTES && !r->large;
+}
 
 /* Moves the cache's counts to the heap's. */
 void tri__heap_account(struct mutator *m) {
@@ -174,7 +179,8 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
     unsigned class_index = class_of(r);
     *number = r->layout + (r->sized ? class_index : 0);
     uint32_t slot_bytes = tri__size_classes[class_index].slot_bytes;
-    uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
+    uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0) |
+                              (r->layout == LAYOUT_TINY ? SPAN_SHARED : 0));
     struct span_class sc = {*number, (uint8_t)class_index, flags, false};
     if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES) return sc;
     uint32_t *cold = &heap->cold_bytes[*number];
@@ -207,13 +213,12 @@ static void *try_large(struct mutator *m, const struct request *r) {
 }
 
 static void *try_once(struct mutator *m, const struct request *r) {
-    return r->size_bytes <= SMALL_MAX_BYTES ? try_small(m, r) : try_large(m, r);
+    return is_small(r) ? try_small(m, r) : try_large(m, r);
 }
 
 /* Larger than the heap may ever be: no cycle helps. */
 static bool is_hopeless(tri_heap *heap, const struct request *r) {
-    return r->size_bytes > SMALL_MAX_BYTES &&
-           ceil_div(r->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages);
+    return !is_small(r) && ceil_div(r->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages);
 }
 
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
@@ -243,7 +248,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
 
 /* The next hole of the chain that the cache has: no lock, and nothing to tell anyone yet. */
 static void *try_next_hole(struct mutator *m, const struct request *r) {
-    if (r->size_bytes > SMALL_MAX_BYTES || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
+    if (!is_small(r) || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
     return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
 }
@@ -261,15 +266,19 @@ static void *allocate(struct mutator *m, const struct request *r) {
 
 /* ---- public -------------------------------------------------------------------------------------------------- */
 
-static void *allocate_typed(struct mutator *m, tri_type *type, size_t size_bytes, const char *call) {
+static struct request request_typed(const tri_type *type, size_t size_bytes, const char *call) {
     uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
-    struct request r = {call,
-                        size_bytes,
-                        layout,
-                        type->elem_size != 0,
-                        tri__layouts[layout].scan == SCAN_LEAF,
-                        !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED),
-                        type->align == 16};
+    return (struct request){.call = call,
+                            .size_bytes = size_bytes,
+                            .layout = layout,
+                            .sized = type->elem_size != 0,
+                            .leaf = tri__layouts[layout].scan == SCAN_LEAF,
+                            .zeroed = !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED),
+                            .align16 = type->align == 16};
+}
+
+static void *allocate_typed(struct mutator *m, const tri_type *type, size_t size_bytes, const char *call) {
+    struct request r = request_typed(type, size_bytes, call);
     return allocate(m, &r);
 }
 
@@ -310,16 +319,148 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
     return allocate_typed(m, type, max_size(size_bytes, 1), "tri_new_n");
 }
 
+/* ---- many at once -------------------------------------------------------------------------------------------- */
+
+/* The slots that are left in the hole of this number, at most n of them. */
+static size_t take_run(struct mutator *m, uint32_t number, void **out, size_t n) {
+    tri_hole *hole = &m->pub.holes[number];
+    char *obj = hole->cursor;
+    if (obj == hole->limit) return 0;
+    size_t slot_bytes = hole->slot_bytes;
+    n = min_size(n, (size_t)(hole->limit - obj) / slot_bytes);
+    for (size_t i = 0; i < n; i++, obj += slot_bytes) out[i] = obj;
+    atomic_store_relaxed(&hole->cursor, obj); /* as in tri_new */
+    return n;
+}
+
+/* So many at once that the layout is not cold any more: spans of its own from the first one on. */
+static void warm(tri_heap *heap, const struct request *r, size_t n) {
+    uint32_t number = r->layout + (r->sized ? class_of(r) : 0);
+    if (n >= COLD_LIMIT_BYTES / tri__size_classes[class_of(r)].slot_bytes)
+        atomic_store_relaxed(&heap->cold_bytes[number], COLD_LIMIT_BYTES); /* a heuristic's counter */
+}
+
+size_t tri_new_batch(tri_thread *thread, tri_type *type, void **out, size_t n) {
+    struct mutator *m = tri__mutator_check(thread, "tri_new_batch");
+    if (!m || tri__type_bind(type, "tri_new_batch") != TRI_OK || n == 0) return 0;
+    if (!out) {
+        tri__error(TRI_EINVAL, "tri_new_batch", "out is NULL; give an array of n pointers");
+        return 0;
+    }
+    struct request r = request_typed(type, max_size(type->size, 1), "tri_new_batch");
+    if (!is_small(&r)) return (out[0] = allocate(m, &r)) != NULL;
+    uint32_t number = r.layout + (r.sized ? class_of(&r) : 0);
+    warm(m->heap, &r, n);
+    safepoint_poll(m); /* R1: first; what allocate does is first, too, as long as nothing is in hand */
+    size_t had = take_run(m, number, out, n);
+    if (had == 0 && (out[had++] = allocate(m, &r)) == NULL) return 0;
+    NO_SAFEPOINT("a batch with objects in hand (I-ALLOC1)");
+    for (;;) {
+        had += take_run(m, number, out + had, n - had);
+        if (had == n || m->cache.taken_bytes >= ACCOUNT_BYTES || !(out[had] = try_small(m, &r))) return had;
+        had++;
+    }
+}
+
+/* ---- bytes --------------------------------------------------------------------------------------------------- */
+
+/* What every request for 0 bytes gets: outside all heaps, so that every lookup, root and barrier passes it over. */
+void *tri__zero_address(void) {
+    static char room[2 * PAGE_BYTES];
+    return (void *)align_up((uintptr_t)room, PAGE_BYTES);
+}
+
+/* The largest power of two that divides the size: no C object of that size asks for more. Never 1: an odd address is no
+ * value for a handle. */
+static uint32_t natural_align(size_t size_bytes) {
+    uint32_t lowest = (uint32_t)(size_bytes & (0 - size_bytes));
+    return lowest < 2 ? 2 : lowest;
+}
+
+/* The tiny allocator: the next bytes of the slot that the thread fills, or the first ones of another. Of the two the
+ * one with more room is filled next. I-CACHE4: the slot is as black as the thread. */
+static void *share_slot(struct mutator *m, size_t size_bytes, size_t align_bytes, const char *call) {
+    struct cache *cache = &m->cache;
+    size_t at = align_up(cache->tiny_used_bytes, max_size(align_bytes, natural_align(size_bytes)));
+    if (cache->tiny && at + size_bytes <= TINY_SLOT_BYTES) {
+#if TRI_CHECKS >= 2
+        struct slot slot;
+        bool found = space_find_slot(&cache->mem->space, (uintptr_t)cache->tiny, &slot);
+        check_internal(found && (!cache->black || space_is_marked(&cache->mem->space, &slot)),
+                       "I-CACHE4: a black thread fills a marked slot");
+#endif
+        cache->tiny_used_bytes = (uint32_t)(at + size_bytes);
+        return cache->tiny + at;
+    }
+    struct request r = {
+        .call = call, .size_bytes = TINY_SLOT_BYTES, .layout = LAYOUT_TINY, .leaf = true, .align16 = true};
+    char *slot = bump(m, LAYOUT_TINY);
+    if (!slot) slot = allocate(m, &r); /* its safepoint may take cache->tiny away */
+    if (slot && (!cache->tiny || size_bytes < cache->tiny_used_bytes)) {
+        cache->tiny = slot;
+        cache->tiny_used_bytes = (uint32_t)size_bytes;
+    }
+    return slot;
+}
+
+/* The smallest class whose slots, in spans that begin on a page, are so aligned; 0: pages of its own take less. */
+static unsigned class_aligned(size_t align_bytes, size_t size_bytes) {
+    if (size_bytes > SMALL_MAX_BYTES) return 0;
+    unsigned c = align_bytes > 8 ? size_class_of_scan(size_bytes) : size_class_of(size_bytes);
+    while (c < NUM_SIZE_CLASSES && tri__size_classes[c].slot_bytes & (align_bytes - 1)) c++;
+    return c < NUM_SIZE_CLASSES && tri__size_classes[c].slot_bytes <= align_up(size_bytes, PAGE_BYTES) ? c : 0;
+}
+
+/* A slot of a class of its own (0: pages). */
+static void *new_bytes(struct mutator *m, unsigned class_index, size_t size_bytes, const char *call) {
+    void *obj = class_index ? bump(m, LAYOUT_BYTES + class_index) : NULL;
+    if (TRI_LIKELY(obj != NULL)) return obj;
+    struct request r = {.call = call,
+                        .size_bytes = class_index ? tri__size_classes[class_index].slot_bytes : size_bytes,
+                        .layout = LAYOUT_BYTES,
+                        .sized = true,
+                        .leaf = true,
+                        .align16 = class_index != 1,
+                        .large = class_index == 0};
+    return allocate(m, &r);
+}
+
+/* Fewer bytes than a shared slot has, as the heap's options say; false: like all others. */
+static bool new_few_bytes(struct mutator *m, size_t size_bytes, size_t align_bytes, const char *call, void **obj) {
+    uint32_t flags = atomic_load_relaxed(&m->heap->config.flags); /* options */
+    if (size_bytes == 0) {
+        if (flags & TRI_HEAP_UNIQUE_ZERO) return false;
+        safepoint_poll(m);
+        *obj = tri__zero_address();
+        return true;
+    }
+    if (!(flags & TRI_HEAP_TINY) || align_bytes > 8) return false;
+    *obj = share_slot(m, size_bytes, align_bytes, call);
+    return true;
+}
+
 void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_bytes");
+    void *obj;
     if (!m) return NULL;
-    if (size_bytes <= SMALL_MAX_BYTES) {
-        uint32_t layout = LAYOUT_BYTES + (size_bytes ? size_class_of(size_bytes) : 1);
-        void *obj = bump(m, layout);
-        if (TRI_LIKELY(obj != NULL)) return obj;
+    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, 1, "tri_new_bytes", &obj)) return obj;
+    if (size_bytes == 0) size_bytes = 1;
+    return new_bytes(m, size_bytes <= SMALL_MAX_BYTES ? size_class_of(size_bytes) : 0, size_bytes, "tri_new_bytes");
+}
+
+void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes) {
+    struct mutator *m = tri__mutator_check(thread, "tri_new_aligned");
+    void *obj;
+    if (!m) return NULL;
+    if (!is_power_of_two(align_bytes) || align_bytes > PAGE_BYTES) {
+        tri__error(TRI_EINVAL, "tri_new_aligned",
+                   "an alignment of %zu is no power of two up to %d; use tri_manual_aligned beyond", align_bytes,
+                   PAGE_BYTES);
+        return NULL;
     }
-    struct request r = {"tri_new_bytes", max_size(size_bytes, 1), LAYOUT_BYTES, true, true, false, false};
-    return allocate(m, &r);
+    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, align_bytes, "tri_new_aligned", &obj)) return obj;
+    if (size_bytes == 0) size_bytes = 1;
+    return new_bytes(m, class_aligned(align_bytes, size_bytes), size_bytes, "tri_new_aligned");
 }
 
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {

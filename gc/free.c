@@ -32,6 +32,9 @@ static int refuse(const struct mutator *m, const void *obj) {
     struct slot slot;
     if (manual_span_of(&m->heap->mem.space, (uintptr_t)obj))
         why = "it lies in manual memory, which tri_manual_free frees";
+    else if (space_find_slot(&m->heap->mem.space, (uintptr_t)obj, &slot) &&
+             space_layout_of(&m->heap->mem.space, &slot) == LAYOUT_TINY)
+        why = "it may share its slot with others (tiny=on), so only a cycle frees it";
     else if (space_find_slot(&m->heap->mem.space, (uintptr_t)obj, &slot))
         why = slot.addr == (uintptr_t)obj ? "it has been freed already" : "it lies inside an object; give its start";
     else if (space_contains(&m->heap->mem.space, (uintptr_t)obj))
@@ -59,6 +62,7 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
 int tri_free(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_free");
     if (!m) return TRI_EUNATTACHED;
+    if (obj == tri__zero_address()) return TRI_OK; /* 0 bytes: nothing to free */
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */

@@ -58,7 +58,7 @@ static void hook_delay(void *context) {
 static int check_config(const tri_config *c) {
     if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
-    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES))
+    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
     if (c->growth_percent < 5 || c->growth_percent > 100000)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
@@ -214,15 +214,29 @@ static bool parse_size(const char *text, size_t *out) {
     return true;
 }
 
-static int set_cycles(tri_heap *heap, const char *value) {
-    bool on = strcmp(value, "on") == 0;
-    if (!on && strcmp(value, "off") != 0)
-        return tri__error(TRI_EINVAL, "tri_heap_set", "cycles is on or off, not %s", value);
-    if (on) /* an option: orders nothing */
-        atomic_and_relaxed(&heap->config.flags, ~(uint32_t)TRI_HEAP_NO_CYCLES);
-    else
-        atomic_or_relaxed(&heap->config.flags, (uint32_t)TRI_HEAP_NO_CYCLES);
-    return TRI_OK;
+/* Options with two values: the one under which the flag is set, and the other. */
+static const struct switch_option {
+    const char *key, *set, *clear;
+    uint32_t flag;
+} switch_options[] = {{"cycles", "off", "on", TRI_HEAP_NO_CYCLES},
+                      {"tiny", "on", "off", TRI_HEAP_TINY},
+                      {"zero_size", "unique", "fixed", TRI_HEAP_UNIQUE_ZERO}};
+
+/* True if the key is one of theirs; *err is then the result. */
+static bool set_switch(tri_heap *heap, const char *key, const char *value, int *err) {
+    for (size_t i = 0; i < sizeof switch_options / sizeof switch_options[0]; i++) {
+        const struct switch_option *o = &switch_options[i];
+        if (strcmp(key, o->key) != 0) continue;
+        *err = TRI_OK; /* options: order nothing */
+        if (strcmp(value, o->set) == 0)
+            atomic_or_relaxed(&heap->config.flags, o->flag);
+        else if (strcmp(value, o->clear) == 0)
+            atomic_and_relaxed(&heap->config.flags, ~o->flag);
+        else
+            *err = tri__error(TRI_EINVAL, "tri_heap_set", "%s is %s or %s, not %s", key, o->clear, o->set, value);
+        return true;
+    }
+    return false;
 }
 
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
@@ -236,7 +250,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     key[n] = '\0';
     const char *value = equals + 1;
     int err = TRI_OK;
-    if (strcmp(key, "cycles") == 0) return set_cycles(heap, value);
+    if (set_switch(heap, key, value, &err)) return err;
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);

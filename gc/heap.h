@@ -257,6 +257,8 @@ enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);
+/* What requests for 0 bytes get, in every heap. */
+void *tri__zero_address(void);
 
 /* stats.c */
 void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns);

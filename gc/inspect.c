@@ -70,6 +70,7 @@ size_t tri_usable_size(tri_heap *heap, const void *obj) {
     if (tri__callback_calls(heap, "tri_usable_size")) return 0;
     if (!heap || !space_contains(&heap->mem.space, (uintptr_t)obj)) return 0;
     if (!find_live(heap, (uintptr_t)obj, false, &slot)) return 0;
+    if (space_layout_of(&heap->mem.space, &slot) == LAYOUT_TINY) return 0; /* others lie behind it */
     return tri__slot_bytes(&heap->mem.space, &slot);
 }
 

@@ -5,7 +5,8 @@
  * A type without elements takes one number; one with elements takes NUM_SIZE_CLASSES consecutive ones, number + class,
  * so that any page entry names both (class 0: large arrays). Entries are immutable once published and never freed.
  *
- * Fixed numbers: 0 none; LAYOUT_BYTES + class: untyped pointer-free bytes; LAYOUT_MIXED + class: mixed spans.
+ * Fixed numbers: 0 none; LAYOUT_BYTES + class: untyped pointer-free bytes; LAYOUT_MIXED + class: mixed spans;
+ * LAYOUT_TINY: slots that several small pointer-free objects share.
  *
  * Invariants: I-TYPE1 a published layout never changes. I-TYPE2 every slot lies inside the fixed part or the element,
  * 8-byte aligned, and is of one kind only. */
@@ -18,7 +19,8 @@
 enum {
     LAYOUT_BYTES = 1,
     LAYOUT_MIXED = LAYOUT_BYTES + NUM_SIZE_CLASSES,
-    LAYOUT_FIRST = LAYOUT_MIXED + NUM_SIZE_CLASSES,
+    LAYOUT_TINY = LAYOUT_MIXED + NUM_SIZE_CLASSES,
+    LAYOUT_FIRST,
     LAYOUT_LAST = 65000
 };
 

@@ -62,7 +62,8 @@ static void check_bits(struct verify *v, struct span *span) {
 static void check_manual_span(struct verify *v, const struct manual_span *ms) {
     struct space *space = &v->heap->mem.space;
     size_t first = ms->span->first_page;
-    uint64_t owner = ms->owner ? ms->owner->tag : PAGE_MANUAL;
+    const struct manual_cache *c = atomic_load_relaxed(&ms->owner); /* under the lock */
+    uint64_t owner = c ? c->tag : PAGE_MANUAL;
     for (size_t page = first; page < first + ms->span->npages; page++) {
         uint64_t shape = atomic_load_relaxed(&space->pages[page].shape); /* under the lock */
         EXPECT(v, (shape & MANUAL_TAG_MASK) == owner && shape_slot_bytes(shape) == ms->slot_bytes,

@@ -112,8 +112,15 @@ typedef struct tri_event {
 
 /* Flags of a heap. */
 enum {
-    TRI_HEAP_PRECISE = 1u << 0,  /* native stacks are not scanned; every reference must be in a precise root */
-    TRI_HEAP_NO_CYCLES = 1u << 1 /* collect only when tri_collect asks (the `none` of comparisons) */
+    TRI_HEAP_PRECISE = 1u << 0,   /* native stacks are not scanned; every reference must be in a precise root */
+    TRI_HEAP_NO_CYCLES = 1u << 1, /* collect only when tri_collect asks (the `none` of comparisons) */
+    /* Every request for 0 bytes gets an address of its own, of a slot that lives and dies. Else all get one address,
+     * which no heap owns: tri_find and tri_usable_size find nothing there, and tri_free has nothing to do. */
+    TRI_HEAP_UNIQUE_ZERO = 1u << 2,
+    /* The tiny allocator: bytes of fewer than 16 share a slot of 16 with others of their thread, which lives as long as
+     * one of them is referred to. They are aligned to the largest power of two that divides their size, at least 2;
+     * tri_find names the slot, tri_walk counts it once, tri_usable_size is 0 and tri_free refuses them. */
+    TRI_HEAP_TINY = 1u << 3
 };
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
@@ -156,8 +163,8 @@ static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
- * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off"; K, M and G may follow a number. In
- * builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at every
+ * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off", "tiny=on|off" and
+ * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at every
  * N-th slow path of an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of up to
  * N microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from each
  * thread's next step of a cycle on), "stress.here=1" (a heap's only thread runs its cycles itself, however long the
@@ -311,8 +318,17 @@ static inline void *tri_new(tri_thread *thread, tri_type *type);
  * type has no elements (TRI_EINVAL). Any attached thread. */
 TRI_API void *tri_new_n(tri_thread *thread, tri_type *type, size_t n);
 
-/* size_bytes of memory without references, not zeroed. Any attached thread. */
+/* Up to n new objects of the type (as tri_new), in out[0] to out[k - 1]; k is returned. The safepoint comes before the
+ * first one and there is none until the call returns, so `out` need not be a root before the thread's next safepoint.
+ * Fewer than n where the next one would need a safepoint: put those into roots and call again for the rest. 0 when
+ * memory cannot be had, or for n = 0. Any attached thread. */
+TRI_API size_t tri_new_batch(tri_thread *thread, tri_type *type, void **out, size_t n);
+
+/* size_bytes of memory without references, not zeroed. 0 bytes: see TRI_HEAP_UNIQUE_ZERO. Any attached thread. */
 TRI_API void *tri_new_bytes(tri_thread *thread, size_t size_bytes);
+
+/* The same, aligned to align_bytes: a power of two up to 8,192 (else NULL, TRI_EINVAL). Any attached thread. */
+TRI_API void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes);
 
 /* Bytes that the object really has (its slot), from the pointer to its start or its interior; 0 when it names no
  * object. The marker's idea of an array's length is (this - type.size) / type.elem_size. Any thread. */

