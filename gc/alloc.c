@@ -132,7 +132,9 @@ static bool is_beyond_goal(tri_heap *heap) {
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__heap_account(m);
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && tri__work_is_empty(&heap->work)) throttle(m);
+    /* Nobody assists before tracing begins, however much grey work waits already. */
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!atomic_load_acquire(&heap->tracing) || tri__work_is_empty(&heap->work)))
+        throttle(m);
     if (atomic_load_acquire(&heap->tracing)) { /* see heap_account */
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
