@@ -133,7 +133,7 @@ static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
-    /* In a flush round there may be work and still nothing to help with: the collector takes it up again. */
+    /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
     if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) throttle(m);
     if (tracing) {
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);

@@ -218,6 +218,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     struct here here = {heap, reason, false};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
     if (!borrow(heap)) return false;
+    atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, run_here, &here);
     uint64_t end = tri__os_now_ns();
