@@ -418,7 +418,8 @@ TEST(scavenger, tables_are_released_with_whole_chunks_that_were_in_use) {
     bool dirty;
     CHECK(ph != NULL);
     CHECK_EQ(tri__pageheap_release(ph), 0); /* nothing is there yet */
-    CHECK(tri__pageheap_alloc(ph, 10, &first, &dirty) && tri__pageheap_alloc(ph, 2 * CHUNK_PAGES, &far, &dirty));
+    CHECK(tri__pageheap_alloc(ph, 10, &first, &dirty));
+    CHECK(tri__pageheap_alloc(ph, 2 * CHUNK_PAGES, &far, &dirty));
     CHECK_EQ(first, 0);
     tri__pageheap_free(ph, far, 2 * CHUNK_PAGES);
     CHECK_EQ(tri__pageheap_release(ph), 0); /* dirty pages first */
