@@ -7,8 +7,8 @@
  *
  * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour
  * of a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
- * (R10). I-CACHE3 after cache_flush no hole and no span is left. I-CACHE4 a slot that is being shared was taken since the
- * thread's last H3: what a black thread puts into it lives. */
+ * (R10). I-CACHE3 after cache_flush no hole and no span is left. I-CACHE4 a slot that is being shared was taken since
+ * the thread's last H3: what a black thread puts into it lives. */
 #ifndef TRI_ALLOC_CACHE_H
 #define TRI_ALLOC_CACHE_H
 

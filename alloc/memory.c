@@ -37,11 +37,17 @@ static void make_room(void *context, size_t npages) {
     if (mem->hooks.limit_near) mem->hooks.limit_near(mem->hooks.context);
 }
 
+/* pageheap_ops.ahead. */
+static void tell_growth(void *context) {
+    struct memory *mem = (struct memory *)((char *)context - offsetof(struct memory, space));
+    if (mem->hooks.grows) mem->hooks.grows(mem->hooks.context);
+}
+
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
     memset(mem, 0, sizeof *mem);
     if (!tri__space_init(&mem->space, reserve_bytes)) return false;
-    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space, make_room,
-                               tri__space_release_tables};
+    struct pageheap_ops ops = {tri__space_commit,         tri__space_decommit, &mem->space, make_room,
+                               tri__space_release_tables, tri__space_populate, tell_growth};
     size_t grow = min_size(ARENA_PAGES, mem->space.npages);
     mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
     mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));

@@ -12,9 +12,9 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, which have no more spans
- * than this to sweep (30 ns each) and no more slots of global roots; how long it may mark; the most to allocate between
- * two. */
+/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, which have no more
+ * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may mark; the most to allocate
+ * between two. */
 enum {
     HERE_LAST_MARK_NS = 30000,
     HERE_SPANS = 2048,
