@@ -85,6 +85,16 @@ bool tri__space_decommit(void *context, size_t first, size_t npages) {
     return tri__os_decommit((void *)space_page_addr(space, first), npages << PAGE_SHIFT);
 }
 
+bool tri__space_populate(void *context, size_t first, size_t npages) {
+    struct space *space = context;
+    for (int i = 0; i < NUM_TABLES - 1; i++) { /* layouts[]: mixed spans only */
+        size_t from = align_down(first * table_bytes_per_page[i], tri__os_page_size());
+        size_t to = align_up((first + npages) * table_bytes_per_page[i], tri__os_page_size());
+        if (!tri__os_populate((char *)table_at(space, i) + from, to - from)) return false;
+    }
+    return tri__os_populate((void *)space_page_addr(space, first), npages << PAGE_SHIFT);
+}
+
 void tri__space_release_tables(void *context, size_t first, size_t npages) {
     struct space *space = context;
     check_cheap(first % CHUNK_PAGES == 0 && npages % CHUNK_PAGES == 0, "I-ARENA: whole chunks have whole system pages");

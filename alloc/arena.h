@@ -96,6 +96,8 @@ void tri__space_fini(struct space *space);
 /* pageheap_ops.commit and .decommit; `context` is the space. */
 bool tri__space_commit(void *context, size_t first, size_t npages);
 bool tri__space_decommit(void *context, size_t first, size_t npages);
+/* pageheap_ops.populate: puts memory behind free pages and their tables. */
+bool tri__space_populate(void *context, size_t first, size_t npages);
 /* pageheap_ops.release: the side tables' memory for whole chunks without a span. They stay readable (I-ARENA1). */
 void tri__space_release_tables(void *context, size_t first, size_t npages);
 /* Bytes of side tables that committed arenas need (virtual; touched as the heap's pages are). */

@@ -17,6 +17,8 @@ struct alloc_hooks {
     /* Resident pages have come to a limit, and some of them are free: more than the caller has returned on the spot
      * should go back. May be NULL. */
     void (*limit_near)(void *context);
+    /* Few pages are left that were populated ahead (tri__pageheap_set_ahead). Told once. May be NULL. */
+    void (*grows)(void *context);
     /* Random delay inside a protocol step (stress); may be NULL. */
     void (*delay)(void *context);
     void *context;

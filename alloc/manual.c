@@ -188,8 +188,9 @@ static struct manual_span *take_pooled(struct manual_cache *c, unsigned class_in
 
 /* ---- blocks that other threads freed ------------------------------------------------------------------------- */
 
-static void push_returned(struct manual_span *ms) {
+static void push_returned(const struct memory *mem, struct manual_span *ms) {
     struct manual_cache *owner = atomic_load_relaxed(&ms->owner); /* an old one sends it on (I-MAN3) */
+    if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);   /* it may end, and the span change hands, meanwhile */
     struct manual_span *top = atomic_load_relaxed(&owner->returned);
     do ms->returned = top;
     while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with pop_returned */
@@ -202,13 +203,13 @@ static struct manual_span *pop_returned(struct manual_cache *c) {
 }
 
 /* A free from a thread that does not own the span. The first block brings the span to its owner's notice (I-MAN1). */
-static void push_remote(struct manual_span *ms, void *block) {
+static void push_remote(const struct memory *mem, struct manual_span *ms, void *block) {
     uint64_t remote = atomic_load_relaxed(&ms->remote), with;
     do {
         *(void **)block = (void *)(uintptr_t)(remote & REMOTE_ADDRESS);
         with = (remote & ~REMOTE_ADDRESS) + REMOTE_ONE + (uintptr_t)block;
     } while (!atomic_cas_acqrel(&ms->remote, &remote, with)); /* pairs with take_remote, release_returned */
-    if (remote == 0) push_returned(ms);
+    if (remote == 0) push_returned(mem, ms);
 }
 
 /* For a span off the stack: from the exchange on it may be pushed there again. */
@@ -240,10 +241,11 @@ static void refile(struct manual_cache *c, struct manual_span *ms, bool locked) 
 }
 
 static void take_returned(struct manual_cache *c, bool locked) {
+    const struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
     for (struct manual_span *ms = pop_returned(c), *next; ms; ms = next) {
         next = ms->returned;
         if (atomic_load_relaxed(&ms->owner) != c) { /* I-MAN3 */
-            push_returned(ms);
+            push_returned(mem, ms);
             continue;
         }
         take_remote(ms);
@@ -263,7 +265,7 @@ static void release_returned(struct memory *mem, struct manual_cache *c) {
             atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
             release_locked(mem, ms);
         } else {
-            push_returned(ms);
+            push_returned(mem, ms);
         }
     }
 }
@@ -456,7 +458,7 @@ bool tri__manual_free(struct memory *mem, void *block) {
         manual_count(c, -(int64_t)ms->slot_bytes);
     else
         atomic_sub_relaxed(&mem->manual.shared_bytes, (int64_t)ms->slot_bytes); /* a counter */
-    push_remote(ms, block);
+    push_remote(mem, ms, block);
     return true;
 }
 

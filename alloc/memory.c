@@ -37,11 +37,17 @@ static void make_room(void *context, size_t npages) {
     if (mem->hooks.limit_near) mem->hooks.limit_near(mem->hooks.context);
 }
 
+/* pageheap_ops.ahead. */
+static void tell_growth(void *context) {
+    struct memory *mem = (struct memory *)((char *)context - offsetof(struct memory, space));
+    if (mem->hooks.grows) mem->hooks.grows(mem->hooks.context);
+}
+
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
     memset(mem, 0, sizeof *mem);
     if (!tri__space_init(&mem->space, reserve_bytes)) return false;
-    struct pageheap_ops ops = {tri__space_commit, tri__space_decommit, &mem->space, make_room,
-                               tri__space_release_tables};
+    struct pageheap_ops ops = {tri__space_commit,         tri__space_decommit, &mem->space, make_room,
+                               tri__space_release_tables, tri__space_populate, tell_growth};
     size_t grow = min_size(ARENA_PAGES, mem->space.npages);
     mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
     mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));
@@ -117,6 +123,7 @@ struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct 
     struct span *span = tri__fixalloc_get(&mem->fix_span);
     if (span && take_pages(mem, npages, block, first_page, dirty)) {
         atomic_store_relaxed(&span->place, SPAN_BUILDING); /* nobody else has it */
+        atomic_add_relaxed(&mem->nspans, 1);               /* a counter */
         return span;
     }
     if (span) tri__fixalloc_put(&mem->fix_span, span);
@@ -135,6 +142,7 @@ struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {
     tri__pageheap_free(mem->pages, first_page, npages);
     tri__fixalloc_put(&mem->fix_span, span);
+    atomic_sub_relaxed(&mem->nspans, 1);
     atomic_sub_relaxed(&mem->used_pages, npages);
 }
 

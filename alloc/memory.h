@@ -86,6 +86,7 @@ struct memory {
     size_t limit_pages;       /* hard limit [atomic] */
     size_t used_pages;        /* in spans [atomic] */
     size_t building_pages;    /* of those, in large objects under construction (R12) [atomic] */
+    uint32_t nspans;          /* of any kind [atomic] */
     size_t empty_pages;       /* of those, in empty spans that lie ready [atomic] */
     size_t empty_limit_pages; /* how many may (a hint) [atomic] */
     uint64_t swept_spans;     /* [atomic] */

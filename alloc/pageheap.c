@@ -11,6 +11,7 @@
  * Invariants: I-PAGE1 to I-PAGE5 of pageheap.h, and
  * I-PAGE6  a bit is set in `free` only below the frontier, and in `dirty` only where `free` is set.
  * I-PAGE7  no dirty page lies at or above dirty_limit.
+ * I-PAGE9  no page at or above `high` is in use or dirty, and all that are populated lie from there on.
  * I-PAGE8  a refused commit, of pages or of metadata, leaves the heap as it was.
  *
  * Lock rank: RANK_PAGEHEAP; all fields but the constant ones are under it. The commit callback runs with the lock held,
@@ -50,6 +51,12 @@ struct pageheap {
     size_t used_pages, dirty_free_pages;
     size_t peak_pages;  /* most used_pages since take_peak */
     size_t alarm_pages; /* see ops.alarm */
+    size_t high;        /* no page in use or dirty from here on; may be higher than it must */
+    size_t
+        populated_end; /* the pages [high, populated_end) have memory and are clean; none where it is not above high */
+    size_t populated_top; /* the highest populated_end since they were last settled */
+    size_t ahead_low;     /* see tri__pageheap_set_ahead; 0: nobody is to be told */
+    uint64_t settled;     /* how often */
     uint64_t returned_pages;
 };
 
@@ -198,9 +205,39 @@ static void update_summaries(struct pageheap *ph, size_t first, size_t end) {
     }
 }
 
+/* The pages [first, end) of the free and clean ones become dirty. */
+static void mark_dirty(struct pageheap *ph, size_t first, size_t end) {
+    for (size_t at = first; at < end;) {
+        struct piece p = next_piece(ph, &at, end);
+        uint64_t changed = *p.free & ~*p.dirty & p.mask;
+        *p.dirty |= changed;
+        ph->dirty_free_pages += bit_count(changed);
+        if (changed) {
+            ph->dirty_limit = max_size(ph->dirty_limit, at);
+            ph->high = max_size(ph->high, at);
+        }
+    }
+}
+
+static size_t populated_pages(const struct pageheap *ph) {
+    return ph->populated_end > ph->high ? ph->populated_end - ph->high : 0;
+}
+
+/* Pages up to `end` are given out, from `first` on (I-PAGE9). A populated one that this leaves below is dirty now. */
+static void raise_high(struct pageheap *ph, size_t first, size_t end) {
+    if (end <= ph->high) {
+        return;
+    }
+    if (first > ph->high && ph->populated_end > ph->high) {
+        mark_dirty(ph, ph->high, min_size(first, ph->populated_end));
+    }
+    ph->high = max_size(ph->high, end);
+}
+
 /* Gives the free pages [first, end) out. True if one of them was dirty. */
 static bool mark_used(struct pageheap *ph, size_t first, size_t end) {
     size_t ndirty = 0;
+    raise_high(ph, first, end);
     for (size_t at = first; at < end;) {
         struct piece p = next_piece(ph, &at, end);
         check_cheap((*p.free & p.mask) == p.mask, "I-PAGE1 only free pages are given out");
@@ -228,6 +265,7 @@ static void mark_free(struct pageheap *ph, size_t first, size_t end, bool dirty)
     if (dirty) {
         ph->dirty_free_pages += end - first;
         ph->dirty_limit = max_size(ph->dirty_limit, end);
+        ph->high = max_size(ph->high, end);
     }
     ph->search = min_size(ph->search, first);
     update_summaries(ph, first, end);
@@ -318,15 +356,32 @@ static bool grow(struct pageheap *ph, size_t npages) {
 
 /* ---- Interface ---- */
 
-/* After pages were given out, some of them not resident if `fresh`. True if ops.alarm is due. */
-static bool note_taken(struct pageheap *ph, bool fresh) {
+/* What is due once the lock is free. */
+enum { TELL_ALARM = 1, TELL_AHEAD = 2 };
+
+/* After pages were given out, some of them clean if `fresh`. What is to be told. */
+static unsigned note_taken(struct pageheap *ph, bool fresh) {
+    unsigned due = 0;
     ph->peak_pages = max_size(ph->peak_pages, ph->used_pages);
-    return fresh && ph->dirty_free_pages > 0 && ph->used_pages + ph->dirty_free_pages > ph->alarm_pages;
+    if (!fresh) {
+        return 0;
+    }
+    if (ph->dirty_free_pages > 0 && ph->used_pages + ph->dirty_free_pages > ph->alarm_pages) {
+        due |= TELL_ALARM;
+    }
+    if (populated_pages(ph) < ph->ahead_low) {
+        ph->ahead_low = 0; /* once */
+        due |= TELL_AHEAD;
+    }
+    return due;
 }
 
-static void tell(struct pageheap *ph, bool alarm, size_t npages) {
-    if (TRI_UNLIKELY(alarm) && ph->ops.alarm != NULL) {
+static void tell(struct pageheap *ph, unsigned due, size_t npages) {
+    if (TRI_UNLIKELY(due & TELL_ALARM) && ph->ops.alarm != NULL) {
         ph->ops.alarm(ph->ops.context, npages);
+    }
+    if (TRI_UNLIKELY(due & TELL_AHEAD) && ph->ops.ahead != NULL) {
+        ph->ops.ahead(ph->ops.context);
     }
 }
 
@@ -340,16 +395,16 @@ bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool
         found = find_run(ph, npages, first);
         check_always(found, "I-PAGE2 the run that growth made room for is there");
     }
-    bool alarm = false;
+    unsigned due = 0;
     if (found) {
         *dirty = mark_used(ph, *first, *first + npages);
         if (npages == 1 || *first == ph->search) {
             ph->search = *first + npages; /* the lowest free page was the run's first */
         }
-        alarm = note_taken(ph, !*dirty);
+        due = note_taken(ph, !*dirty);
     }
     tri__lock_release(&ph->lock);
-    tell(ph, alarm, npages);
+    tell(ph, due, npages);
     return found;
 }
 
@@ -365,7 +420,7 @@ bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block) {
     check_cheap(block->free == 0, "I-PAGE1 a block is filled when it is empty");
     tri__lock_acquire(&ph->lock);
     bool found = find_run(ph, 1, &page) || (grow(ph, 1) && find_run(ph, 1, &page));
-    bool alarm = false;
+    unsigned due = 0;
     if (found) {
         struct piece p = piece_of_block(ph, page);
         *block = (struct page_block){align_down(page, 64), *p.free, *p.dirty};
@@ -373,12 +428,13 @@ bool tri__pageheap_take_block(struct pageheap *ph, struct page_block *block) {
         ph->used_pages += bit_count(block->free);
         ph->dirty_free_pages -= bit_count(block->dirty);
         ph->touched.base[block->first >> CHUNK_SHIFT] = 1;
-        alarm = note_taken(ph, block->dirty != block->free);
+        raise_high(ph, block->first, block->first + 64);
+        due = note_taken(ph, block->dirty != block->free);
         ph->search = block->first + 64; /* the lowest free page lay in here */
         update_summaries(ph, block->first, block->first + 64);
     }
     tri__lock_release(&ph->lock);
-    tell(ph, alarm, 64);
+    tell(ph, due, 64);
     return found;
 }
 
@@ -387,12 +443,16 @@ void tri__pageheap_put_block(struct pageheap *ph, struct page_block *block) {
     tri__lock_acquire(&ph->lock);
     struct piece p = piece_of_block(ph, block->first);
     check_always((*p.free & block->free) == 0, "I-PAGE1 a page is freed once");
+    if (block->first < ph->populated_top) {
+        block->dirty = block->free; /* clean, but perhaps in memory */
+    }
     *p.free |= block->free;
     *p.dirty |= block->dirty;
     ph->used_pages -= bit_count(block->free);
     if (block->dirty) {
         ph->dirty_free_pages += bit_count(block->dirty);
         ph->dirty_limit = max_size(ph->dirty_limit, block->first + bit_highest(block->dirty) + 1);
+        ph->high = max_size(ph->high, ph->dirty_limit);
     }
     ph->search = min_size(ph->search, block->first + bit_lowest(block->free));
     update_summaries(ph, block->first, block->first + 64);
@@ -409,6 +469,66 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages) {
     ph->used_pages -= npages;
     tri__lock_release(&ph->lock);
 }
+
+/* ---- Populating ahead of growth ---- */
+
+/* What was populated and not taken is dirty from now on: it is about to be returned. */
+static void settle_populated(struct pageheap *ph) {
+    if (populated_pages(ph) > 0) {
+        mark_dirty(ph, ph->high, ph->populated_end);
+    }
+    ph->populated_end = ph->populated_top = 0;
+    ph->settled++;
+}
+
+/* Lowers `high` as far as the bits say, while nothing is populated. */
+static void lower_high(struct pageheap *ph) {
+    while (ph->high > 0) {
+        size_t word = (ph->high - 1) / 64;
+        const struct page_chunk *chunk = chunk_at(ph, word / CHUNK_WORDS);
+        uint64_t mask = UINT64_MAX >> (63 - (ph->high - 1) % 64);
+        uint64_t held = ~(chunk->free[word % CHUNK_WORDS] & ~chunk->dirty[word % CHUNK_WORDS]) & mask;
+        if (held != 0) {
+            ph->high = word * 64 + bit_highest(held) + 1;
+            return;
+        }
+        ph->high = word * 64;
+    }
+}
+
+size_t tri__pageheap_populate(struct pageheap *ph, size_t ahead_pages, size_t slice_pages, bool *working) {
+    *working = ph->ops.populate != NULL;
+    tri__lock_acquire(&ph->lock);
+    if (populated_pages(ph) == 0) {
+        lower_high(ph);
+        ph->populated_end = ph->high;
+    }
+    size_t first = ph->populated_end;
+    size_t end = min_size(min_size(ph->high + ahead_pages, ph->frontier), first + slice_pages);
+    if (!*working || end <= first) {
+        tri__lock_release(&ph->lock);
+        return 0;
+    }
+    ph->populated_end = end; /* before it is so: never less than what is in memory */
+    ph->populated_top = max_size(ph->populated_top, end);
+    uint64_t settled = ph->settled;
+    tri__lock_release(&ph->lock);
+    *working = ph->ops.populate(ph->ops.context, first, end - first);
+    tri__lock_acquire(&ph->lock);
+    if (ph->settled != settled) {
+        mark_dirty(ph, first, end); /* the scavenger was there in between */
+    }
+    tri__lock_release(&ph->lock);
+    return end - first;
+}
+
+void tri__pageheap_set_ahead(struct pageheap *ph, size_t low_pages) {
+    tri__lock_acquire(&ph->lock);
+    ph->ahead_low = low_pages;
+    tri__lock_release(&ph->lock);
+}
+
+/* ---- Returning ---- */
 
 /* The highest dirty page below dirty_limit, which it lowers to just above that page. False: there is none. */
 static bool find_highest_dirty(struct pageheap *ph, size_t *page) {
@@ -452,6 +572,7 @@ size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages) {
     size_t returned = 0;
     bool working = true;
     tri__lock_acquire(&ph->lock);
+    settle_populated(ph);
     while (working && returned < max_pages) {
         size_t first, end;
         if (!take_dirty_run(ph, min_size(max_pages - returned, SCAVENGE_RUN), &first, &end)) {
@@ -486,6 +607,7 @@ size_t tri__pageheap_release(struct pageheap *ph) {
         return 0;
     }
     tri__lock_acquire(&ph->lock);
+    settle_populated(ph);
     for (size_t i = 0; i < ph->frontier >> CHUNK_SHIFT; i++) {
         size_t first = i << CHUNK_SHIFT;
         if (!ph->touched.base[i] || !is_free_and_clean(chunk_at(ph, i))) {
@@ -509,7 +631,7 @@ void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out) {
     *out = (struct pageheap_stats){.committed_pages = ph->frontier,
                                    .used_pages = ph->used_pages,
                                    .free_pages = ph->frontier - ph->used_pages,
-                                   .dirty_free_pages = ph->dirty_free_pages,
+                                   .dirty_free_pages = ph->dirty_free_pages + populated_pages(ph),
                                    .peak_pages = ph->peak_pages,
                                    .returned_pages = ph->returned_pages};
     tri__lock_release(&ph->lock);
@@ -620,6 +742,14 @@ static void verify_bits(const struct pageheap *ph, struct verdict *v) {
     expect(v, "I-PAGE5 dirty free pages, below frontier", ph->frontier, ph->dirty_free_pages, ndirty);
     if (lowest_free < ph->search) {
         contradict(v, "I-PAGE3 search address above a free page", lowest_free, ph->search, lowest_free);
+    }
+    for (size_t page = ph->high; page < ph->frontier; page++) {
+        const struct page_chunk *chunk = chunk_at(ph, page >> CHUNK_SHIFT);
+        uint64_t clean = chunk->free[page / 64 % CHUNK_WORDS] & ~chunk->dirty[page / 64 % CHUNK_WORDS];
+        if (!(clean >> page % 64 & 1)) {
+            contradict(v, "I-PAGE9 a page above the highest one is in use or dirty", page, ph->high, page + 1);
+            break;
+        }
     }
     if (dirty_end > ph->dirty_limit) {
         contradict(v, "I-PAGE7 dirty limit below a dirty page", dirty_end - 1, ph->dirty_limit, dirty_end);

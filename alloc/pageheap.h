@@ -31,13 +31,18 @@ struct pageheap_ops {
     /* Gives back what the tables beside the pages take for [first, first + CHUNK_PAGES), none of which is in use; they
      * read as zero then. Without the lock. NULL: there are none. */
     void (*release)(void *context, size_t first, size_t npages);
+    /* Puts memory behind free pages that have none yet, zeroed; others may take and write them meanwhile. Without the
+     * lock. False: the system does not do that. NULL: nobody asks. */
+    bool (*populate)(void *context, size_t first, size_t npages);
+    /* Pages that were populated run out (tri__pageheap_set_ahead). Without the lock. NULL: nobody asks. */
+    void (*ahead)(void *context);
 };
 
 struct pageheap_stats {
     size_t committed_pages;  /* ever made usable */
     size_t used_pages;       /* given out */
     size_t free_pages;       /* committed - used */
-    size_t dirty_free_pages; /* free, and perhaps resident */
+    size_t dirty_free_pages; /* free, and perhaps resident: populated ones as well */
     size_t peak_pages;       /* most that were given out at once since tri__pageheap_take_peak */
     uint64_t returned_pages; /* decommitted, ever */
 };
@@ -68,6 +73,14 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
 /* Returns up to max_pages dirty free pages to the system, highest addresses first, in runs of at most 64 pages at a
  * time without the lock held meanwhile (the run counts as given out for that long). The number of pages returned. */
 size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
+
+/* Populates a slice of at most slice_pages of what growth will take next: the pages above all that are in use or dirty,
+ * no further than ahead_pages beyond them. They stay clean, and count as dirty_free_pages in the statistics. The number of
+ * pages; *working becomes false when the system refuses. */
+size_t tri__pageheap_populate(struct pageheap *ph, size_t ahead_pages, size_t slice_pages, bool *working);
+/* Asks to be told, once, by ops.ahead, when pages without memory are taken and less than low_pages are populated beyond. 0:
+ * not to be told. */
+void tri__pageheap_set_ahead(struct pageheap *ph, size_t low_pages);
 
 /* Calls ops.release for each chunk that is free, clean and was in use since its last release. The number of chunks;
  * each counts as given out while it is released. */

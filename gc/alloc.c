@@ -132,8 +132,10 @@ static bool is_beyond_goal(tri_heap *heap) {
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
     tri__heap_account(m);
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && tri__work_is_empty(&heap->work)) throttle(m);
-    if (atomic_load_acquire(&heap->tracing)) { /* see heap_account */
+    bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
+    /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) throttle(m);
+    if (tracing) {
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
         return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);

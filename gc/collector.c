@@ -12,9 +12,16 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, and which have no more
- * than this to sweep; how long it may mark; and how many slots of global roots it may find. */
-enum { HERE_LAST_MARK_NS = 30000, HERE_SLICE_NS = 50000, HERE_GOAL_BYTES = 8 << 20, HERE_ROOT_SLOTS = 4096 };
+/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, which have no more
+ * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may mark; the most to allocate
+ * between two. */
+enum {
+    HERE_LAST_MARK_NS = 30000,
+    HERE_SPANS = 2048,
+    HERE_ROOT_SLOTS = 4096,
+    HERE_SLICE_NS = 50000,
+    HERE_WINDOW_BYTES = 8 << 20
+};
 
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
@@ -141,7 +148,7 @@ static void run_cycle(tri_heap *heap) {
 /* It is short as far as the last one tells. */
 static bool is_small(tri_heap *heap) {
     bool short_last = heap->run.mark_ns <= HERE_LAST_MARK_NS || atomic_load_relaxed(&heap->stress.here); /* a switch */
-    if (!short_last || atomic_load_relaxed(&heap->goal_bytes) > HERE_GOAL_BYTES) return false;
+    if (!short_last || atomic_load_relaxed(&heap->mem.nspans) > HERE_SPANS) return false;                /* a counter */
     tri__lock_acquire(&heap->roots.lock);
     bool few = heap->roots.nslots <= HERE_ROOT_SLOTS;
     tri__lock_release(&heap->roots.lock);
@@ -200,7 +207,7 @@ static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
     size_t least = heap->cache_bytes / 4 * 3, window = heap->here_window_bytes;
     if (cost_ns > between_ns / 10) window *= 2;
     if (cost_ns < between_ns / 20) window /= 2;
-    window = min_size(max_size(window, least), HERE_GOAL_BYTES);
+    window = min_size(max_size(window, least), HERE_WINDOW_BYTES);
     heap->here_window_bytes = window;
     heap->here_ended_ns = end_ns;
     atomic_store_relaxed(&heap->here_trigger_bytes, heap_total_bytes(heap) + window); /* counters */
@@ -211,6 +218,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     struct here here = {heap, reason, false};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
     if (!borrow(heap)) return false;
+    atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, run_here, &here);
     uint64_t end = tri__os_now_ns();

@@ -42,6 +42,10 @@ static void hook_limit_near(void *context) {
     tri__scavenger_limit_near(context);
 }
 
+static void hook_grows(void *context) {
+    tri__scavenger_grows(context);
+}
+
 static void hook_swept(void *context, uint64_t ns) {
     tri__stats_pause(context, TRI_PAUSE_SWEEP, ns);
 }
@@ -77,6 +81,7 @@ static bool init_memory(tri_heap *heap) {
     struct alloc_hooks hooks = {.swept_on_demand = hook_swept,
                                 .zeroing = hook_zeroing,
                                 .limit_near = hook_limit_near,
+                                .grows = hook_grows,
                                 .delay = HOOK_DELAY,
                                 .context = heap};
     while (!tri__memory_init(&heap->mem, reserve, &hooks)) {

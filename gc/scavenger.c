@@ -15,6 +15,10 @@
  * "idle"), once a period and not oftener than costs 1 % of the time, and trimmed. While it idles nothing wakes the
  * thread but an event; while something allocates it looks four times in idle_trim_ms.
  *
+ * Ahead of growth: while a heap of 64 MiB or more takes pages that have no memory yet, the thread populates those that
+ * come next, in slices of 256 KiB, so that the page faults are not the mutators': a sixteenth of the goal at most, 32 MiB
+ * at most, and never beyond the goal.
+ *
  * The limit on the address space is none of these: it is taken up by the reservation, and no page that goes back
  * changes that.
  *
@@ -25,7 +29,7 @@
 #include "alloc/base/check.h"
 #include "gc/heap.h"
 
-enum { EVENT_QUIT = 1, EVENT_CYCLE = 2, EVENT_OPTIONS = 4, EVENT_LIMIT = 8, EVENT_STIRRED = 16 };
+enum { EVENT_QUIT = 1, EVENT_CYCLE = 2, EVENT_OPTIONS = 4, EVENT_LIMIT = 8, EVENT_STIRRED = 16, EVENT_GROWS = 32 };
 
 enum {
     KEEP_PERCENT = 10,        /* beyond the goal */
@@ -36,8 +40,16 @@ enum {
     MOST_SLICE_PAGES = 4096,
     URGENT_SLICE_PAGES = 1024,
     FALLBACK_PAGES = 8192, /* at a cycle's end, without the thread */
-    TICKS_OF_IDLE = 4
+    TICKS_OF_IDLE = 4,
+    AHEAD_HEAP_PAGES = (64 << 20) >> PAGE_SHIFT, /* smaller heaps are not populated ahead */
+    AHEAD_FRACTION = 16,                         /* of the goal */
+    AHEAD_LEAST_PAGES = (2 << 20) >> PAGE_SHIFT,
+    AHEAD_MOST_PAGES = (32 << 20) >> PAGE_SHIFT,
+    AHEAD_SLICE_PAGES = (256 << 10) >> PAGE_SHIFT,
+    AHEAD_SLICES = 16 /* between two looks at everything else */
 };
+static const uint64_t AHEAD_REST_NS = 5000000;   /* after it asked and nothing could be done */
+static const uint64_t AHEAD_AGAIN_NS = 50000000; /* a heap that asks again so soon wants more */
 static const uint64_t CYCLE_WAKE_NS = 100000000; /* a small heap has thousands of cycles a second */
 static const uint64_t SLICE_NS = 1000000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
                       PRESSED_NS = 5 * 1000000000ull, /* how long one sign of pressure counts */
@@ -116,6 +128,62 @@ static void forget_needs(struct scavenger *s) {
     for (int i = 0; i < SCAVENGER_WINDOW_S; i++) s->window[i] = (struct scavenger_need){0, 0};
 }
 
+/* ---- ahead of growth ----------------------------------------------------------------------------------------- */
+
+/* How far ahead pages may be populated now: nothing in a small heap, never beyond what the goal lets the heap have. */
+static size_t most_ahead(tri_heap *heap) {
+    size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
+    if (goal < AHEAD_HEAP_PAGES || atomic_load_relaxed(&heap->scavenger.cannot_populate)) return 0; /* own, and tests */
+    size_t most = min_size(min_size(goal / AHEAD_FRACTION, AHEAD_MOST_PAGES), goal > bytes ? goal - bytes : 0);
+    return most >= AHEAD_LEAST_PAGES ? most : 0;
+}
+
+/* To be told when the heap takes pages that have no memory yet. */
+static void ask_for_growth(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (s->grows) return;
+    s->ask_ns = 0;
+    tri__pageheap_set_ahead(heap->mem.pages, most_ahead(heap) ? max_size(s->ahead_pages, AHEAD_LEAST_PAGES) / 2 : 0);
+}
+
+void tri__scavenger_grows(tri_heap *heap) {
+    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_GROWS);
+}
+
+/* Further ahead each time when the heap asks again soon, less far when it does not. */
+static void begin_populating(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    size_t ahead = now_ns - s->grew_ns < AHEAD_AGAIN_NS ? s->ahead_pages * 2 : s->ahead_pages / 2;
+    s->ahead_pages = max_size(ahead, AHEAD_LEAST_PAGES);
+    s->grew_ns = now_ns;
+    s->grows = true;
+    s->populated = 0;
+}
+
+/* A few slices. True if there is more to populate. */
+static bool populate(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    struct pageheap_stats ps;
+    bool working = true;
+    size_t n = 1, sum = 0, most = most_ahead(heap), near = near_limit(heap);
+    uint64_t cpu_ns = tri__os_thread_cpu_ns();
+    tri__pageheap_get_stats(heap->mem.pages, &ps);
+    s->ahead_pages = min_size(s->ahead_pages, most);
+    if (near != SIZE_MAX && ps.used_pages + ps.dirty_free_pages + most > near) most = 0;
+    for (int i = 0; most && n && working && i < AHEAD_SLICES && !atomic_load_relaxed(&s->events); i++) /* a hint */
+        sum += n = tri__pageheap_populate(heap->mem.pages, s->ahead_pages, AHEAD_SLICE_PAGES, &working);
+    if (most && !working) atomic_store_relaxed(&s->cannot_populate, true);
+    s->paid_cpu_ns += tri__os_thread_cpu_ns() - cpu_ns; /* it is the mutators' work, not paid for by rests */
+    s->grows = most && n && working;
+    s->populated += sum;
+    if (s->grows) return true;
+    if (s->populated)
+        ask_for_growth(heap);
+    else
+        s->ask_ns = tri__os_now_ns() + AHEAD_REST_NS; /* the last arena is full, or memory is short */
+    return false;
+}
+
 /* ---- a cycle's end ------------------------------------------------------------------------------------------- */
 
 static void after_cycle(tri_heap *heap, uint64_t now_ns) {
@@ -129,7 +197,9 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
     s->idle_waits = false;
+    s->trims = true;
     set_alarm(heap); /* external bytes count in the soft limit */
+    ask_for_growth(heap);
 }
 
 void tri__scavenger_cycle_ended(tri_heap *heap) {
@@ -168,6 +238,7 @@ static void look_at_pressure(tri_heap *heap, uint64_t now_ns, uint32_t fired) {
     s->looked_ns = now_ns;
     if (!tri__pressure_look(&s->pressure, now_ns, fired, &report)) return;
     s->pressed_until_ns = now_ns + PRESSED_NS;
+    s->trims = true;
     s->refused = false;
     uint64_t pause_ns = s->cost_ns * 20 > PRESSURE_CYCLE_NS ? s->cost_ns * 20 : PRESSURE_CYCLE_NS;
     if (!cycles_allowed(heap) || !much_is_garbage(heap) || now_ns - s->pressure_cycle_ns < pause_ns) return;
@@ -194,6 +265,7 @@ static void note_activity(struct scavenger *s, uint64_t now_ns) {
 static void begin_idle(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     s->idle = true;
+    s->trims = true;
     s->active = false;
     forget_needs(s);
     if (!cycles_allowed(heap)) return;
@@ -252,9 +324,12 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
-    if (all) tri__manual_trim(&heap->mem);
-    if (all) tri__memory_drop_empty(&heap->mem, true);
-    if (all) tri__memory_return_inside(&heap->mem);
+    if (all && s->trims) { /* once for each cycle, idle period and sign of pressure: they look at every span */
+        s->trims = false;
+        tri__manual_trim(&heap->mem);
+        tri__memory_drop_empty(&heap->mem, true);
+        tri__memory_return_inside(&heap->mem);
+    }
     tri__pageheap_get_stats(heap->mem.pages, &ps);
     size_t resident = ps.used_pages + ps.dirty_free_pages, near = near_limit(heap);
     bool urgent = all || resident > near;
@@ -288,6 +363,10 @@ static uint64_t turn(tri_heap *heap, uint32_t events, uint32_t fired) {
     uint64_t tick_ns = watch_activity(heap, now_ns);
     look_at_pressure(heap, now_ns, fired);
     uint64_t nap_ns = scavenge(heap, now_ns);
+    if (events & EVENT_GROWS) begin_populating(heap, now_ns);
+    if (s->grows && populate(heap)) nap_ns = 0;
+    if (s->ask_ns && now_ns >= s->ask_ns) ask_for_growth(heap);
+    if (s->ask_ns && nap_ns > s->ask_ns - now_ns) nap_ns = s->ask_ns - now_ns;
     bool cares = s->idle || now_ns < s->pressed_until_ns;
     atomic_store_seq(&s->cares, cares); /* pairs with cycle_ended: it sees this, or its cycle is seen here */
     if (cares && atomic_load_seq(&s->cycles) != cycles) return 0;

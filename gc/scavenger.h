@@ -40,9 +40,16 @@ struct scavenger {
     uint64_t cycles_seen;
     uint64_t activity_ns;          /* when allocation was last seen */
     bool active, idle, idle_waits; /* ticking; the idle period has begun; its cycle has not ended */
+    bool trims;                    /* spans are to be looked at for what can be returned of them */
     bool refused;                  /* the system takes nothing back; until the next event */
     uint64_t idle_cycle_ns;        /* when the last idle cycle was asked for */
     uint64_t looked_ns, pressed_until_ns, pressure_cycle_ns;
+    size_t ahead_pages; /* to populate beyond the pages in use; 0: not asked for */
+    uint64_t grew_ns;   /* when it was asked for last */
+    size_t populated;   /* since then */
+    uint64_t ask_ns;    /* when to listen again; 0: it does */
+    bool grows;         /* it was asked, and is not yet that far ahead */
+    bool cannot_populate;
     uint64_t cost_ns, cost_seen_ns; /* of the last cycle, of all until then */
 };
 
@@ -56,6 +63,8 @@ void tri__scavenger_cycle_ended(tri_heap *heap);
 void tri__scavenger_options(tri_heap *heap);
 /* A limit has come near (hooks.h). Any thread. */
 void tri__scavenger_limit_near(tri_heap *heap);
+/* Few populated pages are left (hooks.h). Any thread. */
+void tri__scavenger_grows(tri_heap *heap);
 /* See scavenger_note_allocation. */
 void tri__scavenger_stir(tri_heap *heap, struct scavenger *scavenger);
 

@@ -343,8 +343,9 @@ static void *exchange(void *arg) {
     return NULL;
 }
 
-static void run_exchange(bool attach, int generations, unsigned nsteps) {
+static void run_exchange(bool attach, const char *option, int generations, unsigned nsteps) {
     struct fixture f = fixture_open();
+    CHECK_EQ(tri_heap_set(f.heap, option), TRI_OK);
     static struct shared s;
     s = (struct shared){.heap = f.heap, .seed = fixture_seed(), .nsteps = nsteps, .attach = attach};
     fprintf(stderr, "seed %llu\n", (unsigned long long)s.seed);
@@ -373,11 +374,70 @@ static void run_exchange(bool attach, int generations, unsigned nsteps) {
 }
 
 TEST(manual, threads_free_each_others_blocks_and_leave_theirs_behind) {
-    run_exchange(false, 5, (unsigned)test_env_u64("TRI_TEST_STEPS", TEST_IS_SLOW ? 6000 : 30000));
+    run_exchange(false, "stress.delay=0", 5, (unsigned)test_env_u64("TRI_TEST_STEPS", TEST_IS_SLOW ? 6000 : 30000));
 }
 
 TEST(manual, attached_threads_do_so_while_cycles_run) {
-    run_exchange(true, 3, TEST_IS_SLOW ? 4000 : 20000);
+    run_exchange(true, "stress.delay=0", 3, TEST_IS_SLOW ? 4000 : 20000);
+}
+
+TEST(manual, threads_end_in_the_middle_of_others_frees) {
+    run_exchange(false, "stress.delay=2000", 20, 300);
+}
+
+/* One free held in the middle: between its look at the span's owner and the push onto that owner's stack. */
+struct late {
+    tri_heap *heap;
+    void *block;
+    uint32_t state; /* 1: the block is allocated, 2: its free is held, 3: it goes on [atomic] */
+};
+static struct late late;
+static _Thread_local bool is_late;
+
+static void hold_late(void *context) {
+    (void)context;
+    if (!is_late) return;
+    atomic_store_release(&late.state, 2);
+    while (atomic_load_acquire(&late.state) < 3) fixture_sleep_ms(1);
+}
+
+static void *allocate_one(void *arg) {
+    (void)arg;
+    late.block = tri_manual_alloc(late.heap, 64);
+    atomic_store_release(&late.state, 1);
+    while (atomic_load_acquire(&late.state) < 2) fixture_sleep_ms(1);
+    return NULL;
+}
+
+static void *free_late(void *arg) {
+    while (atomic_load_acquire(&late.state) < 1) fixture_sleep_ms(1);
+    is_late = true;
+    tri_manual_free(late.heap, late.block);
+    return arg;
+}
+
+TEST(manual, a_late_block_finds_the_span_at_its_new_owner) {
+    struct fixture f = fixture_open();
+    late.heap = f.heap;
+    f.heap->mem.hooks.delay = hold_late;
+    pthread_t owner, other;
+    CHECK_EQ(pthread_create(&owner, NULL, allocate_one, NULL), 0);
+    CHECK_EQ(pthread_create(&other, NULL, free_late, NULL), 0);
+    tri_manual_free(f.heap, tri_manual_alloc(f.heap, 4000)); /* this thread has a cache before that one is an orphan */
+    pthread_join(owner, NULL);
+    void *block = tri_manual_alloc(f.heap, 64); /* takes the span over */
+    CHECK(manual_span_of(&f.heap->mem.space, (uintptr_t)block) ==
+          manual_span_of(&f.heap->mem.space, (uintptr_t)late.block));
+    tri_manual_free(f.heap, block); /* it is current here, with nothing but the late block given out */
+    atomic_store_release(&late.state, 3);
+    pthread_join(other, NULL);
+    CHECK_EQ(tri_manual_bytes(f.heap), 0);
+    tri_trim(f.heap); /* looks at the old owner's stack first */
+    CHECK_EQ(tri_verify(f.thread), 0);
+    tri_trim(f.heap);
+    CHECK_EQ(pages_of(f.heap), 0);
+    tri_manual_free(f.heap, tri_manual_alloc(f.heap, 64));
+    fixture_close(&f);
 }
 
 struct pipe {

@@ -359,6 +359,33 @@ TEST(marking, a_stale_word_brings_nothing_back) {
     close_heap(&f);
 }
 
+/* ---- Pages -------------------------------------------------------------------------------------------------------- */
+
+/* From H1 on until H5 is answered no page leaves a span (R13): a marker may be about to look one up that a stale word names.
+ * Empty spans that lie ready are asked back in the middle of a cycle, and stay. */
+TEST(marking, no_page_leaves_a_span_while_a_cycle_marks) {
+    struct fixture f = open_heap(NULL, NULL);
+    struct memory *mem = &f.heap->mem;
+    TRI_LOCALS(f.thread, locals, 1);
+    make_graph(&f, locals);
+    for (int i = 0; i < 2000; i++) CHECK(tri_new(f.thread, &pair_type) != NULL);
+    atomic_store_release(&go_on, 1);
+    CHECK(tri__cycle_wait(mutator_of(f.thread), "trigger", 10000000000ull)); /* one that keeps empty spans ready */
+    size_t empty = atomic_load_relaxed(&mem->empty_pages), used = atomic_load_relaxed(&mem->used_pages);
+    CHECK(empty > 0);
+    pthread_t collect = begin_cycle(&f);
+    tri_trim(f.heap);
+    CHECK_EQ(atomic_load_relaxed(&mem->empty_pages), empty);
+    CHECK_EQ(atomic_load_relaxed(&mem->used_pages), used);
+    end_cycle(&f, collect);
+    tri_trim(f.heap);
+    CHECK_EQ(atomic_load_relaxed(&mem->empty_pages), 0);
+    CHECK(atomic_load_relaxed(&mem->used_pages) < used);
+    expect_silence();
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}
+
 /* ---- Assists ----------------------------------------------------------------------------------------------------- */
 
 enum { HEADS = 4000, CHAIN = 20, HOLD_EVERY = 50 };
@@ -417,6 +444,30 @@ TEST(marking, who_allocates_while_the_collector_stands_still_marks, .timeout = 6
     end_cycle(&f, collect);
     expect_silence();
     tri_frame_pop(f.thread, &heads_frame);
+    close_heap(&f);
+}
+
+/* Nothing is left to assist with, and the heap is beyond its goal: who goes on allocating is put to sleep for a moment, so
+ * that the collector gets a core, and the heap's growth an end. Below the goal nobody sleeps. */
+TEST(marking, who_allocates_beyond_the_goal_with_nothing_to_mark_naps, .timeout = 60) {
+    struct fixture f = open_heap(NULL, NULL);
+    TRI_LOCALS(f.thread, locals, 1);
+    make_graph(&f, locals);
+    atomic_store_release(&go_on, 1);
+    fixture_collect(&f);
+    pthread_t collect = begin_cycle(&f);
+    CHECK(tri__work_is_empty(&f.heap->work));
+    size_t goal_bytes = fixture_stats(f.heap).goal_bytes;
+    while (fixture_stats(f.heap).heap_bytes < goal_bytes * 8 / 10) CHECK(tri_new(f.thread, &pair_type) != NULL);
+    CHECK_EQ(atomic_load_relaxed(&f.heap->stats.stall_ns), 0);
+    uint64_t before = count_pauses(f.heap, TRI_PAUSE_ASSIST);
+    while (fixture_stats(f.heap).heap_bytes < goal_bytes * 11 / 10) CHECK(tri_new(f.thread, &pair_type) != NULL);
+    CHECK_MSG(atomic_load_relaxed(&f.heap->stats.stall_ns) > 0, "nobody was held back beyond the goal");
+    CHECK(count_pauses(f.heap, TRI_PAUSE_ASSIST) > before);
+    CHECK_EQ(heap_phase(f.heap), PHASE_MARK);
+    end_cycle(&f, collect);
+    expect_silence();
+    TRI_POP(f.thread, locals);
     close_heap(&f);
 }
 

@@ -34,7 +34,7 @@ static unsigned slots_in(unsigned slot, unsigned npages) {
         n++;
     }
     unsigned tail = npages * 8192 - at;
-    if (n < 8 && npages < 6) return 0; /* so few only where the span is long */
+    if (n < 16 && npages < 7) return 0; /* so few only where the span is long */
     return n <= 992 && 8 * tail <= npages * 8192 ? n : 0;
 }
 

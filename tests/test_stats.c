@@ -92,7 +92,7 @@ TEST(stats, counts_are_what_a_walk_finds) {
     }
     for (int i = 0; i < RARES; i++) tri_store(f.thread, all, &all[n++], tri_new(f.thread, &rare_type));
     for (size_t i = 0; i < ARRAYS; i++) tri_store(f.thread, all, &all[n++], tri_new_n(f.thread, &array_type, i));
-    for (size_t i = 0; i < BYTES; i++) tri_store(f.thread, all, &all[n++], tri_new_bytes(f.thread, i * 20));
+    for (size_t i = 0; i < BYTES; i++) tri_store(f.thread, all, &all[n++], tri_new_bytes(f.thread, 1 + i * 20));
     for (size_t i = 0; i < LARGE; i++)
         tri_store(f.thread, all, &all[n++], tri_new_n(f.thread, &array_type, 5000 + i * 9000));
     fixture_collect(&f); /* gives every hole back */

@@ -7,9 +7,9 @@
  * 1. The 8-byte class comes first, with one page of 992 slots: the last 256 bytes of its span are its own bits.
  * 2. From a class of size p the next candidate is p + step, where step is an eighth of the power of two at or below p,
  *    and at least 16. So rounding up wastes at most an eighth of a slot from 128 bytes up.
- * 3. Of spans of 1 to 10 pages, those that waste at most an eighth at their end and hold 8 slots, or have 48 KiB, are
+ * 3. Of spans of 1 to 10 pages, those that waste at most an eighth at their end and hold 16 slots, or have 56 KiB, are
  *    allowed; the smallest is tried. (With a slot a span, as 8 KiB would have in one page, an object costs what a span
- *    costs: 63 ns measured, far less with six or eight.)
+ *    costs: 63 ns measured, 21 with six; of 1 KiB 9 ns with sixteen, 12 with eight.)
  * 4. The class is widened, by 16 bytes (by 128 above 1024, the resolution of the maps), as long as that span holds as
  *    many slots and rounding still wastes at most an eighth. That merges neighbours of equal pages and slots.
  * 5. From the top down, each class gets the smallest allowed span that holds more slots per page than the span of the
@@ -23,8 +23,8 @@
 enum {
     PAGE = 8192,
     MAX_PAGES = 10,
-    WANTED_SLOTS = 8,
-    ENOUGH_PAGES = 6, /* whatever the number of slots */
+    WANTED_SLOTS = 16,
+    ENOUGH_PAGES = 7, /* whatever the number of slots */
     MAX_SMALL = 32768,
     FINE_LIMIT = 1024, /* up to here the map has a step of 8 */
     FINE_STEP = 8,

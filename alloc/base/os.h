@@ -17,6 +17,9 @@ void *tri__os_reserve_readable(size_t size_bytes);
 bool tri__os_commit(void *addr, size_t size_bytes);
 /* Gives the memory behind committed pages back; they read as zero afterwards. */
 bool tri__os_decommit(void *addr, size_t size_bytes);
+/* Puts memory behind committed pages, as a first write to each would, without changing what is there. False: the system
+ * cannot, or has none. */
+bool tri__os_populate(void *addr, size_t size_bytes);
 /* Takes the address range itself back. */
 void tri__os_release(void *addr, size_t size_bytes);
 /* Fresh zeroed read-write memory for metadata. NULL when refused. */

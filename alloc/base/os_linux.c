@@ -113,6 +113,14 @@ bool tri__os_decommit(void *addr, size_t size_bytes) {
     return madvise(addr, size_bytes, MADV_DONTNEED) == 0;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+bool tri__os_populate(void *addr, size_t size_bytes) {
+    return madvise(addr, size_bytes, MADV_POPULATE_WRITE) == 0;
+}
+
 void tri__os_release(void *addr, size_t size_bytes) {
     if (addr != NULL && size_bytes > 0) {
         munmap(addr, size_bytes);
