@@ -359,10 +359,10 @@ TEST(marking, a_stale_word_brings_nothing_back) {
     close_heap(&f);
 }
 
-/* ---- Pages -------------------------------------------------------------------------------------------------------- */
+/* ---- Pages ------------------------------------------------------------------------------------------------------- */
 
-/* From H1 on until H5 is answered no page leaves a span (R13): a marker may be about to look one up that a stale word names.
- * Empty spans that lie ready are asked back in the middle of a cycle, and stay. */
+/* From H1 on until H5 is answered no page leaves a span (R13): a marker may be about to look one up that a stale word
+ * names. Empty spans that lie ready are asked back in the middle of a cycle, and stay. */
 TEST(marking, no_page_leaves_a_span_while_a_cycle_marks) {
     struct fixture f = open_heap(NULL, NULL);
     struct memory *mem = &f.heap->mem;
@@ -447,8 +447,8 @@ TEST(marking, who_allocates_while_the_collector_stands_still_marks, .timeout = 6
     close_heap(&f);
 }
 
-/* Nothing is left to assist with, and the heap is beyond its goal: who goes on allocating is put to sleep for a moment, so
- * that the collector gets a core, and the heap's growth an end. Below the goal nobody sleeps. */
+/* Nothing is left to assist with, and the heap is beyond its goal: who goes on allocating is put to sleep for a moment,
+ * so that the collector gets a core, and the heap's growth an end. Below the goal nobody sleeps. */
 TEST(marking, who_allocates_beyond_the_goal_with_nothing_to_mark_naps, .timeout = 60) {
     struct fixture f = open_heap(NULL, NULL);
     TRI_LOCALS(f.thread, locals, 1);

@@ -173,8 +173,8 @@ TEST(scavenger, the_process_falls_to_near_its_live_size) {
     tri_global_set(f.thread, list, NULL);
     idle_ms(&f, 3000);
     size_t live = fixture_stats(f.heap).live_bytes, now = process_resident() - empty;
-    CHECK_MSG(now <= live * 13 / 10 + 4 * MIB, "%.1f MiB resident of %.1f MiB live", (double)now / MIB,
-              (double)live / MIB);
+    CHECK_MSG(now <= live * 13 / 10 + 4 * MIB, "%.1f MiB resident of %.1f MiB live", (double)now / (double)MIB,
+              (double)live / (double)MIB);
     fixture_close(&f);
 }
 
@@ -302,7 +302,7 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
         tri_global_set(f.thread, list, NULL);
         tri_global_set(f.thread, keep, NULL);
     }
-    CHECK_MSG(worst <= 49 * MIB, "%.1f MiB resident under a limit of 48 MiB", (double)worst / MIB);
+    CHECK_MSG(worst <= 49 * MIB, "%.1f MiB resident under a limit of 48 MiB", (double)worst / (double)MIB);
     fixture_close(&f);
 }
 
