@@ -69,9 +69,11 @@ bool tri__space_commit(void *context, size_t first, size_t npages) {
     struct space *space = context;
     check_cheap(first + npages <= space->npages, "I-ARENA: commits stay inside the reservation");
     /* A table that is already writable here from a commit that failed half-way is simply made writable again. */
+    /* A huge page needs a whole one's range writable. */
+    size_t unit = atomic_load_relaxed(&space->huge_tables) ? HUGE_PAGE_BYTES : tri__os_page_size(); /* an option */
     for (int i = 0; i < NUM_TABLES; i++) {
-        size_t from = align_down(first * table_bytes_per_page[i], tri__os_page_size());
-        size_t to = align_up((first + npages) * table_bytes_per_page[i], tri__os_page_size());
+        size_t from = align_down(first * table_bytes_per_page[i], unit);
+        size_t to = min_size(align_up((first + npages) * table_bytes_per_page[i], unit), table_size(space, i));
         if (!tri__os_commit((char *)table_at(space, i) + from, to - from)) return false;
     }
     if (!tri__os_commit((void *)space_page_addr(space, first), npages << PAGE_SHIFT)) return false;
@@ -102,6 +104,13 @@ void tri__space_release_tables(void *context, size_t first, size_t npages) {
         size_t bytes = table_bytes_per_page[i]; /* refused: entries without a span say nothing anyway */
         tri__os_decommit((char *)table_at(space, i) + first * bytes, npages * bytes);
     }
+}
+
+bool tri__space_huge_tables(struct space *space, bool huge) {
+    bool ok = true;
+    atomic_store_relaxed(&space->huge_tables, huge); /* for the arenas that are committed later */
+    for (int i = 0; i < NUM_TABLES; i++) ok &= tri__os_advise_huge(table_at(space, i), table_size(space, i), huge);
+    return ok;
 }
 
 size_t tri__space_metadata_bytes(const struct space *space) {

@@ -60,6 +60,7 @@ struct space {
     uint64_t *marks;          /* [const pointer, atomic words] */
     uint64_t *allocs;         /* [const pointer, atomic words] */
     uint16_t *layouts;        /* [const pointer, atomic entries] */
+    uint8_t huge_tables;      /* huge pages are wanted for the tables [atomic] */
     size_t committed_pages;   /* from the start on [atomic; written under the pageheap lock] */
 };
 
@@ -100,6 +101,8 @@ bool tri__space_decommit(void *context, size_t first, size_t npages);
 bool tri__space_populate(void *context, size_t first, size_t npages);
 /* pageheap_ops.release: the side tables' memory for whole chunks without a span. They stay readable (I-ARENA1). */
 void tri__space_release_tables(void *context, size_t first, size_t npages);
+/* Asks for huge pages behind the side tables, or for none; never behind the objects. False when the system refuses. */
+bool tri__space_huge_tables(struct space *space, bool huge);
 /* Bytes of side tables that committed arenas need (virtual; touched as the heap's pages are). */
 size_t tri__space_metadata_bytes(const struct space *space);
 

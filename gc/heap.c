@@ -244,6 +244,15 @@ static bool set_switch(tri_heap *heap, const char *key, const char *value, int *
     return false;
 }
 
+static int set_huge(tri_heap *heap, const char *value) {
+    bool on = strcmp(value, "on") == 0;
+    if (!on && strcmp(value, "off") != 0)
+        return tri__error(TRI_EINVAL, "tri_heap_set", "metadata_huge is on or off, not %s", value);
+    if (!tri__space_huge_tables(&heap->mem.space, on))
+        return tri__error(TRI_ENOMEM, "tri_heap_set", "the system has no huge pages for metadata_huge");
+    return TRI_OK;
+}
+
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
     if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
@@ -256,6 +265,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     const char *value = equals + 1;
     int err = TRI_OK;
     if (set_switch(heap, key, value, &err)) return err;
+    if (strcmp(key, "metadata_huge") == 0) return set_huge(heap, value);
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);

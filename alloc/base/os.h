@@ -9,10 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { HUGE_PAGE_BYTES = 2 << 20 };
+
 /* Address space without access (PROT_NONE), aligned to `align` (a power of two). NULL when the system refuses. */
 void *tri__os_reserve(size_t size_bytes, size_t align);
-/* Address space that reads as zero (PROT_READ) and takes no memory until it is committed. NULL when refused. */
+/* Address space that reads as zero (PROT_READ) and takes no memory until it is committed. It begins with a huge page if
+ * it is as large as one. NULL when refused. */
 void *tri__os_reserve_readable(size_t size_bytes);
+/* Asks for huge pages behind a range from now on, or for none. False when the system has no say in it. */
+bool tri__os_advise_huge(void *addr, size_t size_bytes, bool huge);
 /* Makes a part of a reservation readable and writable. False when the system refuses; nothing has changed then. */
 bool tri__os_commit(void *addr, size_t size_bytes);
 /* Gives the memory behind committed pages back; they read as zero afterwards. */

@@ -79,12 +79,13 @@ static void *map(size_t size_bytes, int prot, int extra_flags) {
     return p == MAP_FAILED ? NULL : p;
 }
 
-void *tri__os_reserve(size_t size_bytes, size_t align) {
+/* A range that begins at a multiple of align: too much is mapped, and the ends are given back. */
+static void *map_aligned(size_t size_bytes, size_t align, int prot) {
     size_t slack = align > tri__os_page_size() ? align : 0;
     if (size_bytes == 0 || size_bytes > SIZE_MAX - slack) {
         return NULL;
     }
-    char *all = map(size_bytes + slack, PROT_NONE, MAP_NORESERVE);
+    char *all = map(size_bytes + slack, prot, MAP_NORESERVE);
     if (all == NULL || slack == 0) {
         return all;
     }
@@ -99,8 +100,17 @@ void *tri__os_reserve(size_t size_bytes, size_t align) {
     return aligned;
 }
 
+void *tri__os_reserve(size_t size_bytes, size_t align) {
+    return map_aligned(size_bytes, align, PROT_NONE);
+}
+
 void *tri__os_reserve_readable(size_t size_bytes) {
-    return size_bytes == 0 ? NULL : map(size_bytes, PROT_READ, MAP_NORESERVE);
+    return map_aligned(size_bytes, size_bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 1, PROT_READ);
+}
+
+bool tri__os_advise_huge(void *addr, size_t size_bytes, bool huge) {
+    if (refused(OS_CALL_ADVISE)) return false;
+    return madvise(addr, size_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0;
 }
 
 bool tri__os_commit(void *addr, size_t size_bytes) {
