@@ -63,7 +63,7 @@ uint64_t memory_now_bytes(void);
 uint64_t memory_peak_bytes(void);
 
 /* A curve of memory over time: `live_bytes` by the load's own count beside what is resident, with the name of the
- * phase. A line of CSV for a sample, at most one in `every_ms` and one for each new phase, to --curve if it is given. */
+ * phase. A line of CSV for a sample, at most one in `every_ms` and one for each new phase, to the file of --curve. */
 struct curve {
     FILE *file; /* NULL: samples go nowhere */
     uint64_t start_ns, last_ns;
