@@ -279,7 +279,8 @@ class Field:
                 peers = [("%s x%d" % (p, n), p, "--threads=%d" % n)
                          for p in ("trigc pointers", "trigc leaf", "mimalloc") for n in (1, 2)]
                 rounds = self.run(what, peers, "--load=short --size=%d --delay=%d --ms=%d" % (size, delay, self.o.ms))
-                gain = lambda r, p: r[p + " x1"]["ns"] / r[p + " x2"]["ns"]
+                scale = 2 if rounds.time == "cpu_ns" else 1  # both threads' time for an object, were they undisturbed
+                gain = lambda r, p: scale * r[p + " x1"][rounds.time] / r[p + " x2"][rounds.time]
                 for peer in ("trigc pointers", "trigc leaf"):
                     if not {peer + " x2", peer + " x1", "mimalloc x1", "mimalloc x2"} <= set(rounds.peers):
                         continue
