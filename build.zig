@@ -98,6 +98,7 @@ const tests = [_]Program{
     .{ .name = "test_types", .tsan = true },
     .{ .name = "test_types_refused" },
     .{ .name = "test_native", .tsan = true },
+    .{ .name = "test_free", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },

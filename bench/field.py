@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """trigc's allocator beside the field: glibc, jemalloc, mimalloc, tcmalloc and Boehm, in interleaved rounds.
 
-    python3 bench/field.py --runs=5                    everything; about an hour
+    python3 bench/field.py --runs=5                    everything; about three quarters of an hour
     python3 bench/field.py --runs=3 --only=short,larson --sizes=16,64
     python3 bench/field.py --quick                     a look at each load, in seconds; its figures mean nothing
 
@@ -164,21 +164,22 @@ class Field:
             return None
         return [path, "--kind=" + kind] + arguments.split(), preload
 
-    def run(self, name, peers, arguments):
-        """Rounds of `arguments` on the peers. A peer may be a pair (label, peer, more arguments)."""
+    def run(self, name, peers, arguments, runs=None):
+        """Rounds of `arguments` on the peers. A peer may be a triple (label, peer, more arguments)."""
+        runs = min(runs or self.o.runs, self.o.runs)
         commands = {}
         for peer in peers:
             label, which, more = (peer, peer, "") if isinstance(peer, str) else peer
-            command = self.command(which, arguments + " " + more)
+            command = self.command(which, arguments.replace("{peer}", label.replace(" ", "-")) + " " + more)
             if command:
                 commands[label] = command
         rounds, errors = [], {}
-        for i in range(self.o.runs):
+        for i in range(runs):
             rounds.append({})
             for label, (command, preload) in commands.items():
                 if label in errors:
                     continue
-                sys.stderr.write("\r\033[Kround %d of %d: %s: %s" % (i + 1, self.o.runs, name, label))
+                sys.stderr.write("\r\033[Kround %d of %d: %s: %s" % (i + 1, runs, name, label))
                 sys.stderr.flush()
                 run = Run(command, preload, self.o.timeout)
                 if run.error:
@@ -278,7 +279,8 @@ class Field:
                 peers = [("%s x%d" % (p, n), p, "--threads=%d" % n)
                          for p in ("trigc pointers", "trigc leaf", "mimalloc") for n in (1, 2)]
                 rounds = self.run(what, peers, "--load=short --size=%d --delay=%d --ms=%d" % (size, delay, self.o.ms))
-                gain = lambda r, p: r[p + " x1"]["ns"] / r[p + " x2"]["ns"]
+                scale = 2 if rounds.time == "cpu_ns" else 1  # both threads' time for an object, were they undisturbed
+                gain = lambda r, p: scale * r[p + " x1"][rounds.time] / r[p + " x2"][rounds.time]
                 for peer in ("trigc pointers", "trigc leaf"):
                     if not {peer + " x2", peer + " x1", "mimalloc x1", "mimalloc x2"} <= set(rounds.peers):
                         continue
@@ -324,18 +326,15 @@ class Field:
                      show_mb(rounds.median(p, "peak_kb"))] for p in rounds.peers]
             self.sections.append((what, table(("peer", "ns an object", "page faults a second", "peak MB"), rows)))
 
-    def curve(self, what, peers, arguments, slug):
-        """One more run of each peer that writes its curve; in the text a few samples of each phase."""
+    def curve_path(self, slug):
+        """Where each peer writes its curve; run() puts the name in."""
+        return os.path.join(self.o.out, slug + "-{peer}.csv")
+
+    def curve(self, what, rounds, slug):
+        """A few samples of each phase of every peer's last curve."""
         heading, rows = [], []
-        for peer in peers:
-            command = self.command(peer, arguments)
-            if not command:
-                continue
-            path = os.path.join(self.o.out, "%s-%s.csv" % (slug, peer.replace(" ", "-")))
-            run = Run(command[0] + ["--curve=" + path], command[1], self.o.timeout)
-            if run.error:
-                continue
-            with open(path, encoding="utf-8") as file:
+        for peer in rounds.peers:
+            with open(self.curve_path(slug).replace("{peer}", peer.replace(" ", "-")), encoding="utf-8") as file:
                 picked = pick_samples([line.split(",") for line in file.read().splitlines()[1:]])
             if len(picked) >= len(heading):
                 heading = [name for name, _, _ in picked]
@@ -345,47 +344,46 @@ class Field:
             self.sections.append((what + ": live / resident MB over time", table(["peer"] + heading, rows)))
 
     def fragment(self):
-        self.fragmented("nine tenths of a mixed heap die, then a collection", "--collect", 2000, "fragment")
-
-    def idle(self):
-        self.fragmented("nine tenths of a mixed heap die, then nothing happens", "", 10000, "idle")
-
-    def fragmented(self, what, more, pause, slug):
-        pause = 100 if self.o.quick else pause
-        arguments = "--load=fragment --window=%d --pause=%d %s" % (self.o.live_mb * MB, pause, more)
-        rounds = self.run(what, EVERYONE, arguments)
-        keys = ("peak_kb", "survivors_kb", "died_kb", "idle_kb", "trimmed_kb")
-        rows = [[p] + [show_mb(rounds.median(p, key)) for key in keys] for p in rounds.peers]
-        heading = ("peer", "peak MB", "live after", "resident %.1f s later" % min(pause / 1000, 1),
-                   "%.1f s later" % (pause / 1000), "after trim")
-        self.sections.append((what, table(heading, rows)))
-        for peer in ("trigc pointers", "trigc leaf", "trigc manual"):
-            if peer not in rounds.peers:
-                continue
-            live = rounds.median(peer, "survivors_kb")
+        rounds = self.fragmented("nine tenths of a mixed heap die at random, then ten seconds idle", "", "fragment")
+        for peer in [p for p in rounds.peers if p.startswith("trigc")]:
+            live, idle = rounds.median(peer, "survivors_kb"), rounds.median(peer, "idle_kb")
+            self.add("fragmentation, ten seconds after the deaths, %s" % peer, show_mb(idle) + " MB",
+                     "live %s MB" % show_mb(live), "%.2f" % (idle / live), "%.2f" % DIED_FACTOR, "",
+                     idle <= DIED_FACTOR * live)
             boehm = peer.replace("trigc", "boehm").replace("manual", "leaf")
-            if slug == "fragment" and boehm in rounds.peers:
+            if boehm in rounds.peers:
                 ratio = rounds.ratio(peer, boehm, "peak_kb")
                 self.add("fragmentation, peak, %s" % peer, show_mb(rounds.median(peer, "peak_kb")) + " MB",
                          "%s %s MB" % (boehm, show_mb(rounds.median(boehm, "peak_kb"))), "%.2f" % ratio, "1.00", "",
                          ratio <= 1)
-            if slug == "fragment":
-                died = rounds.median(peer, "died_kb")
-                self.add("fragmentation, after the deaths, %s" % peer, show_mb(died) + " MB",
-                         "live %s MB" % show_mb(live), "%.2f" % (died / live), "%.2f" % DIED_FACTOR, "",
-                         died <= DIED_FACTOR * live)
-            elif peer != "trigc manual":
-                idle, most = rounds.median(peer, "idle_kb"), IDLE_FACTOR * live + IDLE_MORE_KB
-                self.add("resident after %.0f s idle, %s" % (pause / 1000, peer), show_mb(idle) + " MB",
-                         "live %s MB" % show_mb(live), "%.2f" % (idle / live), show_mb(most) + " MB", "", idle <= most)
-        if not self.o.quick:
-            self.curve(what, EVERYONE, arguments, slug)
+
+    def idle(self):
+        rounds = self.fragmented("a peak's nine tenths die, then ten seconds idle", "--block", "idle")
+        for peer in [p for p in rounds.peers if p.startswith("trigc")]:
+            live, idle = rounds.median(peer, "survivors_kb"), rounds.median(peer, "idle_kb")
+            most = IDLE_FACTOR * live + IDLE_MORE_KB
+            self.add("ten seconds idle after a peak, %s" % peer, show_mb(idle) + " MB", "live %s MB" % show_mb(live),
+                     "%.2f" % (idle / live), show_mb(most) + " MB", "", idle <= most)
+
+    def fragmented(self, what, more, slug):
+        """One round: what is asked is memory, not time."""
+        arguments = "--load=fragment --window=%d --pause=%d --curve=%s %s" % (
+            self.o.live_mb * MB, 100 if self.o.quick else 10000, self.curve_path(slug), more)
+        rounds = self.run(what, EVERYONE, arguments, runs=1)
+        keys = ("peak_kb", "survivors_kb", "pages_kb", "died_kb", "idle_kb", "trimmed_kb")
+        rows = [[p] + [show_mb(rounds.median(p, key)) for key in keys] for p in rounds.peers]
+        heading = ("peer", "peak MB", "live after", "pages it lies in", "resident after 1 s", "after 10 s",
+                   "after a trim")
+        self.sections.append((what, table(heading, rows)))
+        self.curve(what, rounds, slug)
+        return rounds
 
     def buffers(self):
         what = "a proxy's buffers"
         arguments = "--load=buffers --ms=%d --pause=%d" % ((150, 150) if self.o.quick else (3000, 10000))
+        arguments += " --curve=" + self.curve_path("buffers")
         peers = [p for p in EVERYONE if not p.endswith("pointers")]
-        rounds = self.run(what, peers, arguments)
+        rounds = self.run(what, peers, arguments, runs=1)
         self.everyone(what, rounds)
         self.judge_manual(what, rounds)
         keys = ("live_kb", "busy_kb", "quiet_kb", "idle_kb", "held_kb")
@@ -393,8 +391,7 @@ class Field:
                 for p in rounds.peers]
         heading = ("peer", "ns a request", "live MB, busy", "resident, busy", "quiet", "idle", "live MB, idle")
         self.sections.append((what, table(heading, rows)))
-        if not self.o.quick:
-            self.curve(what, peers, arguments, "buffers")
+        self.curve(what, rounds, "buffers")
 
     def limit(self):
         rows = []

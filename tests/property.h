@@ -33,6 +33,8 @@ enum {
     NSTACKS = 12,
     STACK_WORDS = 32,
     NMIXED = 48,
+    NBLOCKS = 64,
+    MAX_BATCH = 6,
     BATCH = 64 /* operations between two looks at what the coordinator wants */
 };
 
@@ -76,8 +78,16 @@ struct shared_range {
     tri_root *root;
     enum word_kind kind;
     uint8_t lock;
+    bool manual; /* in a block of manual memory, else in `own` */
     struct edge edges[RANGE_SLOTS];
-    tri_word slots[RANGE_SLOTS];
+    tri_word *slots;
+    tri_word own[RANGE_SLOTS];
+};
+/* A block of manual memory, filled with one byte; freed by whoever comes by. */
+struct shared_block {
+    unsigned char *block;
+    size_t size_bytes;
+    uint8_t lock, fill;
 };
 struct shared_stack {
     tri_vmstack *stack; /* NULL: not registered */
@@ -101,6 +111,7 @@ struct world {
     tri_handle wild_handles[NWILD_HANDLES];
     struct shared_range ranges[NRANGES];
     struct shared_range wild_range;
+    struct shared_block blocks[NBLOCKS];
     struct shared_stack stacks[NSTACKS];
     pthread_mutex_t made_lock;
     struct made_type *made[NMIXED]; /* [atomic entries] */
@@ -194,6 +205,7 @@ void property_range(struct worker *wk, struct part *p);
 void property_stack(struct worker *wk, struct part *p);
 void property_scanner(struct worker *wk, struct part *p);
 void property_locals(struct worker *wk, struct part *p);
+void property_manual(struct worker *wk, struct part *p);
 
 /* The frames of a part: index 0 is the oldest. */
 struct frame *property_frame_at(struct part *p, uint32_t i);

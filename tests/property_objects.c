@@ -1,6 +1,7 @@
 /*
  * property_objects.c - the objects of a property run: their shapes (every kind of slot that a descriptor can name, made
- * types for mixed spans, arrays small and large), making them, and loads and stores of every kind.
+ * types for mixed spans, arrays small and large), making them, and loads and stores of every kind; and blocks of manual
+ * memory beside them.
  *
  * Owns: which shapes there are and how often. Does not own: what an entry of the shadow is (shadow.c), the roots that
  * objects are picked from (property_roots.c). A slot is edited under its entry's lock; wild objects have none.
@@ -186,19 +187,71 @@ static void init_slots(struct worker *wk, struct part *p, uint32_t id) {
     }
 }
 
-void property_new(struct worker *wk, struct part *p) {
-    struct plan plan = plan_object(p->w, RANDOM(wk));
-    void *obj;
-    if (!plan.shape->type)
-        obj = tri_new_bytes(p->t, 8 + 8 * (size_t)plan.npayload);
-    else if (plan.shape->elem_size)
-        obj = tri_new_n(p->t, plan.shape->type, plan.nelems);
-    else
-        obj = tri_new(p->t, plan.shape->type);
+/* What was just allocated: no safepoint before it lies in a frame. */
+static void take_in(struct worker *wk, struct part *p, const struct plan *plan, void *obj) {
     if (!obj) shadow_fail(&p->w->shadow, "allocation failed: %s", tri_last_error());
-    uint32_t id = shadow_adopt(&p->w->shadow, &p->ids, plan.shape, obj, plan.nelems, plan.npayload);
+    uint32_t id = shadow_adopt(&p->w->shadow, &p->ids, plan->shape, obj, plan->nelems, plan->npayload);
     if (shadow_entry(&p->w->shadow, id)->nslots) init_slots(wk, p, id);
     property_keep(p, RANDOM(wk), id);
+}
+
+static void *new_bytes(struct worker *wk, struct part *p, size_t size_bytes) {
+    uint64_t r = RANDOM(wk);
+    if (r % 8) return tri_new_bytes(p->t, size_bytes);
+    size_t align_bytes = (size_t)8 << (r >> 8) % 10;
+    void *obj = tri_new_aligned(p->t, align_bytes, size_bytes);
+    if ((uintptr_t)obj % align_bytes) shadow_fail(&p->w->shadow, "%p is not aligned to %zu", obj, align_bytes);
+    return obj;
+}
+
+void property_new(struct worker *wk, struct part *p) {
+    uint64_t r = RANDOM(wk);
+    struct plan plan = plan_object(p->w, r);
+    if (!plan.shape->type) {
+        take_in(wk, p, &plan, new_bytes(wk, p, 8 + 8 * (size_t)plan.npayload));
+    } else if (plan.shape->elem_size) {
+        take_in(wk, p, &plan, tri_new_n(p->t, plan.shape->type, plan.nelems));
+    } else if ((r >> 48) % 8) {
+        take_in(wk, p, &plan, tri_new(p->t, plan.shape->type));
+    } else {
+        void *objs[MAX_BATCH];
+        size_t n = tri_new_batch(p->t, plan.shape->type, objs, 1 + (r >> 52) % MAX_BATCH);
+        if (n == 0) shadow_fail(&p->w->shadow, "allocation failed: %s", tri_last_error());
+        for (size_t i = 0; i < n; i++) take_in(wk, p, &plan, objs[i]);
+    }
+}
+
+/* ---- manual memory ---------------------------------------------------------------------------------------------- */
+
+static void check_manual(struct part *p, const struct shared_block *b, size_t size_bytes) {
+    for (size_t i = 0; i < size_bytes; i += 1 + i / 4)
+        if (b->block[i] != b->fill)
+            shadow_fail(&p->w->shadow, "byte %zu of the manual block %p of %zu bytes is %02x instead of %02x", i,
+                        (void *)b->block, size_bytes, b->block[i], b->fill);
+}
+
+void property_manual(struct worker *wk, struct part *p) {
+    uint64_t r = RANDOM(wk);
+    struct shared_block *b = &p->w->blocks[r % NBLOCKS];
+    if (!property_try_lock(&b->lock)) return;
+    r = RANDOM(wk);
+    size_t size_bytes = r % 64 == 0 ? (r >> 8) % 400000 : (r >> 8) % 3000;
+    if (b->block) check_manual(p, b, b->size_bytes);
+    if (b->block && (r >> 40) % 4) {
+        tri_manual_free(p->w->heap, b->block);
+        b->block = NULL;
+    } else {
+        void *block = b->block ? tri_manual_realloc(p->w->heap, b->block, size_bytes)
+                               : tri_manual_alloc(p->w->heap, size_bytes);
+        if (!block) shadow_fail(&p->w->shadow, "no manual memory: %s", tri_last_error());
+        bool grown = b->block != NULL;
+        b->block = block;
+        if (grown) check_manual(p, b, b->size_bytes < size_bytes ? b->size_bytes : size_bytes);
+        b->size_bytes = size_bytes;
+        b->fill = (uint8_t)(r >> 48);
+        memset(block, b->fill, size_bytes);
+    }
+    property_unlock(&b->lock);
 }
 
 /* ---- loads and stores -------------------------------------------------------------------------------------------- */

@@ -99,24 +99,45 @@ static const tri_enc *range_enc(enum word_kind kind) {
     return kind == WORD_BOXED ? &shadow_boxed : kind == WORD_TAGGED ? &shadow_tagged : NULL;
 }
 
+/* Takes the range away. What it held is often kept: then what its removal shades is all that protects it. */
+static void range_end(struct worker *wk, struct part *p, struct shared_range *range) {
+    for (uint32_t i = 0; i < RANGE_SLOTS; i += 5) property_keep(p, RANDOM(wk), range->edges[i].id);
+    if (range->manual)
+        tri_manual_root_free(p->t, range->root);
+    else
+        tri_root_remove(p->t, range->root);
+    range->root = NULL;
+}
+
+/* In memory of the host's, which is full when it is registered; or in a block of manual memory, which is empty. */
+static void range_start(struct worker *wk, struct part *p, struct shared_range *range, uint64_t r) {
+    struct shadow *s = &p->w->shadow;
+    range->kind = (enum word_kind)(r % 3);
+    range->manual = r >> 8 & 1;
+    range->slots = range->own;
+    if (range->manual) range->slots = tri_manual_root_new(p->t, RANGE_SLOTS, range_enc(range->kind), &range->root);
+    if (!range->slots) shadow_fail(s, "tri_manual_root_new: %s", tri_last_error());
+    for (uint32_t i = 0; i < RANGE_SLOTS; i++) {
+        uint64_t r2 = RANDOM(wk);
+        range->edges[i] = shadow_edge(s, range->kind, r2 & 1 ? property_pick(p, r2 >> 8) : 0, 8 * (r2 >> 32));
+        tri_word word = shadow_encode(s, range->kind, range->edges[i]);
+        if (range->manual)
+            tri_root_store_value(p->t, range->root, &range->slots[i], word);
+        else
+            __atomic_store_n(&range->slots[i], word, __ATOMIC_RELAXED);
+    }
+    if (!range->manual) range->root = tri_root_add(p->t, range->slots, RANGE_SLOTS, range_enc(range->kind));
+    if (!range->root) shadow_fail(s, "tri_root_add: %s", tri_last_error());
+}
+
 void property_range(struct worker *wk, struct part *p) {
     uint64_t r = RANDOM(wk);
     struct shared_range *range = &p->w->ranges[(r >> 8) % NRANGES];
     struct shadow *s = &p->w->shadow;
     if (!property_try_lock(&range->lock)) return;
     if (!range->root || (r >> 16) % 64 == 0) {
-        if (range->root) {
-            for (uint32_t i = 0; i < RANGE_SLOTS; i += 5) property_keep(p, RANDOM(wk), range->edges[i].id);
-            tri_root_remove(p->t, range->root);
-        }
-        range->kind = (enum word_kind)((r >> 24) % 3);
-        for (uint32_t i = 0; i < RANGE_SLOTS; i++) {
-            uint64_t r2 = RANDOM(wk);
-            range->edges[i] = shadow_edge(s, range->kind, r2 & 1 ? property_pick(p, r2 >> 8) : 0, 8 * (r2 >> 32));
-            __atomic_store_n(&range->slots[i], shadow_encode(s, range->kind, range->edges[i]), __ATOMIC_RELAXED);
-        }
-        range->root = tri_root_add(p->t, range->slots, RANGE_SLOTS, range_enc(range->kind));
-        if (!range->root) shadow_fail(s, "tri_root_add: %s", tri_last_error());
+        if (range->root) range_end(wk, p, range);
+        range_start(wk, p, range, r >> 24);
     } else {
         uint32_t i = (uint32_t)(r >> 32) % RANGE_SLOTS;
         tri_word word = tri_load_value(&range->slots[i]);

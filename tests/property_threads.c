@@ -155,6 +155,8 @@ static void op_any(struct worker *wk, struct part *p) {
         property_scanner(wk, p);
     else if (at < 1000)
         property_locals(wk, p);
+    else if (at < 1010)
+        property_manual(wk, p);
     else if (at < 1023)
         tri_poll(p->t);
     else

@@ -58,6 +58,7 @@ static struct world *world_open(const struct run *run) {
     if (tri_attach(w->heap, 0, &w->thread) != TRI_OK) shadow_fail(&w->shadow, "%s", tri_last_error());
     pthread_mutex_init(&w->made_lock, NULL);
     for (int i = 0; i < NWILD_HANDLES; i++) w->wild_handles[i] = tri_global(w->thread, NULL);
+    w->wild_range.slots = w->wild_range.own;
     w->wild_range.root = tri_root_add(w->thread, w->wild_range.slots, RANGE_SLOTS, &shadow_boxed);
     for (size_t i = 0; i < 6 && run->options.settings[i]; i++) must_set(w, run->options.settings[i]);
     return w;
@@ -152,13 +153,14 @@ static void *sleep_some(void *arg) {
 
 /* Other switches for the next stretch. Most of the time none, so that many operations meet many cycles. */
 static void rotate(struct run *run, uint64_t *rng) {
-    static const char *const off[] = {"stress.delay=0", "stress.slow=0", "stress.collect=0", "checkmark=0", "verify=0"};
-    static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300",
-                                     "checkmark=1",     "checkmark=1",   "verify=1"};
+    static const char *const off[] = {"stress.delay=0", "stress.slow=0", "stress.collect=0",
+                                      "checkmark=0",    "verify=0",      "manual_check=0"};
+    static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
+                                     "checkmark=1",     "verify=1",      "manual_check=1"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
-        if (r % 16 < 6) must_set(run->worlds[h], on[r % 16]);
+        if (r % 16 < 7) must_set(run->worlds[h], on[r % 16]);
     }
 }
 

@@ -128,6 +128,7 @@ bool tri__os_decommit(void *addr, size_t size_bytes) {
 #endif
 
 bool tri__os_populate(void *addr, size_t size_bytes) {
+    if (refused(OS_CALL_ADVISE)) return false;
     return madvise(addr, size_bytes, MADV_POPULATE_WRITE) == 0;
 }
 

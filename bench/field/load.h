@@ -28,6 +28,7 @@ struct params {
     bool pointers;       /* --kind=pointers, or else pointer-free */
     bool zero;           /* --zero: the limit zeroes each span first */
     bool collect;        /* --collect: ask for a collection where much has died */
+    bool block;          /* --block: what dies is what came last, not any nine tenths */
     unsigned pause_ms;   /* --pause: idle time between the parts of a load */
 };
 
@@ -62,10 +63,11 @@ uint64_t memory_now_bytes(void);
 uint64_t memory_peak_bytes(void);
 
 /* A curve of memory over time: `live_bytes` by the load's own count beside what is resident, with the name of the
- * phase. One line of CSV for a sample, at most one in `every_ms`, to --curve where that is given. */
+ * phase. A line of CSV for a sample, at most one in `every_ms` and one for each new phase, to the file of --curve. */
 struct curve {
     FILE *file; /* NULL: samples go nowhere */
     uint64_t start_ns, last_ns;
+    const char *last_phase;
     unsigned every_ms;
 };
 void curve_open(struct curve *curve, const struct params *params, unsigned every_ms);

@@ -1,15 +1,17 @@
-/* load_fragment.c - a heap of mixed sizes of which nine tenths die at random: how much memory stays resident.
+/* load_fragment.c - a heap of mixed sizes of which nine tenths die: how much memory stays resident.
  *
- * --window bytes of objects of 16 to 2,048 bytes (as many small as large: the logarithm is uniform), then 90 % of them
- * are dropped in random order, then nothing happens for --pause milliseconds. With --collect a collection is asked for
- * before the idle time; without, it is the library that has to notice. Printed: died_kb, resident a second after the
- * deaths (sooner where --pause is shorter); idle_kb, at the end of the idle time; trimmed_kb, after a call that asks
- * for the memory to be returned; and the live size at that point (survivors_kb), the index of references counted in. */
+ * --window bytes of objects of 16 to 2,048 bytes (as many small as large: the logarithm is uniform); then 90 % of them
+ * are dropped in random order, or, with --block, the youngest 90 %, as after a peak; then nothing happens for --pause
+ * milliseconds. With --collect a collection is asked for before that; without, it is the library that has to notice.
+ * Printed: died_kb, resident a second after the deaths (sooner where --pause is shorter); idle_kb, at the end of the
+ * idle time; trimmed_kb, after a call that asks for the memory to be returned; survivors_kb, the live size then, with
+ * the index of references; pages_kb, the pages of 4 KB that a survivor lies in, below which no allocator gets that
+ * does not move objects. */
 #include "bench/field/load.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FAN = 1024, DIE_OF_10 = 9 };
+enum { FAN = 1024, DIE_OF_10 = 9, PAGE = 4096 };
 
 struct fragment {
     void **top; /* arrays of FAN references */
@@ -53,11 +55,11 @@ static void build(ad_thread *thread, const struct params *params, struct fragmen
     }
 }
 
-static void kill_most(ad_thread *thread, struct fragment *f, struct curve *curve, uint64_t *random) {
+static void kill_most(ad_thread *thread, struct fragment *f, bool block, struct curve *curve, uint64_t *random) {
     uint32_t *order = malloc(f->n * sizeof order[0]);
     if (!order) field_die("no memory");
-    for (size_t i = 0; i < f->n; i++) order[i] = (uint32_t)i;
-    for (size_t i = f->n - 1; i > 0; i--) {
+    for (size_t i = 0; i < f->n; i++) order[i] = (uint32_t)(f->n - 1 - i); /* the youngest first */
+    for (size_t i = f->n - 1; i > 0 && !block; i--) {
         size_t j = (size_t)(field_random(random) % (i + 1));
         uint32_t swap = order[i];
         order[i] = order[j];
@@ -76,6 +78,32 @@ static void kill_most(ad_thread *thread, struct fragment *f, struct curve *curve
     free(order);
 }
 
+static int by_number(const void *a, const void *b) {
+    uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Bytes of the pages in which something lives. */
+static uint64_t pages_in_use(const struct fragment *f) {
+    uintptr_t *pages = malloc((f->n / 10 + FAN) * 4 * sizeof pages[0]);
+    size_t n = 0, distinct = 0;
+    if (!pages) field_die("no memory");
+    for (size_t i = 0; i < f->n; i++) {
+        void **array, **slot = slot_of(f, i, &array);
+        uintptr_t first = (uintptr_t)*slot / PAGE, last = ((uintptr_t)*slot + f->sizes[i] - 1) / PAGE;
+        if (i % FAN == 0) {
+            for (size_t k = 0; k < FAN * sizeof(void *); k += PAGE) pages[n++] = ((uintptr_t)array + k) / PAGE;
+        }
+        if (!*slot) continue;
+        pages[n++] = first;
+        if (last != first) pages[n++] = last;
+    }
+    qsort(pages, n, sizeof pages[0], by_number);
+    for (size_t i = 0; i < n; i++) distinct += i == 0 || pages[i] != pages[i - 1];
+    free(pages);
+    return (uint64_t)distinct * PAGE;
+}
+
 static void fragment_run(ad_thread *thread, const struct params *params, struct result *result) {
     uint64_t random = 0x9e3779b97f4a7c15u, died, idle, start = clock_posix_ns();
     struct fragment f = {0};
@@ -86,7 +114,7 @@ static void fragment_run(ad_thread *thread, const struct params *params, struct 
     result->nobjects = f.n;
     result->ns = (double)(clock_posix_ns() - start) / (double)f.n;
     uint64_t peak = memory_peak_bytes();
-    kill_most(thread, &f, &curve, &random);
+    kill_most(thread, &f, params->block, &curve, &random);
     if (params->collect) ad_collect(thread);
     unsigned second_ms = params->pause_ms < 1000 ? params->pause_ms : 1000;
     curve_idle(&curve, thread, second_ms, "idle", f.live_bytes);
@@ -99,6 +127,7 @@ static void fragment_run(ad_thread *thread, const struct params *params, struct 
            (unsigned long long)(f.live_bytes >> 10));
     printf("died_kb %llu\nidle_kb %llu\ntrimmed_kb %llu\n", (unsigned long long)(died >> 10),
            (unsigned long long)(idle >> 10), (unsigned long long)(memory_now_bytes() >> 10));
+    printf("pages_kb %llu\n", (unsigned long long)(pages_in_use(&f) >> 10));
     field_keep(f.top);
     free(f.sizes);
     curve_close(&curve);

@@ -12,6 +12,17 @@ static uint64_t faults_now(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_minflt : 0;
 }
 
+/* A collected tooth is cut off its table, so that a word left on the stack does not keep all of it. */
+static void drop(ad_thread *thread, void **top, size_t narrays) {
+    for (size_t i = 0; i < narrays; i++) {
+        void **array = top[i];
+        for (size_t j = 0; AD_FREES && j < FAN; j++) ad_free(thread, array[j]);
+        ad_free(thread, array);
+        ad_put(thread, top, &top[i], NULL);
+    }
+    ad_free(thread, top);
+}
+
 /* One tooth: arrays of a thousand objects until the live bytes are there; then all of them go. */
 static uint64_t tooth(ad_thread *thread, const struct params *params, struct curve *curve, uint64_t *random,
                       uint64_t *idle_ns) {
@@ -34,13 +45,7 @@ static uint64_t tooth(ad_thread *thread, const struct params *params, struct cur
     start = clock_posix_ns();
     if (params->pause_ms) curve_idle(curve, thread, params->pause_ms, "top", live);
     *idle_ns += clock_posix_ns() - start;
-    for (size_t i = 0; AD_FREES && i < narrays; i++) {
-        void **array = top[i];
-        for (size_t j = 0; j < FAN; j++) ad_free(thread, array[j]);
-        ad_free(thread, array);
-    }
-    field_keep(top); /* reachable till here */
-    ad_free(thread, top);
+    drop(thread, top, narrays);
     return (uint64_t)narrays * FAN;
 }
 

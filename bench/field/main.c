@@ -184,6 +184,8 @@ static void parse(struct params *p, int argc, char **argv) {
             p->pointers = false;
         else if (strcmp(argv[i], "--zero") == 0)
             p->zero = true;
+        else if (strcmp(argv[i], "--block") == 0)
+            p->block = true;
         else if (strcmp(argv[i], "--collect") == 0)
             p->collect = true;
         else

@@ -41,8 +41,10 @@ void curve_open(struct curve *curve, const struct params *params, unsigned every
 
 void curve_sample(struct curve *curve, const char *phase, uint64_t live_bytes) {
     uint64_t now = clock_posix_ns();
-    if (!curve->file || now - curve->last_ns < (uint64_t)curve->every_ms * 1000000u) return;
+    bool is_new = phase != curve->last_phase;
+    if (!curve->file || (!is_new && now - curve->last_ns < (uint64_t)curve->every_ms * 1000000u)) return;
     curve->last_ns = now;
+    curve->last_phase = phase;
     fprintf(curve->file, "%.3f,%s,%.2f,%.2f\n", (double)(now - curve->start_ns) / 1e9, phase,
             (double)live_bytes / (1 << 20), (double)memory_now_bytes() / (1 << 20));
 }

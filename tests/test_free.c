@@ -1,0 +1,196 @@
+/*
+ * test_free.c: tri_free, collected objects that are freed by hand: of every kind and wherever their span is, what is
+ * refused, the wait while a cycle marks, and all of it beside other threads and cycles.
+ */
+#include "tests/fixture.h"
+
+#include <pthread.h>
+#include <string.h>
+
+TEST(free, frees_objects_of_every_kind_and_no_other_memory) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 3);
+    for (int round = 0; round < 3; round++) {
+        struct pair *small = tri_new(f.thread, &pair_type);
+        void *large = tri_new_bytes(f.thread, 300000), *tiny = tri_new_bytes(f.thread, 5);
+        void *array = tri_new_n(f.thread, &array_type, 100);
+        roots[0] = tri_new(f.thread, &pair_type);
+        if (round == 1) { /* in spans that lie in a list */
+            roots[1] = small, roots[2] = array;
+            void *more[] = {large, tiny};
+            for (int i = 0; i < 2; i++) (void)more[i];
+            CHECK_EQ(tri_free(f.thread, large), TRI_OK);
+            fixture_collect(&f);
+            large = NULL, tiny = NULL;
+        }
+        size_t used = f.heap->mem.used_pages, bytes = f.heap->heap_bytes;
+        void *objects[] = {small, array, tiny, large};
+        for (size_t i = 0; i < TRI_COUNT(objects); i++) {
+            if (!objects[i]) continue;
+            size_t size = tri_usable_size(f.heap, objects[i]);
+            CHECK_EQ(tri_free(f.thread, (char *)objects[i] + (size > 8 ? 8 : 1)), TRI_EINVAL);
+            CHECK(is_alive(f.heap, hide(objects[i])));
+            CHECK_EQ(tri_free(f.thread, objects[i]), TRI_OK);
+            CHECK(!is_alive(f.heap, hide(objects[i])));
+            CHECK_EQ(tri_free(f.thread, objects[i]), TRI_EINVAL); /* twice */
+            if (size >= 16) CHECK(f.heap->heap_bytes <= bytes - size);
+        }
+        if (large) CHECK(f.heap->mem.used_pages < used);
+        CHECK_EQ(tri_verify(f.thread), 0);
+        CHECK(is_alive(f.heap, hide(roots[0])));
+        roots[1] = roots[2] = NULL;
+        for (int i = 0; i < 1000; i++) { /* no pattern in what is used again */
+            struct pair *next = tri_new(f.thread, &pair_type);
+            CHECK(next->left == NULL && next->right == NULL && next->value == 0);
+        }
+    }
+    int local;
+    struct pair *last = tri_new(f.thread, &pair_type); /* what comes after it in its hole is no object */
+    CHECK_EQ(tri_free(f.thread, (char *)last + tri_usable_size(f.heap, last)), TRI_EINVAL);
+    void *block = tri_manual_alloc(f.heap, 64);
+    CHECK_EQ(tri_free(f.thread, &local), TRI_EINVAL);
+    CHECK_EQ(tri_free(f.thread, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_free(f.thread, block), TRI_EINVAL);
+    CHECK(strstr(tri_last_error(), "tri_manual_free") != NULL);
+    tri_manual_free(f.heap, block);
+    TRI_POP(f.thread, roots);
+    for (int i = 0; i < 3; i++) fixture_collect(&f);
+    fixture_close(&f);
+}
+
+/* A use after tri_free is named: the slot holds the pattern of its type. */
+TEST(free, a_store_into_what_tri_free_freed_is_reported) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    struct pair *pair = tri_new(f.thread, &pair_type), *owner = roots[0] = tri_new(f.thread, &pair_type);
+    CHECK_EQ(tri_free(f.thread, pair), TRI_OK);
+    CHECK_EQ(tri_heap_set(f.heap, "stress.slow=1"), TRI_OK); /* stores take the path that looks */
+    fixture_collect(&f);
+    CHECK_EQ(fixture_take_reports(), 0);
+    tri_store(f.thread, owner, &owner->left, pair);
+    CHECK_EQ(fixture_take_reports(), 1);
+    CHECK(strstr(fixture_report, "names freed memory, once of type struct pair") != NULL);
+    tri_store(f.thread, owner, &owner->left, NULL);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+struct other {
+    tri_heap *heap;
+    void *objects[64]; /* [atomic] */
+    uint32_t n, stop;  /* [atomic] */
+    unsigned after_ms;
+};
+
+static void *churn(void *arg) {
+    struct other *o = arg;
+    tri_thread *thread;
+    CHECK_EQ(tri_attach(o->heap, 0, &thread), TRI_OK);
+    TRI_LOCALS(thread, roots, 64);
+    for (unsigned i = 0; !atomic_load_acquire(&o->stop); i++) {
+        struct pair *p = tri_new(thread, &pair_type);
+        CHECK(p && p->left == NULL && p->right == NULL && p->value == 0);
+        p->value = i;
+        roots[i % 64] = p;
+        if (i % 100 == 0) tri_new_bytes(thread, 40000 + i % 7 * 10000);
+        tri_poll(thread);
+    }
+    TRI_POP(thread, roots);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* Objects freed by hand while another thread allocates and cycles run: nothing is lost, no free waits for ever. */
+static void *never_poll(void *arg) { /* until it is told to stop, or for a while */
+    struct other *o = arg;
+    unsigned left_ms = o->after_ms ? o->after_ms : UINT32_MAX;
+    tri_thread *thread;
+    CHECK_EQ(tri_attach(o->heap, 0, &thread), TRI_OK);
+    atomic_store_release(&o->n, 1);
+    for (; !atomic_load_acquire(&o->stop) && left_ms > 0; left_ms--) fixture_sleep_ms(1);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* R13: a thread that is armed may have the object in its buffer. */
+TEST(free, waits_while_a_cycle_marks_but_no_longer_than_the_limit) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 60;
+    struct fixture f = fixture_open_config(&config);
+    static struct other o;
+    o.heap = f.heap;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, never_poll, &o), 0);
+    while (!atomic_load_acquire(&o.n)) fixture_sleep_ms(1);
+    TRI_LOCALS(f.thread, roots, 2);
+    roots[0] = tri_new(f.thread, &pair_type);
+    roots[1] = tri_new_bytes(f.thread, 100000);
+    tri__cycle_request(f.heap, "test"); /* it waits for the other thread in its first step */
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(1);
+    CHECK_EQ(tri_free(f.thread, roots[0]), TRI_ETIMEDOUT);
+    CHECK_EQ(tri_free(f.thread, roots[1]), TRI_ETIMEDOUT);
+    CHECK_EQ(tri_free(f.thread, (char *)roots[1] + 16), TRI_EINVAL); /* nothing to wait for */
+    CHECK(is_alive(f.heap, hide(roots[0])) && is_alive(f.heap, hide(roots[1])));
+    atomic_store_release(&o.stop, 1);
+    int err;
+    do err = tri_free(f.thread, roots[0]);
+    while (err == TRI_ETIMEDOUT);
+    CHECK_EQ(err, TRI_OK);
+    CHECK_EQ(tri_free(f.thread, roots[1]), TRI_OK);
+    pthread_join(thread, NULL);
+    roots[0] = roots[1] = NULL;
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* What the host holds in a variable alone survives the cycle that tri_free waits for. */
+TEST(free, keeps_its_object_while_it_waits) {
+    struct fixture f = fixture_open();
+    static struct other o;
+    o.heap = f.heap;
+    o.after_ms = 100;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, never_poll, &o), 0);
+    while (!atomic_load_acquire(&o.n)) fixture_sleep_ms(1);
+    struct pair *pair = tri_new(f.thread, &pair_type);
+    tri__cycle_request(f.heap, "test");
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(1);
+    CHECK_EQ(tri_free(f.thread, pair), TRI_OK);
+    CHECK_EQ(atomic_load_relaxed(&f.heap->stats.cycles) + (heap_phase(f.heap) != PHASE_IDLE), 1);
+    pthread_join(thread, NULL);
+    fixture_close(&f);
+}
+
+TEST(free, beside_cycles_and_other_threads) {
+    struct fixture f = fixture_open();
+    CHECK_EQ(tri_heap_set(f.heap, "checkmark=1"), TRI_OK);
+    static struct other o;
+    o.heap = f.heap;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, churn, &o), 0);
+    TRI_LOCALS(f.thread, roots, 40);
+    uint64_t random = fixture_seed();
+    unsigned freed = 0;
+    for (unsigned i = 0; i < (TEST_IS_SLOW ? 3000u : 20000u); i++) {
+        size_t k = (size_t)(fixture_random(&random) % 40);
+        if (roots[k]) {
+            void *obj = roots[k];
+            roots[k] = NULL;
+            CHECK_EQ(tri_free(f.thread, obj), TRI_OK);
+            freed++;
+        } else {
+            roots[k] = k % 10 == 0 ? tri_new_bytes(f.thread, 50000) : tri_new(f.thread, &pair_type);
+        }
+        if (i % 500 == 0) tri__cycle_request(f.heap, "test");
+    }
+    CHECK(freed > 1000);
+    atomic_store_release(&o.stop, 1);
+    while (pthread_tryjoin_np(thread, NULL) != 0) {
+        tri_poll(f.thread);
+        fixture_sleep_ms(1);
+    }
+    TRI_POP(f.thread, roots);
+    fixture_collect(&f);
+    fixture_collect(&f);
+    fixture_close(&f);
+}
