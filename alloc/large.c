@@ -1,8 +1,9 @@
 /* large.c - objects above 32 KiB: a span each; see memory.h.
  *
- * While its memory is zeroed in pieces, with a safepoint between two, a large object is "being built" (R12): it has
- * pages, but no page entries, so lookups refuse it, and it is in no list, so nobody sweeps it. Generation, colour, list
- * and entries are set in one step without a safepoint, at publication. */
+ * Only pages that may hold old bytes are zeroed: from the first such page of the run to the last. Fresh ones are zero,
+ * and stay unwritten. While its memory is zeroed in pieces, with a safepoint between two, a large object is "being
+ * built" (R12): it has pages, but no page entries, so lookups refuse it, and it is in no list, so nobody sweeps it.
+ * Generation, colour, list and entries are set in one step without a safepoint, at publication. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "alloc/memory.h"
@@ -22,14 +23,14 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
                        const uint32_t *gen, const bool *black, size_t *npages_out) {
     if (size_bytes > mem->space.size_bytes) return NULL;
     size_t npages = ceil_div(size_bytes, PAGE_BYTES), first;
-    bool dirty;
-    struct span *span = tri__memory_new_span(mem, npages, NULL, &dirty, &first);
+    struct page_part dirty;
+    struct span *span = tri__memory_new_large(mem, npages, &dirty, &first);
     if (!span) return NULL;
     atomic_add_relaxed(&mem->building_pages, npages); /* for verify, which stops every thread */
     uintptr_t addr = space_page_addr(&mem->space, first);
-    if (dirty && (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)))
-        zero_in_pieces(mem, mutator, addr,
-                       npages << PAGE_SHIFT); /* the tail too: arrays are scanned to their capacity */
+    if (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)) /* the tail too: arrays are scanned to their capacity */
+        zero_in_pieces(mem, mutator, space_page_addr(&mem->space, dirty.first),
+                       (dirty.end - dirty.first) << PAGE_SHIFT);
     tri__span_format_large(span, first, npages, layout, flags, false);
     /* From here to the end: no safepoint (R12). */
     atomic_store_relaxed(&span->gen, *gen);

@@ -117,11 +117,9 @@ static bool take_pages(struct memory *mem, size_t npages, struct page_block *blo
     return tri__pageheap_alloc(mem->pages, npages, first, dirty);
 }
 
-struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
-                                      size_t *first_page) {
-    if (!reserve_pages(mem, npages)) return NULL;
-    struct span *span = tri__fixalloc_get(&mem->fix_span);
-    if (span && take_pages(mem, npages, block, first_page, dirty)) {
+/* The span object, if its pages were had; else nothing is kept. */
+static struct span *with_pages(struct memory *mem, struct span *span, size_t npages, bool had) {
+    if (TRI_LIKELY(had)) {
         atomic_store_relaxed(&span->place, SPAN_BUILDING); /* nobody else has it */
         atomic_add_relaxed(&mem->nspans, 1);               /* a counter */
         return span;
@@ -131,12 +129,32 @@ struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct 
     return NULL;
 }
 
+struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
+                                      size_t *first_page) {
+    if (!reserve_pages(mem, npages)) return NULL;
+    struct span *span = tri__fixalloc_get(&mem->fix_span);
+    return with_pages(mem, span, npages, span && take_pages(mem, npages, block, first_page, dirty));
+}
+
 struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
                                   size_t *first_page) {
     struct span *span = tri__memory_try_new_span(mem, npages, block, dirty, first_page);
     if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
     tri__memory_drop_empty(mem, true);
     return tri__memory_try_new_span(mem, npages, block, dirty, first_page);
+}
+
+static struct span *try_new_large(struct memory *mem, size_t npages, struct page_part *dirty, size_t *first_page) {
+    if (!reserve_pages(mem, npages)) return NULL;
+    struct span *span = tri__fixalloc_get(&mem->fix_span);
+    return with_pages(mem, span, npages, span && tri__pageheap_alloc_part(mem->pages, npages, first_page, dirty));
+}
+
+struct span *tri__memory_new_large(struct memory *mem, size_t npages, struct page_part *dirty, size_t *first_page) {
+    struct span *span = try_new_large(mem, npages, dirty, first_page);
+    if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
+    tri__memory_drop_empty(mem, true);
+    return try_new_large(mem, npages, dirty, first_page);
 }
 
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages) {

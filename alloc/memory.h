@@ -100,7 +100,10 @@ void tri__memory_fini(struct memory *mem);
  * NULL when they cannot be had. */
 struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
                                   size_t *first_page);
-/* The same without letting empty spans go when there is no memory: takes no lock but the page heap's and fixalloc's. */
+/* The same for a large object: of its pages only those in *dirty may hold old bytes. */
+struct span *tri__memory_new_large(struct memory *mem, size_t npages, struct page_part *dirty, size_t *first_page);
+/* tri__memory_new_span without letting empty spans go when there is no memory: takes no lock but the page heap's and
+ * fixalloc's. */
 struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct page_block *block, bool *dirty,
                                       size_t *first_page);
 /* An emptied span: its entries go, its pages return to the page heap (gate lock taken inside). Sweepers only: between

@@ -234,14 +234,21 @@ static void raise_high(struct pageheap *ph, size_t first, size_t end) {
     ph->high = max_size(ph->high, end);
 }
 
-/* Gives the free pages [first, end) out. True if one of them was dirty. */
-static bool mark_used(struct pageheap *ph, size_t first, size_t end) {
+/* Gives the free pages [first, end) out. From the first dirty one of them to behind the last; empty: all were clean. */
+static struct page_part mark_used(struct pageheap *ph, size_t first, size_t end) {
     size_t ndirty = 0;
+    struct page_part part = {end, end};
     raise_high(ph, first, end);
     for (size_t at = first; at < end;) {
+        size_t word_page = align_down(at, 64);
         struct piece p = next_piece(ph, &at, end);
         check_cheap((*p.free & p.mask) == p.mask, "I-PAGE1 only free pages are given out");
-        ndirty += bit_count(*p.dirty & p.mask);
+        uint64_t dirty = *p.dirty & p.mask;
+        if (dirty) {
+            if (ndirty == 0) part.first = word_page + bit_lowest(dirty);
+            part.end = word_page + bit_highest(dirty) + 1;
+            ndirty += bit_count(dirty);
+        }
         *p.free &= ~p.mask;
         *p.dirty &= ~p.mask;
     }
@@ -251,7 +258,7 @@ static bool mark_used(struct pageheap *ph, size_t first, size_t end) {
     ph->used_pages += end - first;
     ph->dirty_free_pages -= ndirty;
     update_summaries(ph, first, end);
-    return ndirty > 0;
+    return ndirty > 0 ? part : (struct page_part){end, end};
 }
 
 /* Makes the pages [first, end), which are given out or new, free. */
@@ -386,6 +393,13 @@ static void tell(struct pageheap *ph, unsigned due, size_t npages) {
 }
 
 bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty) {
+    struct page_part part;
+    if (!tri__pageheap_alloc_part(ph, npages, first, &part)) return false;
+    *dirty = part.first < part.end;
+    return true;
+}
+
+bool tri__pageheap_alloc_part(struct pageheap *ph, size_t npages, size_t *first, struct page_part *dirty) {
     if (npages == 0 || npages > ph->max_pages) {
         return false;
     }
@@ -401,7 +415,7 @@ bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool
         if (npages == 1 || *first == ph->search) {
             ph->search = *first + npages; /* the lowest free page was the run's first */
         }
-        due = note_taken(ph, !*dirty);
+        due = note_taken(ph, dirty->first == dirty->end);
     }
     tri__lock_release(&ph->lock);
     tell(ph, due, npages);

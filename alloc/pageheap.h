@@ -57,6 +57,13 @@ void tri__pageheap_destroy(struct pageheap *ph);
 /* A run of npages at the lowest address. *dirty: some page of it may hold old bytes. False: none, and no growth. */
 bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty);
 
+/* Pages [first, end). */
+struct page_part {
+    size_t first, end;
+};
+/* The same: *dirty reaches from the first dirty page to behind the last one, or is empty. */
+bool tri__pageheap_alloc_part(struct pageheap *ph, size_t npages, size_t *first, struct page_part *dirty);
+
 /* Free pages of one aligned group of 64, in the hand of one thread: its pages for small spans (SOURCES S8). */
 struct page_block {
     size_t first;         /* page of bit 0 */

@@ -167,18 +167,22 @@ static void check_whole_heap(const struct model *m) {
 }
 
 /* Takes note of a run that was given out, after comparing it with the one expected. */
-static void note_alloc(struct model *m, struct run got, bool dirty, size_t expected_first) {
-    bool any_dirty = false, any_content = false;
+static void note_alloc(struct model *m, struct run got, struct page_part part, size_t expected_first) {
+    size_t first_dirty = SIZE_MAX, dirty_end = 0;
+    bool dirty = part.first < part.end;
     AGREE(got.first == expected_first);
     for (size_t i = got.first; i < got.first + got.npages; i++) {
         AGREE(is_free(m, i));
-        any_dirty |= m->pages[i] == DIRTY;
-        any_content |= m->content[i] != 0;
+        if (m->pages[i] == DIRTY) {
+            first_dirty = first_dirty < i ? first_dirty : i;
+            dirty_end = i + 1;
+        }
+        AGREE(m->content[i] == 0 || (i >= part.first && i < part.end)); /* what has old bytes is in the part */
         m->pages[i] = USED;
         m->content[i] = 1;
     }
-    AGREE(dirty == any_dirty);
-    AGREE(dirty || !any_content);
+    AGREE(dirty == (dirty_end > 0));
+    AGREE(!dirty || (part.first == first_dirty && part.end == dirty_end));
     seen.allocs++;
     seen.dirty_allocs += dirty;
     seen.clean_reused += !dirty && m->returned > 0;
@@ -187,13 +191,13 @@ static void note_alloc(struct model *m, struct run got, bool dirty, size_t expec
 
 static void step_alloc(struct model *m, size_t npages, bool refuse) {
     size_t expected, first = 0;
-    bool dirty = false;
+    struct page_part dirty = {0, 0};
     bool fits = model_find(m, npages, &expected);
     size_t growth = fits ? 0 : model_growth(m, npages);
     m->refuse = refuse;
     m->expected_grow = growth;
     unsigned ncommits = m->ncommits;
-    bool ok = tri__pageheap_alloc(m->ph, npages, &first, &dirty);
+    bool ok = tri__pageheap_alloc_part(m->ph, npages, &first, &dirty);
     m->refuse = false;
     AGREE(m->ncommits - ncommits == (growth > 0));
     if (!fits && growth > 0 && refuse) {
