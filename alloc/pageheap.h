@@ -82,11 +82,11 @@ void tri__pageheap_free(struct pageheap *ph, size_t first, size_t npages);
 size_t tri__pageheap_scavenge(struct pageheap *ph, size_t max_pages);
 
 /* Populates a slice of at most slice_pages of what growth will take next: the pages above all that are in use or dirty,
- * no further than ahead_pages beyond them. They stay clean, and count as dirty_free_pages in the statistics. The number of
- * pages; *working becomes false when the system refuses. */
+ * no further than ahead_pages beyond them. They stay clean, and count as dirty_free_pages in the statistics. The number
+ * of pages; *working becomes false when the system refuses. */
 size_t tri__pageheap_populate(struct pageheap *ph, size_t ahead_pages, size_t slice_pages, bool *working);
-/* Asks to be told, once, by ops.ahead, when pages without memory are taken and less than low_pages are populated beyond. 0:
- * not to be told. */
+/* Asks to be told, once, by ops.ahead, when pages without memory are taken and less than low_pages are populated
+ * beyond. 0: not to be told. */
 void tri__pageheap_set_ahead(struct pageheap *ph, size_t low_pages);
 
 /* Calls ops.release for each chunk that is free, clean and was in use since its last release. The number of chunks;

@@ -16,8 +16,8 @@
  * thread but an event; while something allocates it looks four times in idle_trim_ms.
  *
  * Ahead of growth: while a heap of 64 MiB or more takes pages that have no memory yet, the thread populates those that
- * come next, in slices of 256 KiB, so that the page faults are not the mutators': a sixteenth of the goal at most, 32 MiB
- * at most, and never beyond the goal.
+ * come next, in slices of 256 KiB, so that the page faults are not the mutators': a sixteenth of the goal at most, 32
+ * MiB at most, and never beyond the goal.
  *
  * The limit on the address space is none of these: it is taken up by the reservation, and no page that goes back
  * changes that.

@@ -66,7 +66,8 @@ static void idle_ms(struct fixture *f, unsigned ms) {
     tri_blocking(f->thread, sleep_fn, &ms);
 }
 
-/* Sleeps until that many cycles have ended. On a busy machine what a cycle cost, and so the rest after it, is longer. */
+/* Sleeps until that many cycles have ended. On a busy machine what a cycle cost, and so the rest after it, is
+ * longer. */
 static bool idle_until_cycles(struct fixture *f, uint64_t n) {
     for (int i = 0; i < 400 && fixture_stats(f->heap).cycles < n; i++) idle_ms(f, 50);
     return fixture_stats(f->heap).cycles >= n;

@@ -119,6 +119,7 @@ long  clean full two-copy-stale   -DNT=2 -DNOROOT -DCOPYSTACK -DSTALE -DLATEINIT
 long  clean full two-copy-span    -DNT=2 -DNOROOT -DCOPYSTACK -DSPAN -DSTALE
 long  clean full two-copy-attach  -DNT=2 -DNOROOT -DCOPYSTACK -DATTACH -DASSIST
 long  clean full two-copy-block   -DNT=2 -DNOROOT -DCOPYSTACK -DBLOCK
+long  clean full two-copy-coro    -DNT=2 -DNOROOT -DCOPYSTACK -DCORO
 long  bound bits base-2           -DNT=2
 long  bound bits candq-2          -DNT=2 -DCANDQ
 long  bound bits lateinit-2       -DNT=2 -DLATEINIT
@@ -131,7 +132,7 @@ long  bound bits overflow-candq-2 -DNT=2 -DOVERFLOW -DCANDQ -DASSIST -DQUIETROUN
 long  bound bits span-lists-2     -DNT=2 -DSPAN -DLISTS
 long  bound bits copy-2           -DNT=2 -DCOPYSTACK
 long  bound bits copy-assist-2    -DNT=2 -DCOPYSTACK -DASSIST
-long  bound bits two-copy-coro    -DNT=2 -DNOROOT -DCOPYSTACK -DCORO
+long  bound bits two-copy-upvalue -DNT=2 -DNOROOT -DCOPYSTACK -DCORO -DUPVAL
 long  bound bits xchg-2           -DNT=2 -DXCHG -DFAULT_NO_SETTLE
 END
 }
