@@ -330,7 +330,8 @@ static struct span *take_coldest(struct memory *mem, struct central *central, bo
 
 void tri__memory_drop_empty(struct memory *mem, bool all) {
     if (atomic_load_relaxed(&mem->empty_pages) == 0) return; /* a hint */
-    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next)
+    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) {
+        while (!tri__memory_begin_claims(mem)) tri__os_yield(); /* no mutator's thread: those are stopped then */
         for (struct span *span = take_coldest(mem, c, all), *next; span; span = next) {
             next = span->next;
             if (tri__memory_try_free_span(mem, span)) continue;
@@ -340,4 +341,6 @@ void tri__memory_drop_empty(struct memory *mem, bool all) {
             atomic_add_relaxed(&mem->empty_pages, span->npages);
             tri__lock_release(&c->lock);
         }
+        tri__memory_end_claims(mem);
+    }
 }

@@ -65,16 +65,19 @@ static bool is_worth_it(const struct span *span, uint32_t gen) {
            span->nalloc * 2u <= span->nslots;
 }
 
-/* A batch begins, unless the world is stopped or about to be. */
-static bool begin_batch(struct memory *mem) {
+bool tri__memory_begin_claims(struct memory *mem) {
     atomic_add_seq(&mem->nclaimed, 1); /* before the look; pairs with hold_claims, which looks after its store */
     if (!atomic_load_seq(&mem->hold_claims)) return true;
     atomic_sub_acqrel(&mem->nclaimed, 1);
     return false;
 }
 
+void tri__memory_end_claims(struct memory *mem) {
+    atomic_sub_acqrel(&mem->nclaimed, 1); /* pairs with the acquire in memory_is_settled */
+}
+
 void tri__memory_hold_claims(struct memory *mem, bool hold) {
-    atomic_store_seq(&mem->hold_claims, hold);                       /* pairs with begin_batch */
+    atomic_store_seq(&mem->hold_claims, hold);                       /* pairs with begin_claims */
     while (hold && atomic_load_seq(&mem->nclaimed)) tri__os_yield(); /* a few calls of the system */
 }
 
@@ -113,11 +116,11 @@ static size_t return_of_list(struct memory *mem, struct central *central, struct
     tri__lock_acquire(&central->lock);
     size_t left = list->nspans, npages = 0;
     tri__lock_release(&central->lock);
-    while (left > 0 && begin_batch(mem)) {
+    while (left > 0 && tri__memory_begin_claims(mem)) {
         struct span *chain = claim(mem, central, list, &left);
         for (struct span *span = chain; span; span = span->next) npages += return_pages(mem, span);
         give_back(central, chain);
-        atomic_sub_acqrel(&mem->nclaimed, 1); /* pairs with the acquire in memory_is_settled */
+        tri__memory_end_claims(mem);
         if (mem->hooks.delay) mem->hooks.delay(mem->hooks.context);
     }
     return npages;

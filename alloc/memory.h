@@ -152,6 +152,10 @@ enum free_outcome tri__memory_free_slot(struct memory *mem, const struct cache *
 
 /* From true on, once it returns, to false every span is in its list or in a cache. For who stops the world. */
 void tri__memory_hold_claims(struct memory *mem, bool hold);
+/* Around what takes spans out of their lists on a thread that a stopped world does not stop. False: it is stopped, or
+ * about to be. */
+bool tri__memory_begin_claims(struct memory *mem);
+void tri__memory_end_claims(struct memory *mem);
 /* Returns the free pages inside spans that are half full or less; bytes. Any thread, at any time. */
 size_t tri__memory_return_inside(struct memory *mem);
 /* Returns free pages to the system; the number returned. */
