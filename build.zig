@@ -199,7 +199,7 @@ const bench_programs = [_]Program{
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &.{"bench/mark.c"} },
-    .{ .name = "field-trigc", .sources = &field_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
+    .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
     .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{ "bdw-gc", "m" } },
@@ -218,6 +218,8 @@ const field_sources = [_][]const u8{
     "bench/field/main.c",
     "bench/field/memory.c",
 };
+
+const field_trigc_sources = field_sources ++ [_][]const u8{"bench/metadata.c"};
 
 /// Writes down what a program asks of malloc (a library to preload): the field's measured sizes come from it.
 const recorder: Program = .{ .name = "field-record", .sources = &.{"bench/field/record.c"} };
@@ -250,8 +252,12 @@ const worker_sources = [_][]const u8{
     "bench/worker.c",
 };
 
-/// trigc's worker can draw the heap, and touch its memory beforehand (the one file here with internal headers).
-const worker_trigc_sources = worker_sources ++ [_][]const u8{ "bench/heapmap.c", "bench/populate.c" };
+/// trigc's worker can draw the heap, touch its memory beforehand, and say how much of it is metadata.
+const worker_trigc_sources = worker_sources ++ [_][]const u8{
+    "bench/heapmap.c",
+    "bench/metadata.c",
+    "bench/populate.c",
+};
 
 /// The programs among them that `demo` and `bench` run.
 const demo_program = "trigc-demo";

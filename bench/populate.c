@@ -1,7 +1,7 @@
 /* populate.c - touches a heap's memory before a workload does, so that what is measured is the collector without the
  * system's page faults.
  *
- * The only file of the benchmarks that looks inside the library: there is no public call for this, since no program
+ * It looks inside the library, like metadata.c and nothing else here: there is no public call for this, since no program
  * should want it. It makes the first bytes of the heap's range writable, as the page heap will do again when it comes
  * there, and writes to each page of them and of the side tables that belong to them. What it writes is what is there.
  *

@@ -10,6 +10,7 @@
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
  *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, gaps <counts>,
  *     own <count> <worst> <total> <bound> <kind>
+ * For trigc also what metadata.h prints.
  * The last line is "end". Progress goes to the page that --progress=<fd> names. */
 #include "bench/workload.h"
 
@@ -20,6 +21,7 @@
 
 #if defined(ADAPTER_TRIGC)
 #include "bench/heapmap.h"
+#include "bench/metadata.h"
 #include "bench/populate.h"
 
 tri_heap *ad_heap;
@@ -177,6 +179,9 @@ static void print_results(const struct options *o, const struct work *work, cons
         printf("own %" PRIu64 " %" PRIu64 " %.0f %d %s\n", own->count, own->worst_ns, own->total_ns, own->bound,
                own->name);
     }
+#if defined(ADAPTER_TRIGC)
+    if (o->workload->needs_heap) bench_metadata_print(ad_heap);
+#endif
     printf("gaps ");
     hdr_print_counts(gaps, stdout);
     printf("\nend\n");

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <trigc.h>
+#include "bench/metadata.h"
 
 #define AD_NAME "trigc"
 #define AD_FREES 0
@@ -104,9 +105,9 @@ static inline uint64_t ad_collections(void) {
 static inline void ad_report(void) {
     tri_stats stats = {.struct_size = sizeof stats};
     if (tri_stats_get(ad_heap, &stats) != TRI_OK) return;
-    printf("heap_kb %zu\ncommitted_kb %zu\nfree_kb %zu\nmetadata_kb %zu\nreturned_kb %llu\n", stats.heap_bytes >> 10,
-           stats.committed_bytes >> 10, stats.free_bytes >> 10, stats.metadata_bytes >> 10,
-           (unsigned long long)(stats.returned_bytes >> 10));
+    printf("heap_kb %zu\ncommitted_kb %zu\nfree_kb %zu\nreturned_kb %llu\n", stats.heap_bytes >> 10,
+           stats.committed_bytes >> 10, stats.free_bytes >> 10, (unsigned long long)(stats.returned_bytes >> 10));
+    bench_metadata_print(ad_heap);
 }
 
 #endif
