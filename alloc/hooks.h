@@ -11,8 +11,8 @@
 struct alloc_hooks {
     /* An allocation swept spans itself, which took it so long. No lock held. */
     void (*swept_on_demand)(void *context, uint64_t ns);
-    /* A large object's memory is zeroed as far as `done_bytes`: a safepoint is due. No lock held, nothing in hand but
-     * the span that is being built. */
+    /* A large object's memory, or its entries in the tables, are made as far as `done_bytes`: a safepoint is due. No
+     * lock held, nothing in hand but the span that is being built. */
     void (*zeroing)(void *context, void *mutator, size_t done_bytes);
     /* Resident pages have come to a limit, and some of them are free: more than the caller has returned on the spot
      * should go back. May be NULL. */

@@ -8,7 +8,7 @@
 #include "alloc/base/check.h"
 #include "alloc/memory.h"
 
-enum { ZERO_PIECE_BYTES = 256 << 10 };
+enum { ZERO_PIECE_BYTES = 256 << 10, TABLE_PIECE_PAGES = 4096, TABLE_STEP_PAGES = 256 /* at most a page of a table */ };
 
 static void zero_in_pieces(struct memory *mem, void *mutator, uintptr_t addr, size_t size_bytes) {
     for (size_t done = 0; done < size_bytes;) {
@@ -16,6 +16,18 @@ static void zero_in_pieces(struct memory *mem, void *mutator, uintptr_t addr, si
         memset((void *)(addr + done), 0, piece);
         done += piece;
         if (done < size_bytes && mem->hooks.zeroing) mem->hooks.zeroing(mem->hooks.context, mutator, done);
+    }
+}
+
+/* Takes the memory of the tables behind a long run of pages, with a safepoint after each 32 MiB: publication has none,
+ * and would take it all at once (80 ms for 10 GB). What is written is what is there: the pages have no span. */
+static void touch_tables(struct memory *mem, void *mutator, size_t first, size_t npages) {
+    const struct space *space = &mem->space;
+    for (size_t i = 0; i < npages; i += TABLE_STEP_PAGES) {
+        atomic_store_relaxed(&space->pages[first + i].place, 0); /* before the shape's release; nobody reads it yet */
+        atomic_store_relaxed(&space->spans[first + i], NULL);
+        if (i > 0 && i % TABLE_PIECE_PAGES == 0 && mem->hooks.zeroing)
+            mem->hooks.zeroing(mem->hooks.context, mutator, i << PAGE_SHIFT);
     }
 }
 
@@ -31,6 +43,7 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     if (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)) /* the tail too: arrays are scanned to their capacity */
         zero_in_pieces(mem, mutator, space_page_addr(&mem->space, dirty.first),
                        (dirty.end - dirty.first) << PAGE_SHIFT);
+    if (npages > TABLE_PIECE_PAGES) touch_tables(mem, mutator, first, npages);
     tri__span_format_large(span, first, npages, layout, flags, false);
     /* From here to the end: no safepoint (R12). */
     atomic_store_relaxed(&span->gen, *gen);

@@ -1,9 +1,10 @@
 /* populate.c - touches a heap's memory before a workload does, so that what is measured is the collector without the
  * system's page faults.
  *
- * It looks inside the library, like metadata.c and nothing else here: there is no public call for this, since no program
- * should want it. It makes the first bytes of the heap's range writable, as the page heap will do again when it comes
- * there, and writes to each page of them and of the side tables that belong to them. What it writes is what is there.
+ * It looks inside the library, like metadata.c and nothing else here: there is no public call for this, since no
+ * program should want it. It makes the first bytes of the heap's range writable, as the page heap will do again when it
+ * comes there, and writes to each page of them and of the side tables that belong to them. What it writes is what is
+ * there.
  *
  * It holds as long as nothing goes back to the system: the worker says so when something did. */
 #include "bench/populate.h"

@@ -129,6 +129,28 @@ TEST(metadata, a_fresh_large_object_is_not_resident) {
     fixture_close(&f);
 }
 
+static uint32_t noffered;
+
+static void count_safepoint(void *context, void *mutator, size_t done_bytes) {
+    (void)context, (void)done_bytes;
+    safepoint_poll(mutator);
+    noffered++;
+}
+
+/* Nothing is zeroed, but 1 GB has some 130,000 page entries, which take their memory at the first touch. */
+TEST(metadata, a_fresh_large_object_offers_safepoints) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    enum { GIB = 1 << 30 };
+    f.heap->mem.hooks.zeroing = count_safepoint;
+    roots[0] = tri_new_bytes(f.thread, GIB);
+    CHECK_MSG(roots[0] != NULL, "%s", tri_last_error());
+    CHECK_MSG(noffered >= GIB / (32 * MIB) - 1, "%u safepoints", noffered);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 TEST(metadata, of_a_large_object_what_was_used_is_zeroed) {
     if (TEST_IS_SLOW) return;
     struct fixture f = fixture_open();
@@ -213,8 +235,9 @@ static uint64_t cycles_in_a_call(struct fixture *f, const struct idler *idler) {
 }
 
 /* 10 GB on a thread that idles: neither while memory is zeroed, nor while the object is made, nor afterwards does
- * another thread or a handshake wait for it. By counts: cycles end within one call that zeroes 256 MB, and 20 cycles of another
- * thread beside 10 GB. Of these nothing is resident, since they are fresh but for what the calls before them used. */
+ * another thread or a handshake wait for it. By counts: cycles end within one call that zeroes 256 MB, and 20 cycles
+ * of another thread beside 10 GB. Of these nothing is resident, since they are fresh but for what the calls before them
+ * used. */
 TEST(metadata, ten_gigabytes_on_an_idle_thread_stall_nobody, .timeout = 200) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.reserve_bytes = TEST_IS_SLOW ? (size_t)3 << 30 : (size_t)16 << 30;
