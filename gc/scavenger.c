@@ -388,7 +388,6 @@ static void scavenger_main(void *p) {
         check_cheap(tri__lock_none_held(), "I-SCAV1: nothing is held while it sleeps");
         if (nap_ns) fired = tri__pressure_wait(&s->pressure, &s->events, nap_ns == FOREVER_NS ? 0 : nap_ns);
     }
-    tri__pressure_fini(&s->pressure);
 }
 
 void tri__scavenger_start(tri_heap *heap) {
@@ -406,6 +405,7 @@ void tri__scavenger_stop(tri_heap *heap) {
     if (!s->started) return;
     signal_event(s, EVENT_QUIT);
     tri__os_thread_join(&s->thread);
+    tri__pressure_fini(&s->pressure); /* not by the thread: who wakes it may still write to its descriptor */
 }
 
 void tri__scavenger_options(tri_heap *heap) {

@@ -101,7 +101,7 @@ TEST(batch, has_its_safepoint_first_and_no_other) {
     atomic_store_release(&go_on, 1);
     CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
     uint64_t answered = 0;
-    for (int round = 0; !atomic_load_acquire(&holding) || round < 200;
+    for (int round = 0; !atomic_load_acquire(&holding) || round < 200 || (answered == 0 && round < 1000000);
          round++) { /* each step of the cycle meets a batch */
         struct mutator *m = mutator_of(f.thread);
         bool asked = atomic_load_acquire(&m->request_seq) != m->answer_seq;

@@ -287,6 +287,7 @@ TEST(options, threads_fill_shared_slots_while_cycles_run) {
         fillers[i] = (struct filler){f.heap, fixture_seed() + i, TEST_IS_SLOW ? 20000 : 100000, 0};
         CHECK_EQ(pthread_create(&threads[i], NULL, fill_cells, &fillers[i]), 0);
     }
+    for (int i = 0; i < 4; i++) fixture_collect(&f);
     for (int i = 0; i < NTHREADS; i++) {
         do fixture_collect(&f);
         while (!atomic_load_acquire(&fillers[i].done));
