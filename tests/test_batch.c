@@ -192,3 +192,74 @@ TEST(aligned, other_alignments_are_refused) {
     CHECK(tri_new_aligned(f.thread, 8192, SIZE_MAX) == NULL);
     close_heap(&f);
 }
+
+/* ---- several threads, with the switches that look for what is lost ----------------------------------------------- */
+
+enum { NTHREADS = 3, CELLS = 64, BATCH = 50 };
+
+struct maker {
+    tri_heap *heap;
+    uint64_t seed;
+    uint32_t rounds, done;
+};
+
+/* A chain of a batch's objects, numbered, with aligned bytes at its end that hold its length. */
+static struct pair *make_chain(tri_thread *t, void **cells, size_t at, uint64_t *seed) {
+    void *out[BATCH];
+    size_t n = tri_new_batch(t, &pair_type, out, 1 + fixture_random(seed) % BATCH);
+    CHECK_MSG(n > 0, "%s", tri_last_error());
+    for (size_t i = 0; i < n; i++) {
+        struct pair *p = out[i];
+        CHECK(p->left == NULL && p->right == NULL && p->value == 0);
+        p->value = i + 1;
+        if (i) tri_init(t, p, &p->left, out[i - 1]);
+    }
+    tri_store(t, cells, &cells[at], out[n - 1]); /* before the next safepoint */
+    size_t align = (size_t)16 << fixture_random(seed) % 6;
+    uint64_t *length = tri_new_aligned(t, align, 8 + fixture_random(seed) % 600);
+    CHECK((uintptr_t)length % align == 0);
+    *length = n;
+    struct pair *head = cells[at];
+    tri_store(t, head, &head->right, length);
+    return head;
+}
+
+static void *make_chains(void *arg) {
+    struct maker *mk = arg;
+    tri_thread *t = fixture_attach(mk->heap);
+    TRI_LOCALS(t, roots, 1);
+    void **cells = roots[0] = tri_new_n(t, &array_type, CELLS);
+    for (uint32_t i = 0; i < mk->rounds; i++) {
+        (void)make_chain(t, cells, fixture_random(&mk->seed) % CELLS, &mk->seed);
+        const struct pair *head = cells[fixture_random(&mk->seed) % CELLS];
+        if (!head) continue;
+        size_t n = 0;
+        for (const struct pair *p = head; p; p = p->left, n++) CHECK_EQ(p->value, head->value - n);
+        CHECK_EQ(*(const uint64_t *)(const void *)head->right, n);
+    }
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    atomic_store_release(&mk->done, 1);
+    return NULL;
+}
+
+TEST(batch, threads_lose_nothing_while_cycles_run) {
+    static const char *const settings[] = {"stress.collect=0", "stress.collect=30", "stress.slow=1", "stress.delay=20"};
+    for (size_t k = 0; k < (TRI_CHECKS >= 1 ? TRI_COUNT(settings) : 1); k++) {
+        struct fixture f = open_heap(TRI_CHECKS >= 1 ? settings[k] : NULL, TRI_CHECKS >= 1 ? "poison=1" : NULL);
+        if (TRI_CHECKS >= 1) fixture_set(f.heap, "checkmark=1");
+        pthread_t threads[NTHREADS];
+        struct maker makers[NTHREADS];
+        for (unsigned i = 0; i < NTHREADS; i++) {
+            makers[i] = (struct maker){f.heap, fixture_seed() + i, k == 0 && !TEST_IS_SLOW ? 20000 : 1000, 0};
+            CHECK_EQ(pthread_create(&threads[i], NULL, make_chains, &makers[i]), 0);
+        }
+        for (int i = 0; i < NTHREADS; i++) {
+            do fixture_collect(&f);
+            while (!atomic_load_acquire(&makers[i].done));
+            fixture_join(f.thread, threads[i]);
+        }
+        if (TRI_CHECKS >= 1) fixture_set(f.heap, "stress.delay=0");
+        close_heap(&f);
+    }
+}
