@@ -62,7 +62,8 @@ static void hook_delay(void *context) {
 static int check_config(const tri_config *c) {
     if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
-    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY))
+    if (c->flags &
+        ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY | TRI_HEAP_POPULATE))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
     if (c->growth_percent < 5 || c->growth_percent > 100000)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
@@ -225,6 +226,7 @@ static const struct switch_option {
     uint32_t flag;
 } switch_options[] = {{"cycles", "off", "on", TRI_HEAP_NO_CYCLES},
                       {"tiny", "on", "off", TRI_HEAP_TINY},
+                      {"populate", "on", "off", TRI_HEAP_POPULATE},
                       {"zero_size", "unique", "fixed", TRI_HEAP_UNIQUE_ZERO}};
 
 /* True if the key is one of theirs; *err is then the result. */

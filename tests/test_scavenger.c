@@ -645,7 +645,7 @@ TEST(scavenger, a_growing_heap_finds_its_pages_populated) {
     long faults[2];
     for (int ahead = 0; ahead < 2; ahead++) {
         struct fixture f = open_with(0, 0);
-        if (!ahead) atomic_store_relaxed(&f.heap->scavenger.cannot_populate, true);
+        fixture_set(f.heap, ahead ? "populate=on" : "populate=off");
         tri_handle list = tri_global(f.thread, NULL);
         grow(&f, list, 100 * (size_t)MIB, 2000);
         long before = own_faults();
