@@ -20,8 +20,6 @@ enum {
     ACCOUNT_BYTES = 32 << 10, /* taken before the heap's counters are told: they are shared by all threads */
     NAP_NS = 50000,
     LONG_NAP_NS = 500000,
-    LONGEST_NAP_NS = 5000000, /* at twice the goal and more: the collector has no core */
-    FAR_BYTES = 16 << 20,
     MAX_STEP_NS = 20000000
 };
 
@@ -91,13 +89,6 @@ static bool is_far_beyond_goal(tri_heap *heap) {
     return heap_total_bytes(heap) > goal + goal / 4;
 }
 
-/* Who naps is woken when the cycle's garbage is known: the length matters only while the collector does not get on. */
-static uint64_t nap_ns(tri_heap *heap) {
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes), total = heap_total_bytes(heap); /* counters */
-    if (total > goal * 2 && total > goal + FAR_BYTES) return LONGEST_NAP_NS;
-    return is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS;
-}
-
 struct nap {
     tri_heap *heap;
     uint64_t ns;
@@ -117,7 +108,7 @@ static void throttle(struct mutator *m) {
     uint64_t start = tri__os_now_ns();
     if (atomic_load_relaxed(&heap->pending) && start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS)
         return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
-    struct nap nap = {heap, nap_ns(heap)};
+    struct nap nap = {heap, is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS};
     tri__blocking_wait(m, take_nap, &nap);
     uint64_t ns = tri__os_now_ns() - start;
     atomic_add_relaxed(&heap->stats.stall_ns, ns); /* a counter */

@@ -133,7 +133,7 @@ static void forget_needs(struct scavenger *s) {
 /* How far ahead pages may be populated now: nothing in a small heap, never beyond what the goal lets the heap have. */
 static size_t most_ahead(tri_heap *heap) {
     size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
-    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE)) return 0; /* an option */
+    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE)) return 0;                   /* an option */
     if (goal < AHEAD_HEAP_PAGES || atomic_load_relaxed(&heap->scavenger.cannot_populate)) return 0; /* own, and tests */
     size_t most = min_size(min_size(goal / AHEAD_FRACTION, AHEAD_MOST_PAGES), goal > bytes ? goal - bytes : 0);
     return most >= AHEAD_LEAST_PAGES ? most : 0;
