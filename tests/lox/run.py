@@ -267,9 +267,17 @@ class Terminal:
         return True
 
     def close(self):
-        """Ends the input; the exit code."""
-        self.send("\x04")
-        self.wait_for("never", 5)
+        """Ends the input; the exit code. A key that comes while the editor changes the terminal's mode is lost: again."""
+        for _ in range(20):
+            try:
+                self.send("\x04")
+            except OSError:
+                break
+            self.wait_for("never", 1)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
