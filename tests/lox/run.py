@@ -267,7 +267,7 @@ class Terminal:
         return True
 
     def close(self):
-        """Ends the input; the exit code. A key that comes while the editor changes the terminal's mode is lost: again."""
+        """Ends the input; the exit code. A key that comes while the terminal changes its mode is lost: again."""
         for _ in range(20):
             try:
                 self.send("\x04")
