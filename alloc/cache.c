@@ -104,6 +104,7 @@ void *tri__cache_alloc(struct cache *cache, const struct span_class *span_class)
     tri_hole *hole = &cache->holes[span_class->layout];
     while (hole->cursor == hole->limit && !next_hole(cache, hole)) {
         struct span *done = chain_head(hole->span);
+        cache->tiny = NULL; /* I-CACHE4: after the flip others sweep what is given back here, its marks with it */
         hole->span = NULL;
         set_hole(hole, NULL, NULL);
         struct central *central = tri__central_get(cache->mem, span_class);

@@ -7,7 +7,8 @@
  * (R14).
  *
  * Invariants: I-COL1 cycles begin and end under the cycle lock's counters: started >= finished. I-COL2 a waiter is let
- * go only by a cycle whose H1 came after its request (R14). Lock rank: cycle (10). */
+ * go only by a cycle whose H1 came after its request (R14). I-COL3 while a heap's only thread runs a cycle nobody
+ * attaches. Lock ranks: cycle (10), then threads (20). */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
@@ -174,7 +175,10 @@ static bool borrow(tri_heap *heap) {
 
 static void give_back(tri_heap *heap, bool ended) {
     tri__lock_acquire(&heap->cycle_lock);
+    tri__lock_acquire(&heap->threads_lock);
+    check_cheap(heap->nthreads == 1, "I-COL3: no thread attaches while the heap's only one runs a cycle");
     atomic_store_release(&heap->borrowed, 0); /* pairs with enter_list */
+    tri__lock_release(&heap->threads_lock);
     tri__os_futex_wake_all(&heap->borrowed);
     heap->handed_over = !ended;
     atomic_add_relaxed(&heap->stats.cycles_here, 1);
@@ -201,7 +205,7 @@ static void run_here(void *p) {
 
 /* How much to allocate until the next such cycle: as little as the processor's own cache holds, so that what was just
  * swept is used while it is near; more when cycles take more than a tenth of the thread's time (a graph of some size is
- * marked each time), half as much again when they take less than a twentieth. */
+ * marked each time), half as much when they take less than a twentieth. */
 static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
     uint64_t cost_ns = end_ns - start_ns, between_ns = start_ns - heap->here_ended_ns;
     size_t least = heap->cache_bytes / 4 * 3, window = heap->here_window_bytes;

@@ -40,9 +40,11 @@ static void read_word(struct reader *r, uintptr_t at, uintptr_t word) {
     report_word(r, at, &slot);
 }
 
-/* Its owner may write meanwhile, if it is not attached: the value does not matter then. */
+/* The world is stopped, but a thread that is not attached may write to its blocks, with plain stores of the host's.
+ * Each word is loaded whole, and is only asked what it would name: a report may come from a word that has just
+ * changed. */
 __attribute__((no_sanitize("thread"))) static uintptr_t word_at(uintptr_t at) {
-    return *(const volatile uintptr_t *)at;
+    return atomic_load_relaxed((const uintptr_t *)at); /* no partner: see above */
 }
 
 static void read_block(struct reader *r, size_t slot_bytes) {

@@ -472,6 +472,31 @@ TEST(marking, who_allocates_beyond_the_goal_with_nothing_to_mark_naps, .timeout 
     close_heap(&f);
 }
 
+/* Between H3 and the start of tracing, and in a flush round, grey work may wait that nobody may help with (R3): who
+ * allocates beyond the goal then naps as well. The same state is made by hand here, with the collector in the hold. */
+TEST(marking, who_allocates_beyond_the_goal_naps_while_nobody_may_assist, .timeout = 60) {
+    struct fixture f = open_heap(NULL, NULL);
+    TRI_LOCALS(f.thread, locals, 1);
+    make_graph(&f, locals);
+    atomic_store_release(&go_on, 1);
+    fixture_collect(&f);
+    pthread_t collect = begin_cycle(&f);
+    struct workbuf *grey = tri__work_get_empty(&f.heap->work);
+    CHECK(grey != NULL);
+    grey->entries[grey->n++] = (uintptr_t)locals[0] | WORK_CANDIDATE;
+    tri__work_put_full(&f.heap->work, grey);
+    atomic_store_seq(&f.heap->tracing, 0);
+    size_t goal_bytes = fixture_stats(f.heap).goal_bytes;
+    while (fixture_stats(f.heap).heap_bytes < goal_bytes * 11 / 10) CHECK(tri_new(f.thread, &pair_type) != NULL);
+    CHECK_MSG(atomic_load_relaxed(&f.heap->stats.stall_ns) > 0, "nobody was held back beyond the goal");
+    CHECK(!tri__work_is_empty(&f.heap->work)); /* and nobody helped */
+    atomic_store_seq(&f.heap->tracing, 1);
+    end_cycle(&f, collect);
+    expect_silence();
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}
+
 #else
 
 TEST(marking, delays_need_checks) {
