@@ -8,10 +8,18 @@
 #include "alloc/base/check.h"
 #include "gc/heap.h"
 
-void tri__death(tri_heap *heap) {
-    uint64_t start = tri__os_now_ns();
-    tri__weak_clear_dead(heap); /* R7 */
-    heap->death.last_ns = tri__os_now_ns() - start;
+void tri__death_begin(tri_heap *heap) {
+    heap->death.step = DEATH_WEAK;
+    heap->death.page = 0;
+}
+
+bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
+    struct death *d = &heap->death;
+    if (d->step == DEATH_WEAK) { /* R7 */
+        if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
+        d->step = DEATH_DONE;
+    }
+    return true;
 }
 
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {

@@ -17,7 +17,8 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { LOCKED_PAGES = 256 }; /* looked through at a time with the gate lock held: some microseconds */
+/* Looked through with the gate lock held, and between two looks at the clock: some microseconds. */
+enum { LOCKED_PAGES = 256, SLICE_PAGES = 64 };
 
 void tri__weak_note(tri_heap *heap) {
     if (!atomic_load_relaxed(&heap->death.has_weak)) /* the handshakes order it: see tri__weak_clear_dead */
@@ -91,10 +92,16 @@ static void clear_if_dead(struct weak_walk *w, const struct slot *holder, tri_wo
 
 /* No page leaves a span meanwhile (R13), and what is allocated from here on holds only what is marked. So an object
  * with weak slots that this does not see (has_weak not set yet, a page just published) needs nothing. */
-void tri__weak_clear_dead(tri_heap *heap) {
+bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns) {
     struct weak_walk w = {.heap = heap, .wants = is_marked_holder, .visit = clear_if_dead};
-    for (size_t page = 0, n = committed_pages(&w); page < n;) page = walk_page(&w, page);
+    size_t n = committed_pages(&w), page = heap->death.page;
+    while (page < n) {
+        for (size_t end = min_size(page + SLICE_PAGES, n); page < end;) page = walk_page(&w, page);
+        if (page < n && tri__os_now_ns() >= deadline_ns) break;
+    }
+    heap->death.page = page;
     atomic_add_relaxed(&heap->death.cleared_slots, w.ncleared); /* a counter */
+    return page >= n;
 }
 
 /* ---- an object that is freed by hand ---------------------------------------------------------------------------- */
