@@ -38,6 +38,7 @@ const library_sources = [_][]const u8{
     "gc/cycle.c",
     "gc/death.c",
     "gc/error.c",
+    "gc/finalize.c",
     "gc/free.c",
     "gc/handshake.c",
     "gc/heap.c",
@@ -57,6 +58,7 @@ const library_sources = [_][]const u8{
     "gc/verify.c",
     "gc/version.c",
     "gc/vmstack.c",
+    "gc/watch.c",
     "gc/weak.c",
     "gc/work.c",
 };
@@ -103,6 +105,7 @@ const tests = [_]Program{
     .{ .name = "test_native", .tsan = true },
     .{ .name = "test_free", .tsan = true },
     .{ .name = "test_weak", .tsan = true },
+    .{ .name = "test_death", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },

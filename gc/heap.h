@@ -7,7 +7,7 @@
  *   work      grey buffers                    work.c, mark.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
- *   death     weak slots, what dies            death.c, weak.c
+ *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c
  *   scavenger memory goes back                scavenger.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
