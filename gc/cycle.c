@@ -161,6 +161,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_ARM:
         m->grey_stack = true;
         set_armed(m, true);
+        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
@@ -245,6 +246,7 @@ static bool flush_round_closes(tri_heap *heap, bool loads_wait) {
     if (any || !tri__work_is_empty(&heap->work)) return false;
     /* The ephemeron pass of R6 comes here, before the close. */
     tri__vmstacks_check_scanned(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
     return gate_close(heap);
 }
 
@@ -403,6 +405,7 @@ void tri__cycle_start(tri_heap *heap, const char *reason) {
     handshake(heap, STEP_ARM); /* model: M-ARM */
     phase_set(heap, PHASE_SETTLE);
     if (!heap_fault(heap, FAULT_NO_SETTLE)) handshake(heap, STEP_SETTLE); /* model: M-SETTLE */
+    tri__copies_prepare(heap);
     phase_set(heap, PHASE_SCAN);
     handshake(heap, STEP_SCAN);                        /* model: M-SCAN */
     tri__roots_scan(heap, &heap->worker);              /* model: M-ROOTS; after the last answer (I-CYC3) */

@@ -5,6 +5,7 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
  *   scavenger memory goes back                scavenger.c
@@ -21,6 +22,7 @@
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
+#include "gc/stackcopy.h"
 #include "gc/work.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
@@ -70,6 +72,8 @@ struct roots {
     struct tri_vmstack *stack_cursor; /* suspended stack that the scanner comes to next [lock] */
     struct tri_vmstack *suspended;    /* [lock] */
     size_t nslots;                    /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;                /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;                /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -85,6 +89,7 @@ struct stress {
     uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t copy;                      /* stacks are copied, however shallow [atomic] */
     uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t manual_check;              /* [atomic] */
@@ -102,12 +107,14 @@ enum fault {
     FAULT_DROP_MARK,
     FAULT_FORGET_ROOT,
     FAULT_FLUSH_BLIND,
-    FAULT_STORE_POLLS, /* R1: a safepoint between shading and store */
-    FAULT_EARLY_TRACE, /* R4: tracing does not wait for the last scan answer */
-    FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
-    FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
-    FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+    FAULT_STORE_POLLS,   /* R1: a safepoint between shading and store */
+    FAULT_EARLY_TRACE,   /* R4: tracing does not wait for the last scan answer */
+    FAULT_GATE_OPEN,     /* R5: the gate lets everything through after the close */
+    FAULT_SKIP_STACKS,   /* R8: suspended stacks are not scanned */
+    FAULT_ATTACH_LATE,   /* R9: a newcomer looks at the last step before it has the lock */
+    FAULT_BARE_ROOT,     /* R17: what enters or leaves a root is not shaded */
+    FAULT_LOSE_COPY,     /* what a copied stack holds is not shaded */
+    FAULT_COPY_UNCOUNTED /* R3: a round closes with a copy unshaded */
 };
 
 struct stats {
@@ -149,6 +156,7 @@ struct tri_heap {
 
     struct roots roots;
     struct work work;
+    struct copies copies;
     struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
     struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
 
@@ -244,7 +252,9 @@ void tri__roots_scan(tri_heap *heap, struct marker *marker);
 void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
-void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
+/* Queues what a stack holds: from a copy as far as there is room in it, the rest in place. */
+void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
+size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
 
 /* barrier.c */
