@@ -69,11 +69,13 @@ struct roots {
     struct tri_ref *free_handles; /* list through the slots' words, tagged odd (R17) [lock] */
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
-    struct tri_vmstack *stack_cursor; /* suspended stack that the scanner comes to next [lock] */
-    struct tri_vmstack *suspended;    /* [lock] */
-    size_t nslots;                    /* of all ranges, for the pacer [lock] */
-    uint32_t nwaiting;                /* threads that want the lock for a suspended stack [atomic] */
-    size_t deep_bytes;                /* of suspended stacks that will be copied [atomic, written under lock] */
+    struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
+    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
+    size_t stack_cursor_words;          /* of it that are scanned [lock] */
+    struct tri_vmstack *suspended;      /* [lock] */
+    size_t nslots;                      /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;                  /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;                  /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -130,10 +132,14 @@ struct stats {
 struct cycle_run {
     const char *reason;
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
-    size_t heap_before_bytes;
+    size_t heap_before_bytes, allocated_bytes, before_flip_bytes; /* at its begin, while it marked, before the flip */
+    size_t live_bytes;                                            /* that survived */
+    uint64_t end_ns;                                              /* when every thread had retired */
     uint32_t rounds;
-    bool marking; /* in the middle of the mark phase */
-    bool lazy;    /* its sweep is left to those who need spans, and to whoever starts the next cycle */
+    bool posted;                     /* the phase's step is posted, and not all answers have come */
+    bool scanned;                    /* H3 is answered */
+    uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
+    bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
 
 struct tri_heap {
@@ -177,6 +183,7 @@ struct tri_heap {
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
+    uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
@@ -237,19 +244,29 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
  * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
-/* cycle.c: a cycle from its first step to the end of H3, and the rest of it. False: the deadline passed while marking,
- * call it again. */
+/* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
+ * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
-/* Sweeps whatever the last cycle has left unswept. By who may run a cycle, between two. */
-void tri__cycle_sweep(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
+/* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
+bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
+
+/* Until when a wait for running threads may take that began now. */
+static inline uint64_t heap_patience_end(const tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t now_ns = tri__os_now_ns();
+    if (deadline_ns < now_ns) return deadline_ns;
+    return deadline_ns - now_ns < heap->patience_ns ? deadline_ns : now_ns + heap->patience_ns;
+}
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
 void tri__roots_init(tri_heap *heap);
 void tri__roots_fini(tri_heap *heap);
-void tri__roots_scan(tri_heap *heap, struct marker *marker);
-/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8). */
-void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
+/* Ranges and handles, from where the last call left off; also suspended stacks begin anew at scan_begin. False: the
+ * deadline passed. */
+void tri__roots_scan_begin(tri_heap *heap);
+bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
+/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8), in the same way. */
+bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
 /* Queues what a stack holds: from a copy as far as there is room in it, the rest in place. */

@@ -18,7 +18,7 @@ enum {
     SEGMENT_WORDS = 5,          /* number of words, encoding */
     COPY_FROM_BYTES = 32 << 10, /* stacks of a thread that are smaller together are scanned in place */
     PIECE_WORDS = 1024,         /* shaded between two looks at the clock */
-    POPULATE_BYTES = 2 << 20,   /* the system's lock on the address space is held for so much */
+    POPULATE_CHUNKS = 16,       /* at once: the system's lock on the address space is held meanwhile */
     MOST_BYTES = 64 << 20       /* of copies, or a quarter of the heap's goal */
 };
 
@@ -73,18 +73,16 @@ void tri__copies_ask(tri_heap *heap, size_t stack_bytes) {
 }
 
 /* Touches memory that the system does not populate when asked. */
-static void populate(char *from, char *to) {
-    for (; from < to; from += POPULATE_BYTES) {
-        size_t bytes = min_size(POPULATE_BYTES, (size_t)(to - from));
-        if (tri__os_populate(from, bytes)) continue;
-        for (size_t i = 0; i < bytes; i += tri__os_page_size()) *(volatile char *)(from + i) = 0;
-    }
+static void populate(char *memory, size_t size_bytes) {
+    if (tri__os_populate(memory, size_bytes)) return;
+    for (size_t i = 0; i < size_bytes; i += tri__os_page_size()) *(volatile char *)(memory + i) = 0;
 }
 
-static void grow(struct copies *copies, size_t n) {
+/* n chunks more; false when the system refuses: stacks are scanned in place then (R19). */
+static bool grow(struct copies *copies, size_t n) {
     char *memory = tri__os_map(n * COPY_CHUNK_BYTES);
-    if (!memory) return; /* stacks are scanned in place (R19) */
-    populate(memory, memory + n * COPY_CHUNK_BYTES);
+    if (!memory) return false;
+    populate(memory, n * COPY_CHUNK_BYTES);
     tri__lock_acquire(&copies->lock);
     for (size_t i = n; i-- > 0;) {
         struct stackcopy *chunk = (struct stackcopy *)(void *)(memory + i * COPY_CHUNK_BYTES);
@@ -94,6 +92,7 @@ static void grow(struct copies *copies, size_t n) {
     copies->nready += n;
     atomic_store_relaxed(&copies->nchunks, copies->nchunks + n); /* a counter */
     tri__lock_release(&copies->lock);
+    return true;
 }
 
 /* Down to `keep` chunks that are ready. */
@@ -116,20 +115,27 @@ void tri__copies_trim(tri_heap *heap) {
     shrink(&heap->copies, 0);
 }
 
-void tri__copies_prepare(tri_heap *heap) {
-    struct copies *copies = &heap->copies;
-    size_t deep = min_size(atomic_load_relaxed(&heap->roots.deep_bytes), MOST_BYTES / 8); /* a hint */
-    if (deep) tri__copies_ask(heap, deep);
-    size_t asked = atomic_swap_relaxed(&copies->asked, 0); /* after H1's answers */
-    size_t most = max_size(MOST_BYTES, atomic_load_relaxed(&heap->goal_bytes) / 4) / COPY_CHUNK_BYTES, keep = 0;
-    copies->recent[heap->cycle_number % COPY_CYCLES] = asked = min_size(asked, most);
-    for (int i = 0; i < COPY_CYCLES; i++) keep = max_size(keep, copies->recent[i]);
+static size_t ready_chunks(struct copies *copies) {
     tri__lock_acquire(&copies->lock);
-    size_t nready = copies->nready;
+    size_t n = copies->nready;
     check_cheap(!copies->unshaded, "I-COPY1: no copy of the last cycle is left");
     tri__lock_release(&copies->lock);
-    if (nready < asked) grow(copies, asked - nready);
+    return n;
+}
+
+bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns) {
+    struct copies *copies = &heap->copies;
+    size_t piece = deadline_ns == UINT64_MAX ? POPULATE_CHUNKS : 1, keep = 0, nready;
+    size_t deep = min_size(atomic_load_relaxed(&heap->roots.deep_bytes), MOST_BYTES / 8); /* a hint */
+    size_t asked = atomic_load_relaxed(&copies->asked) + (deep ? chunks_for(deep) : 0);   /* after H1's answers */
+    size_t most = max_size(MOST_BYTES, atomic_load_relaxed(&heap->goal_bytes) / 4) / COPY_CHUNK_BYTES;
+    copies->recent[heap->cycle_number % COPY_CYCLES] = asked = min_size(asked, most);
+    for (int i = 0; i < COPY_CYCLES; i++) keep = max_size(keep, copies->recent[i]);
+    while ((nready = ready_chunks(copies)) < asked && grow(copies, min_size(asked - nready, piece)))
+        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
     if (nready > keep + keep / 4) shrink(copies, keep);
+    atomic_store_relaxed(&copies->asked, 0); /* until the next H1 */
+    return true;
 }
 
 /* ---- filling --------------------------------------------------------------------------------------------------- */

@@ -43,8 +43,8 @@ void tri__copies_fini(tri_heap *heap);
 /* A thread whose stacks are that large will have to be scanned: noted until the next prepare. Any thread. */
 void tri__copies_ask(tri_heap *heap, size_t stack_bytes);
 /* Puts what was asked for into memory, and gives back what no cycle needed lately. Whoever runs the cycle, before H3.
- */
-void tri__copies_prepare(tri_heap *heap);
+ * False: the deadline passed, call it again. */
+bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns);
 /* Gives back all that is ready. Any thread. */
 void tri__copies_trim(tri_heap *heap);
 /* Of all chunks. */

@@ -35,10 +35,15 @@ static void lock_roots(struct roots *roots) {
     atomic_sub_relaxed(&roots->nwaiting, 1);
 }
 
+static void cursor_to(struct roots *roots, struct tri_vmstack *s) {
+    roots->stack_cursor = s;
+    roots->stack_cursor_words = 0;
+}
+
 /* Requires the roots lock. */
 static void unlink_suspended(tri_heap *heap, struct tri_vmstack *s) {
     struct roots *roots = &heap->roots;
-    if (roots->stack_cursor == s) roots->stack_cursor = s->next;
+    if (roots->stack_cursor == s) cursor_to(roots, s->next);
     unlink_from(&roots->suspended, s);
     if (s->deep_bytes) atomic_store_relaxed(&roots->deep_bytes, roots->deep_bytes - s->deep_bytes); /* a hint */
     s->deep_bytes = 0;
@@ -101,7 +106,11 @@ static void make_safe(struct mutator *m, struct tri_vmstack *s) {
     if (!stack_is_black(m)) {
         s->scanned_cycle = 0;
     } else if (s->scanned_cycle != cycle) {
-        scan_by(m, s);
+        /* Under the lock: before the collector has come to this stack, or after the close, when a thread that is
+         * disarmed already has touched it; then all that it names is marked. */
+        enum phase phase = heap_phase(m->heap);
+        check_cheap(phase == PHASE_SCAN || phase == PHASE_DISARM, "R8: while marking every suspended stack is scanned");
+        if (phase == PHASE_SCAN) scan_by(m, s);
         s->scanned_cycle = cycle;
     }
 }
@@ -239,36 +248,39 @@ static void let_others(struct roots *roots) {
     tri__lock_acquire(&roots->lock);
 }
 
-/* True when that was the last piece. */
-static bool scan_piece(const struct tri_vmstack *s, struct marker *mk, size_t *nwords) {
+/* A piece of the stack that the cursor is in. True when it was the last one. Requires the roots lock. */
+static bool scan_piece(struct roots *roots, struct marker *mk) {
+    const struct tri_vmstack *s = roots->stack_cursor;
     const tri_word *base = (const tri_word *)s->base;
-    size_t all = tri__vmstack_bytes(s) / 8, end = min_size(all, *nwords + SCAN_WORDS);
-    scan_words(s, mk, base + *nwords, base + end);
-    *nwords = end;
+    size_t all = tri__vmstack_bytes(s) / 8, end = min_size(all, roots->stack_cursor_words + SCAN_WORDS);
+    scan_words(s, mk, base + roots->stack_cursor_words, base + end);
+    roots->stack_cursor_words = end;
     return end == all;
 }
 
 /* In pieces. A stack that a thread makes safe meanwhile has been scanned by it, the whole of it; nobody writes to the
  * others. Stacks that are suspended meanwhile are scanned by their threads (R8). */
-void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
-    if (heap_fault(heap, FAULT_SKIP_STACKS)) return;
+bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
+    if (heap_fault(heap, FAULT_SKIP_STACKS)) return true;
     uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* own */
     struct roots *roots = &heap->roots;
-    size_t nwords = 0, nstacks = 0;
-    lock_roots(roots);
-    roots->stack_cursor = roots->suspended;
-    for (struct tri_vmstack *s = NULL; roots->stack_cursor;) {
-        if (s != roots->stack_cursor) nwords = 0; /* scanned of this one so far */
-        s = roots->stack_cursor;
-        if (s->scanned_cycle != cycle && !scan_piece(s, mk, &nwords)) {
-            let_others(roots);
-            continue;
+    size_t n = 0;
+    bool in_time = true;
+    tri__lock_acquire(&roots->lock);
+    while (roots->stack_cursor && in_time) {
+        struct tri_vmstack *s = roots->stack_cursor;
+        bool done = s->scanned_cycle == cycle || scan_piece(roots, mk);
+        if (done) {
+            s->scanned_cycle = cycle;
+            cursor_to(roots, s->next);
         }
-        s->scanned_cycle = cycle;
-        roots->stack_cursor = s->next;
-        if (++nstacks % SCAN_STACKS == 0) let_others(roots);
+        if (done && ++n % SCAN_STACKS != 0) continue;
+        in_time = deadline_ns == UINT64_MAX || tri__os_now_ns() < deadline_ns;
+        let_others(roots);
     }
+    bool all = !roots->stack_cursor;
     tri__lock_release(&roots->lock);
+    return all;
 }
 
 void tri__vmstacks_check_scanned(tri_heap *heap) {

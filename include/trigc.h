@@ -129,14 +129,15 @@ enum {
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
 typedef struct tri_config {
-    uint32_t struct_size;     /* set by tri_config_init */
-    uint32_t flags;           /* TRI_HEAP_* */
-    size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
-    size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;  /* cycles work towards staying below it, with up to half of the processors' time, and
+    uint32_t struct_size;    /* set by tri_config_init */
+    uint32_t flags;          /* TRI_HEAP_* */
+    size_t reserve_bytes;    /* address range to reserve; 0: chosen from the machine's memory and limits */
+    size_t hard_limit_bytes; /* committed heap never exceeds it; 0: the reservation */
+    size_t soft_limit_bytes; /* cycles work towards staying below it, with up to half of the processors' time, and
                                  free pages go back at once near it; 0: none */
-    size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
-    uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
+    size_t min_heap_bytes;   /* the least room between what is live and the goal; default 4 MiB */
+    uint32_t
+        growth_percent; /* goal = base + (base + roots) * growth_percent / 100, with at least that room; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
     uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
