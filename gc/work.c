@@ -1,8 +1,8 @@
 /* work.c - the heap's list of work buffers; see work.h. */
 #include "gc/work.h"
 #include <string.h>
-#include "alloc/base/atomic.h"
 #include "alloc/base/check.h"
+#include "alloc/base/os.h"
 
 _Static_assert(sizeof(struct workbuf) == 2048, "a work buffer is 2 KiB");
 
@@ -44,26 +44,91 @@ void tri__work_put_empty(struct work *work, struct workbuf *buf) {
     tri__fixalloc_put(&work->fix, buf);
 }
 
+/* Takes a waiter off the list, which its waker has to wake when the lock is released. Requires the lock. */
+static struct work_waiter *unpark_one(struct work *work) {
+    struct work_waiter *waiter = work->waiting;
+    if (!waiter) return NULL;
+    work->waiting = waiter->next;
+    waiter->listed = false;
+    if (work->open) atomic_store_relaxed(&work->nhungry, work->nhungry - 1);
+    atomic_store_release(&waiter->woken, 1); /* pairs with wait_parked */
+    return waiter;
+}
+
+/* The waiter may be gone from its wait already: only its word's address is used. */
+static void wake(struct work_waiter *waiter) {
+    if (waiter) tri__os_futex_wake_all(&waiter->woken);
+}
+
+/* Requires the lock, under which nothing was found; releases it while it waits. */
+static void park(struct work *work, struct work_waiter *me, uint64_t timeout_ns) {
+    atomic_store_relaxed(&me->woken, 0); /* whoever wakes holds the lock */
+    me->next = work->waiting;
+    me->listed = true;
+    work->waiting = me;
+    if (work->open) atomic_store_relaxed(&work->nhungry, work->nhungry + 1);
+    tri__lock_release(&work->lock);
+    if (!atomic_load_acquire(&me->woken)) tri__os_futex_wait(&me->woken, 0, timeout_ns); /* pairs with unpark_one */
+    tri__lock_acquire(&work->lock);
+    if (!me->listed) return; /* woken */
+    struct work_waiter **at = &work->waiting;
+    while (*at != me) at = &(*at)->next;
+    *at = me->next;
+    me->listed = false;
+    if (work->open) atomic_store_relaxed(&work->nhungry, work->nhungry - 1);
+}
+
 void tri__work_put_full(struct work *work, struct workbuf *buf) {
     check_internal(buf->n > 0, "I-WORK1: a buffer on the full list has entries");
     tri__lock_acquire(&work->lock);
     buf->next = work->full;
     work->full = buf;
     atomic_store_release(&work->nfull, atomic_load_relaxed(&work->nfull) + 1); /* pairs with work_is_empty */
+    struct work_waiter *waiter = work->open ? unpark_one(work) : NULL;
     tri__lock_release(&work->lock);
+    wake(waiter);
+}
+
+/* Requires the lock. */
+static struct workbuf *pop_full(struct work *work) {
+    struct workbuf *buf = work->full;
+    if (!buf) return NULL;
+    work->full = buf->next;
+    atomic_store_release(&work->nfull, atomic_load_relaxed(&work->nfull) - 1); /* pairs with work_is_empty */
+    return buf;
 }
 
 struct workbuf *tri__work_get_full(struct work *work) {
     if (atomic_load_acquire(&work->nfull) == 0)
         return NULL; /* pairs with put_full; a miss is found by the next round */
     tri__lock_acquire(&work->lock);
-    struct workbuf *buf = work->full;
-    if (buf) {
-        work->full = buf->next;
-        atomic_store_release(&work->nfull, atomic_load_relaxed(&work->nfull) - 1);
-    }
+    struct workbuf *buf = pop_full(work);
     tri__lock_release(&work->lock);
     return buf;
+}
+
+struct workbuf *tri__work_await(struct work *work, struct work_waiter *me) {
+    struct workbuf *buf = NULL;
+    tri__lock_acquire(&work->lock);
+    while (!work->quit && !(work->open && (buf = pop_full(work)))) park(work, me, 0);
+    if (buf) work->nbusy++; /* model: M-WORKER, in the step that takes */
+    tri__lock_release(&work->lock);
+    return buf;
+}
+
+void tri__work_rest(struct work *work) {
+    tri__lock_acquire(&work->lock);
+    check_cheap(work->open && work->nbusy > 0, "I-WORK3: a worker that worked was counted, and the list is open");
+    bool last = --work->nbusy == 0 && !work->full;
+    struct work_waiter *first = last ? work->waiting : NULL;
+    while (last && unpark_one(work)) {} /* the collector among them */
+    tri__lock_release(&work->lock);
+    (void)first;
+}
+
+void tri__work_open(struct work *work) {
+    tri__lock_acquire(&work->lock);
+    tri__lock_release(&work->lock);
 }
 
 bool tri__work_is_empty(struct work *work) {
