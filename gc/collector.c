@@ -109,7 +109,7 @@ static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
     tri__lock_release(&heap->cycle_lock);
-    tri__cycle_sweep(heap);
+    tri__cycle_sweep(heap, UINT64_MAX);
     job->ran = tri__world_stop(heap);
     if (job->ran) {
         job->fn(heap, job->arg);
@@ -137,7 +137,11 @@ static void run_cycle(tri_heap *heap) {
     heap->handed_over = false;
     heap->run.lazy = false;
     tri__lock_release(&heap->cycle_lock);
-    if (reason) tri__cycle_start(heap, reason);
+    heap->patience_ns = UINT64_MAX;
+    if (reason) {
+        tri__cycle_sweep(heap, UINT64_MAX); /* R21: before H1 */
+        tri__cycle_start(heap, reason);
+    }
     bool ended = tri__cycle_continue(heap, UINT64_MAX);
     check_cheap(ended, "I-COL1: a cycle ends");
     tri__lock_acquire(&heap->cycle_lock);
@@ -197,6 +201,8 @@ struct here {
 /* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
 static void run_here(void *p) {
     struct here *here = p;
+    here->heap->patience_ns = UINT64_MAX;
+    tri__cycle_sweep(here->heap, UINT64_MAX); /* R21 */
     tri__cycle_start(here->heap, here->reason);
     here->heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
     here->ended = tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS);

@@ -7,6 +7,7 @@
  *   work      grey buffers                    work.c, mark.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
+ *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
@@ -18,6 +19,7 @@
 #include <trigc.h>
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
+#include "gc/death.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
@@ -67,9 +69,10 @@ struct roots {
     struct tri_ref *free_handles; /* list through the slots' words, tagged odd (R17) [lock] */
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
-    struct tri_vmstack *stack_cursor; /* suspended stack that the scanner comes to next [lock] */
-    struct tri_vmstack *suspended;    /* [lock] */
-    size_t nslots;                    /* of all ranges, for the pacer [lock] */
+    struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
+    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner comes to next [lock] */
+    struct tri_vmstack *suspended;      /* [lock] */
+    size_t nslots;                      /* of all ranges, for the pacer [lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -107,7 +110,8 @@ enum fault {
     FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
     FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
     FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+    FAULT_BARE_ROOT,   /* R17: what enters or leaves a root is not shaded */
+    FAULT_KEEP_WEAK    /* R7: weak slots of dead objects are not cleared */
 };
 
 struct stats {
@@ -123,10 +127,14 @@ struct stats {
 struct cycle_run {
     const char *reason;
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
-    size_t heap_before_bytes;
+    size_t heap_before_bytes, allocated_bytes, before_flip_bytes; /* at its begin, while it marked, before the flip */
+    size_t live_bytes;                                            /* that survived */
+    uint64_t end_ns;                                              /* when every thread had retired */
     uint32_t rounds;
-    bool marking; /* in the middle of the mark phase */
-    bool lazy;    /* its sweep is left to those who need spans, and to whoever starts the next cycle */
+    bool posted;                     /* the phase's step is posted, and not all answers have come */
+    bool scanned;                    /* H3 is answered */
+    uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
+    bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
 
 struct tri_heap {
@@ -169,6 +177,7 @@ struct tri_heap {
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
+    uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
@@ -188,6 +197,7 @@ struct tri_heap {
     uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct death death;
     struct stats stats;
     struct scavenger scavenger;
     struct stress stress;
@@ -229,19 +239,29 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
  * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
-/* cycle.c: a cycle from its first step to the end of H3, and the rest of it. False: the deadline passed while marking,
- * call it again. */
+/* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
+ * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
-/* Sweeps whatever the last cycle has left unswept. By who may run a cycle, between two. */
-void tri__cycle_sweep(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
+/* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
+bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
+
+/* Until when a wait for running threads may take that began now. */
+static inline uint64_t heap_patience_end(const tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t now_ns = tri__os_now_ns();
+    if (deadline_ns < now_ns) return deadline_ns;
+    return deadline_ns - now_ns < heap->patience_ns ? deadline_ns : now_ns + heap->patience_ns;
+}
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
 void tri__roots_init(tri_heap *heap);
 void tri__roots_fini(tri_heap *heap);
-void tri__roots_scan(tri_heap *heap, struct marker *marker);
-/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8). */
-void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
+/* Ranges and handles, from where the last call left off; also suspended stacks begin anew at scan_begin. False: the
+ * deadline passed. */
+void tri__roots_scan_begin(tri_heap *heap);
+bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
+/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8), in the same way. */
+bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
@@ -254,6 +274,13 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
  * shaded; or it has to wait for the close as a blocked thread (R14), and to ask again. */
 enum gate_answer { GATE_REFUSES = 0, GATE_ALLOWS, GATE_DELAYS };
 enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
+/* The same for an armed thread, without the lock where the object is marked. */
+enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
+/* inspect.c: waits for the close as a blocked thread; false, with TRI_ETIMEDOUT set for `call`, when wait_limit_ms have
+ * passed since start_ns. */
+bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
+/* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
+bool tri__lives(tri_heap *heap, const struct slot *slot);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

@@ -105,8 +105,9 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
 
 /* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
 void tri__handshake_post(tri_heap *heap, uint64_t seq);
-/* Waits until all have answered seq, answering for blocked ones.  Collector only. */
-void tri__handshake_wait(tri_heap *heap, uint64_t seq);
+/* Waits until all have answered the last posted step, answering for blocked ones. False: the deadline passed, or what
+ * waits for running threads may take (heap_patience_end). By who runs the cycle. */
+bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */
 bool tri__world_stop(tri_heap *heap);

@@ -192,12 +192,11 @@ void tri__vmstacks_release_all(struct mutator *m) {
 }
 
 /* One stack under the lock at a time. Stacks that are suspended meanwhile are scanned by their threads (R8). */
-void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
-    if (heap_fault(heap, FAULT_SKIP_STACKS)) return;
+bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
+    if (heap_fault(heap, FAULT_SKIP_STACKS)) return true;
     uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* own */
     struct roots *roots = &heap->roots;
     tri__lock_acquire(&roots->lock);
-    roots->stack_cursor = roots->suspended;
     while (roots->stack_cursor) {
         struct tri_vmstack *s = roots->stack_cursor;
         roots->stack_cursor = s->next;
@@ -205,9 +204,11 @@ void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk) {
         tri__vmstack_scan(s, mk);
         s->scanned_cycle = cycle;
         tri__lock_release(&roots->lock);
+        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
         tri__lock_acquire(&roots->lock);
     }
     tri__lock_release(&roots->lock);
+    return true;
 }
 
 void tri__vmstacks_check_scanned(tri_heap *heap) {
