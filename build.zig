@@ -59,6 +59,7 @@ const library_sources = [_][]const u8{
     "gc/vmstack.c",
     "gc/weak.c",
     "gc/work.c",
+    "gc/workers.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -201,11 +202,19 @@ const bench_programs = [_]Program{
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
-    .{ .name = "bench-mark", .sources = &.{"bench/mark.c"} },
+    .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
     .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{ "bdw-gc", "m" } },
+};
+
+/// Graphs of many shapes, marked by both collectors in one process.
+const mark_sources = [_][]const u8{
+    "bench/mark.c",
+    "bench/mark_boehm.c",
+    "bench/mark_graphs.c",
+    "bench/mark_trigc.c",
 };
 
 /// Loads beside other allocators and the plain limit; bench/field.py runs them.

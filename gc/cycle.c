@@ -209,13 +209,15 @@ static bool handshake(tri_heap *heap, enum step step, uint64_t deadline_ns) {
 
 /* Makes the worker's progress known: credit for assists, the pace of the cycle. */
 static void publish_progress(tri_heap *heap) {
-    struct marker *w = &heap->worker;
-    atomic_add_relaxed(&heap->background_credit, (int64_t)(w->marked_bytes + w->scanned_bytes));
-    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
-    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
-    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    tri__workers_tell(heap, &heap->worker);
     tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), heap_total_bytes(heap));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
+}
+
+/* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
+static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns) {
+    uint64_t slice_ns = TRI_CHECKS && atomic_load_relaxed(&heap->stress.delay_us) ? 1 : MARK_SLICE_NS; /* a switch */
+    return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
 }
 
 /* False: the deadline passed. */
@@ -226,10 +228,14 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
     while (!empty && now < deadline_ns) {
-        tri__marker_drain(&heap->worker, deadline_ns - now < MARK_SLICE_NS ? deadline_ns : now + MARK_SLICE_NS);
+        tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
         now = tri__os_now_ns();
-        if (!tri__marker_is_idle(&heap->worker)) continue;
+        if (!tri__marker_is_idle(&heap->worker)) {
+            if (deadline_ns == UINT64_MAX) tri__workers_call(heap);
+            continue;
+        }
+        if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
         if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
     }

@@ -103,12 +103,14 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
     heap->trigger_bytes = heap->pacer.trigger_bytes;
     heap->goal_bytes = heap->pacer.goal_bytes;
     heap->ncpus = tri__os_ncpus();
+    tri__workers_init(heap);
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
     heap->created_ns = tri__os_now_ns();
@@ -118,6 +120,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_mutator);
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
+    tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
@@ -193,6 +196,7 @@ int tri_heap_destroy(tri_heap *heap) {
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
     tri__collector_stop(heap);
+    tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
     fini_parts(heap);
     return TRI_OK;
@@ -279,6 +283,8 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
         atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
     else if (strcmp(key, "min_heap_bytes") == 0)
         atomic_store_relaxed(&heap->config.min_heap_bytes, size);
+    else if (strcmp(key, "workers") == 0 && tri__workers_set(heap, size))
+        return TRI_OK;
     else if (strcmp(key, "hard_limit_bytes") == 0 && (size == 0 || size >= MIN_LIMIT_BYTES))
         atomic_store_relaxed(&heap->mem.limit_pages,
                              size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);

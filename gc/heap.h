@@ -5,6 +5,7 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   workers   marking threads                 workers.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
  *   death     weak slots, what dies            death.c, weak.c
@@ -24,6 +25,7 @@
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
 #include "gc/work.h"
+#include "gc/workers.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
 enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
@@ -117,6 +119,7 @@ enum fault {
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles;
+    uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
@@ -159,6 +162,7 @@ struct tri_heap {
     struct work work;
     struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
     struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_worker; /* records of marking threads */
 
     enum phase phase;      /* written by the collector alone [atomic] */
     enum weak_gate gate;   /* [mem.gate lock] */
@@ -169,6 +173,7 @@ struct tri_heap {
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
     struct marker worker;  /* the collector's own */
+    struct workers workers;
 
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;

@@ -52,11 +52,12 @@ struct work {
     uint32_t rescan;         /* some span has its rescan flag set [atomic] */
     struct fixalloc fix;
 
-    struct work_waiter *waiting; /* who parks [lock] */
-    bool open;                   /* workers may take buffers: a mark phase with workers is under way [lock] */
-    bool quit;                   /* workers are to end [lock] */
-    uint32_t nbusy;              /* workers that hold grey work; the collector is not counted [lock] */
-    uint32_t nhungry;            /* who parks while the list is open [atomic, written under lock] */
+    struct work_waiter *waiting;  /* who parks [lock] */
+    struct work_waiter *settling; /* the collector, while it does [lock] */
+    bool open;                    /* workers may take buffers: a mark phase with workers is under way [lock] */
+    bool quit;                    /* workers are to end [lock] */
+    uint32_t nbusy;               /* workers that hold grey work; the collector is not counted [lock] */
+    uint32_t nhungry;             /* who parks while the list is open [atomic, written under lock] */
 };
 
 /* False without memory for the reserve. */
