@@ -122,6 +122,7 @@ const tests = [_]Program{
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
     .{ .name = "test_marking" },
+    .{ .name = "test_workers" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_heapmap_dump", .tsan = true },

@@ -84,5 +84,5 @@ static void close_heap(void) {
     GC_disable();
 }
 
-const struct side mark_boehm = {"boehm", open_heap, new_node, NULL,     new_cons, new_large,  new_array,
-                                store,   NULL,      set_root, collect,  live_bytes, close_heap};
+const struct side mark_boehm = {"boehm", open_heap, new_node, NULL,    new_cons,   new_large, new_array,
+                                store,   NULL,      set_root, collect, live_bytes, close_heap};

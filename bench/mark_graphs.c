@@ -126,8 +126,7 @@ static size_t sparse_tree(const struct side *side, size_t n) {
 static size_t list(const struct side *side, size_t n, bool shuffled) {
     struct node **nodes = make_nodes(side->node, n);
     uint32_t *place = places(n, shuffled);
-    for (size_t i = 0; i + 1 < n; i++)
-        side->store(nodes[place[i]], &nodes[place[i]]->left, nodes[place[i + 1]]);
+    for (size_t i = 0; i + 1 < n; i++) side->store(nodes[place[i]], &nodes[place[i]]->left, nodes[place[i + 1]]);
     side->root(nodes[place[0]]);
     free(place);
     free(nodes);

@@ -95,5 +95,5 @@ static void close_heap(void) {
     check(tri_heap_destroy(heap));
 }
 
-const struct side mark_trigc = {"trigc",     open_heap, new_node,    new_boxed, new_cons, new_large,  new_array,
-                                store,       store_boxed, set_root,  collect,   live_bytes, close_heap};
+const struct side mark_trigc = {"trigc", open_heap,   new_node, new_boxed, new_cons,   new_large, new_array,
+                                store,   store_boxed, set_root, collect,   live_bytes, close_heap};

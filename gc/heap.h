@@ -160,8 +160,8 @@ struct tri_heap {
 
     struct roots roots;
     struct work work;
-    struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
-    struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_small;  /* stacks, ranges, scanners: 128-byte blocks */
+    struct fixalloc fix_block;  /* handle and scope blocks: 4 KiB */
     struct fixalloc fix_worker; /* records of marking threads */
 
     enum phase phase;      /* written by the collector alone [atomic] */

@@ -24,10 +24,10 @@ struct mark_worker {
 };
 
 struct workers {
-    uint32_t nwanted;          /* markers in all; an option [atomic] */
-    uint32_t nstarted;         /* threads [collector] */
-    bool called;               /* in this mark phase [collector] */
-    struct work_waiter waiter; /* the collector's own */
+    uint32_t nwanted;                          /* markers in all; an option [atomic] */
+    uint32_t nstarted;                         /* threads [collector] */
+    bool called;                               /* in this mark phase [collector] */
+    struct work_waiter waiter;                 /* the collector's own */
     struct mark_worker *each[MAX_WORKERS - 1]; /* [collector] */
 };
 
