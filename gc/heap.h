@@ -170,7 +170,7 @@ struct tri_heap {
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
     bool quit;                  /* [cycle lock] */
-    const char *wanted;         /* reason, NULL: none [cycle lock] */
+    const char *wanted;         /* reason, NULL: none [cycle lock to write, atomic] */
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
@@ -180,6 +180,10 @@ struct tri_heap {
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
+    bool turn_taken;            /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
+    bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
+    bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
+    bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
     uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
 
@@ -235,6 +239,15 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
  * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
+/* step.c: what takes the collector's place in a heap without workers. */
+/* A slow path's share of the cycle, after its safepoint. True if the thread owes more. */
+bool tri__step_pace(struct mutator *m);
+/* As tri__cycle_wait and tri__collector_run, in a blocking region. */
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns);
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns);
+/* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
+void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
+
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
@@ -273,6 +286,10 @@ enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);
+/* The parts of pacing: takes over credit, one slice of marking, a nap beyond the goal. */
+void tri__borrow_credit(struct mutator *m);
+void tri__assist(struct mutator *m);
+void tri__throttle(struct mutator *m);
 /* What requests for 0 bytes get, in every heap. */
 void *tri__zero_address(void);
 
