@@ -7,7 +7,7 @@
  *   H3 scan     shades its roots; stack black; allocates black       all stacks are black; global roots scanned
  *   mark        assists                                              nothing grey is known
  *   H4 flush    hands its grey work over, answers any or none        after a round of none: closed
- *   death       weak loads are closed meanwhile                      (R7; empty so far)
+ *   death       weak loads are closed meanwhile                      (R7; death.c)
  *   H5 disarm   barrier off, buffer thrown away                      -
  *   flip        -                                                    the sweep generation advances, with H6's post (R9)
  *   H6 retire   gives its holes back, allocates white                the old generation has no owner left
@@ -161,6 +161,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_ARM:
         m->grey_stack = true;
         set_armed(m, true);
+        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
@@ -265,6 +266,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
     tri__vmstacks_check_scanned(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
     return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
 
@@ -305,9 +307,8 @@ static void begin(tri_heap *heap) {
     gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
 
-/* The order of R7: weak references, finalizers, ephemerons, cleanups. None of them exists yet, so nothing can die here
- * but plain objects, which the sweep frees. Checked builds let the plain algorithm check what was marked. */
-static void death(tri_heap *heap) {
+/* Checked builds let the plain algorithm check what was marked, before anything dies. */
+static void check_marked(tri_heap *heap) {
 #if TRI_CHECKS >= 1
     if (heap_fault(heap, FAULT_DROP_MARK)) tri__stress_drop_a_mark(heap);
     if (atomic_load_relaxed(&heap->stress.checkmark)) { /* a test's switch */
@@ -355,7 +356,7 @@ static void verify_now_and_then(tri_heap *heap) {
 
 static void verify(tri_heap *heap) {
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
-        if (!tri__world_stop(heap)) return;                             /* as in death() */
+        if (!tri__world_stop(heap)) return;                             /* as in check_marked() */
         tri__verify(heap);
         tri__world_start(heap);
     } else if (TRI_CHECKS >= 3) {
@@ -433,6 +434,7 @@ void tri__cycle_start(tri_heap *heap, const char *reason) {
 static bool scan(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
     if (!run->scanned) {
+        if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
         tri__roots_scan_begin(heap);
@@ -482,9 +484,11 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
         if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
         run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
         phase_set(heap, PHASE_DEATH);
+        check_marked(heap);
+        tri__death_begin(heap);
     }
     if (is_at(heap, PHASE_DEATH)) {
-        death(heap); /* model: M-DEATH */
+        if (!tri__death(heap, deadline_ns)) return false; /* model: M-DEATH */
         phase_set(heap, PHASE_DISARM);
     }
     if (is_at(heap, PHASE_DISARM)) {

@@ -104,6 +104,7 @@ static void init_parts(tri_heap *heap) {
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
     tri__roots_init(heap);
+    tri__copies_init(heap);
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
@@ -123,6 +124,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
     tri__roots_fini(heap);
+    tri__copies_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
     tri__cond_fini(&heap->cycle_done);
@@ -311,6 +313,7 @@ size_t tri_trim(tri_heap *heap) {
     size_t total = 0, n;
     tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
     tri__memory_drop_empty(&heap->mem, true);
+    tri__copies_trim(heap);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
     tri__pageheap_release(heap->mem.pages);
     return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);

@@ -5,8 +5,10 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
+ *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
@@ -18,9 +20,11 @@
 #include <trigc.h>
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
+#include "gc/death.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
+#include "gc/stackcopy.h"
 #include "gc/work.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
@@ -68,9 +72,12 @@ struct roots {
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
     struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
-    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner comes to next [lock] */
+    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
+    size_t stack_cursor_words;          /* of it that are scanned [lock] */
     struct tri_vmstack *suspended;      /* [lock] */
     size_t nslots;                      /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;                  /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;                  /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -86,6 +93,7 @@ struct stress {
     uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t copy;                      /* stacks are copied, however shallow [atomic] */
     uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t manual_check;              /* [atomic] */
@@ -103,12 +111,15 @@ enum fault {
     FAULT_DROP_MARK,
     FAULT_FORGET_ROOT,
     FAULT_FLUSH_BLIND,
-    FAULT_STORE_POLLS, /* R1: a safepoint between shading and store */
-    FAULT_EARLY_TRACE, /* R4: tracing does not wait for the last scan answer */
-    FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
-    FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
-    FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+    FAULT_STORE_POLLS,    /* R1: a safepoint between shading and store */
+    FAULT_EARLY_TRACE,    /* R4: tracing does not wait for the last scan answer */
+    FAULT_GATE_OPEN,      /* R5: the gate lets everything through after the close */
+    FAULT_SKIP_STACKS,    /* R8: suspended stacks are not scanned */
+    FAULT_ATTACH_LATE,    /* R9: a newcomer looks at the last step before it has the lock */
+    FAULT_BARE_ROOT,      /* R17: what enters or leaves a root is not shaded */
+    FAULT_KEEP_WEAK,      /* R7: weak slots of dead objects are not cleared */
+    FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
+    FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
 };
 
 struct stats {
@@ -154,6 +165,7 @@ struct tri_heap {
 
     struct roots roots;
     struct work work;
+    struct copies copies;
     struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
     struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
 
@@ -198,6 +210,7 @@ struct tri_heap {
     uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct death death;
     struct stats stats;
     struct scavenger scavenger;
     struct stress stress;
@@ -273,7 +286,9 @@ bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns
 bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
-void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
+/* Queues what a stack holds: from a copy as far as there is room in it, the rest in place. */
+void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
+size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
 
 /* barrier.c */
@@ -283,6 +298,13 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
  * shaded; or it has to wait for the close as a blocked thread (R14), and to ask again. */
 enum gate_answer { GATE_REFUSES = 0, GATE_ALLOWS, GATE_DELAYS };
 enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
+/* The same for an armed thread, without the lock where the object is marked. */
+enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
+/* inspect.c: waits for the close as a blocked thread; false, with TRI_ETIMEDOUT set for `call`, when wait_limit_ms have
+ * passed since start_ns. */
+bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
+/* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
+bool tri__lives(tri_heap *heap, const struct slot *slot);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

@@ -331,6 +331,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
         s->trims = false;
         tri__manual_trim(&heap->mem);
         tri__memory_drop_empty(&heap->mem, true);
+        tri__copies_trim(heap);
         tri__memory_return_inside(&heap->mem);
     }
     tri__pageheap_get_stats(heap->mem.pages, &ps);

@@ -67,5 +67,7 @@ struct workbuf *tri__work_get_full(struct work *work) {
 }
 
 bool tri__work_is_empty(struct work *work) {
-    return atomic_load_acquire(&work->nfull) == 0 && atomic_load_acquire(&work->rescan) == 0; /* pairs with put_full */
+    return atomic_load_acquire(&work->nfull) == 0 &&
+           atomic_load_acquire(&work->rescan) == 0 && /* pairs with put_full */
+           atomic_load_acquire(&work->ncopies) == 0;  /* pairs with copying_end */
 }

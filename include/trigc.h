@@ -129,14 +129,15 @@ enum {
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
 typedef struct tri_config {
-    uint32_t struct_size;     /* set by tri_config_init */
-    uint32_t flags;           /* TRI_HEAP_* */
-    size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
-    size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;  /* cycles work towards staying below it, with up to half of the processors' time, and
+    uint32_t struct_size;    /* set by tri_config_init */
+    uint32_t flags;          /* TRI_HEAP_* */
+    size_t reserve_bytes;    /* address range to reserve; 0: chosen from the machine's memory and limits */
+    size_t hard_limit_bytes; /* committed heap never exceeds it; 0: the reservation */
+    size_t soft_limit_bytes; /* cycles work towards staying below it, with up to half of the processors' time, and
                                  free pages go back at once near it; 0: none */
-    size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
-    uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
+    size_t min_heap_bytes;   /* the least room between what is live and the goal; default 4 MiB */
+    uint32_t
+        growth_percent; /* goal = base + (base + roots) * growth_percent / 100, with at least that room; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
     uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
@@ -178,8 +179,9 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
  * first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every N-th slow
  * poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1" (every
  * allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a heap's only
- * thread runs its cycles itself, however long the last one was), "checkmark=1", "manual_check=1", "poison=1",
- * "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+ * thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a scan, however
+ * shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a
+ * bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -272,7 +274,10 @@ typedef struct tri_type {
                            * store to one but the first is a tri_store_value, integers included (rule R5) */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
     tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
-    uint32_t hole; /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    uint32_t hole;        /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    tri_slots weaks;      /* words that are NULL or name an object without keeping it alive: cleared when it dies, read
+                       * through tri_weak_load alone; allowed beside `trace` */
+    tri_slots elem_weaks; /* the same within one element */
 } tri_type;
 
 /* What a descriptor says of its objects, in the terms of Go's _type. */
@@ -299,6 +304,11 @@ TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 #define TRI_TYPE(name_, T, ...)                                             \
     static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
     static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, 0, TRI__LIST(name_##_slots), TRI__NONE, TRI__NONE)
+
+/* The same for a struct whose fields listed are weak slots, and which has no other slots. */
+#define TRI_WEAK_TYPE(name_, T, ...)                                        \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
+    static tri_type name_ = TRI__TYPE_INIT_WEAK(#T, sizeof(T), TRI__LIST(name_##_slots))
 
 /* The same for fields that hold values encoded as *enc says. */
 #define TRI_VALUE_TYPE(name_, T, enc_, ...)                                 \
@@ -423,6 +433,18 @@ TRI_API bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expect
  * overlap. */
 TRI_API void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots);
 TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Death
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* What a weak slot of an object names, as a strong reference; NULL: nothing, or what it named is dead. A weak slot
+ * holds a plain pointer to an object or into one. It is written with tri_init, tri_store and tri_clear, and cleared by
+ * the cycle that finds the object unreachable, before any cleanup or finalizer of it can be seen; tri_xchg, tri_cas and
+ * tri_move refuse it, and a plain read of it is no reference. The object that the slot lies in must be in a root.
+ * SAFEPOINT: when weak loads of otherwise unreachable objects have kept a cycle from its end for some rounds, it waits
+ * for that end, for wait_limit_ms at most (NULL, with TRI_ETIMEDOUT as the last error). Any attached thread. */
+static inline void *tri_weak_load(tri_thread *thread, const void *slot);
 
 /* ---------------------------------------------------------------------------------------------------------------
  * Roots
