@@ -55,7 +55,7 @@ void tri__heap_account(struct mutator *m) {
 }
 
 /* Borrows what the collector has marked ahead. */
-static void borrow_credit(struct mutator *m) {
+void tri__borrow_credit(struct mutator *m) {
     int64_t credit = atomic_load_relaxed(&m->heap->background_credit); /* a counter */
     while (credit > 0 && m->assist_debt > 0) {
         int64_t part = credit < m->assist_debt ? credit : m->assist_debt;
@@ -67,7 +67,7 @@ static void borrow_credit(struct mutator *m) {
 }
 
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
-static void assist(struct mutator *m) {
+void tri__assist(struct mutator *m) {
     NO_SAFEPOINT("an assist, which holds what it popped (R3)");
     tri_heap *heap = m->heap;
     atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
@@ -103,7 +103,7 @@ static void take_nap(void *p) {
 /* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
  * answer. A short blocking region gives it both; a longer one far beyond the goal. No nap while a step has waited long
  * for its answers, because a silent thread must not hold up the others before the hard limit. */
-static void throttle(struct mutator *m) {
+void tri__throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
     if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
     uint64_t start = tri__os_now_ns();
@@ -123,13 +123,14 @@ static bool is_beyond_goal(tri_heap *heap) {
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
+    if (TRI_UNLIKELY(heap->stepped)) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) throttle(m);
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) tri__throttle(m);
     if (tracing) {
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__borrow_credit(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__assist(m);
         return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);
     }
     m->assist_debt = 0;

@@ -26,8 +26,8 @@ enum {
 
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
-    if (!heap->wanted) heap->wanted = reason;
-    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
+    if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* read without the lock by step.c */
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns());  /* a hint for throttle */
     tri__cond_broadcast(&heap->cycle_wanted);
     tri__lock_release(&heap->cycle_lock);
 }
@@ -42,12 +42,16 @@ struct cycle_waiter {
 static void wait_for_cycle(void *p) {
     struct cycle_waiter *w = p;
     tri_heap *heap = w->heap;
+    if (heap->stepped) {
+        w->ended = tri__step_collect(heap, w->reason, w->timeout_ns);
+        return;
+    }
     uint64_t start = tri__os_now_ns();
     tri__lock_acquire(&heap->cycle_lock);
     uint64_t target = heap->started + 1; /* I-COL2 */
     while (heap->finished < target) {
         if (heap->started < target) { /* asked for until it begins: one that is running does not count */
-            heap->wanted = w->reason;
+            atomic_store_relaxed(&heap->wanted, w->reason);
             tri__cond_broadcast(&heap->cycle_wanted);
         }
         uint64_t waited = tri__os_now_ns() - start;
@@ -86,6 +90,10 @@ static void wait_for_job(void *p) {
     struct job_waiter *w = p;
     tri_heap *heap = w->heap;
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(heap);
+    if (heap->stepped) {
+        w->job.ran = tri__step_job(heap, w->job.fn, w->job.arg, limit_ns);
+        return;
+    }
     tri__lock_acquire(&heap->cycle_lock);
     w->job.next = heap->jobs;
     heap->jobs = &w->job;
@@ -131,7 +139,7 @@ static void end_cycle(tri_heap *heap) {
 static void run_cycle(tri_heap *heap) {
     const char *reason = heap->handed_over ? NULL : heap->wanted;
     if (reason) {
-        heap->wanted = NULL;
+        atomic_store_relaxed(&heap->wanted, NULL);
         heap->started++;
     }
     heap->handed_over = false;
@@ -227,6 +235,8 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
     struct here here = {heap, reason, false};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
+    /* A deep stack's copy takes memory and time that the thread would lose. */
+    if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     uint64_t start = tri__os_now_ns();
@@ -257,10 +267,12 @@ static void collector_main(void *p) {
 }
 
 bool tri__collector_start(tri_heap *heap) {
+    if (heap->stepped) return true; /* I-STEP3 */
     return tri__os_thread_start(&heap->collector, collector_main, heap, "trigc");
 }
 
 void tri__collector_stop(tri_heap *heap) {
+    if (heap->stepped) return;
     tri__lock_acquire(&heap->cycle_lock);
     heap->quit = true;
     tri__cond_broadcast(&heap->cycle_wanted);

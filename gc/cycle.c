@@ -161,6 +161,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_ARM:
         m->grey_stack = true;
         set_armed(m, true);
+        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
@@ -271,6 +272,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
     tri__vmstacks_check_scanned(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
     return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
 
@@ -438,6 +440,7 @@ void tri__cycle_start(tri_heap *heap, const char *reason) {
 static bool scan(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
     if (!run->scanned) {
+        if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
         tri__roots_scan_begin(heap);

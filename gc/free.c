@@ -7,8 +7,6 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { RELOOK_NS = 1000000 };
-
 static bool is_marking(tri_heap *heap) {
     tri__lock_acquire(&heap->mem.gate);
     bool marking = heap->mem.pages_stay; /* R13 */
@@ -24,7 +22,7 @@ struct free_wait {
 static void wait_for_flip(void *p) {
     const struct free_wait *w = p;
     while (is_marking(w->heap) && tri__os_now_ns() < w->end_ns)
-        tri__os_futex_wait(&w->heap->triggered, 1, RELOOK_NS); /* woken when H6 is answered; cycle_run */
+        tri__step_or_wait(w->heap, &w->heap->triggered); /* woken when H6 is answered; after_flip */
 }
 
 static int refuse(const struct mutator *m, const void *obj) {

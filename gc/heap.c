@@ -21,7 +21,8 @@ void tri_config_init(tri_config *config) {
                            .growth_percent = 60,
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
-                           .idle_trim_ms = IDLE_TRIM_MS};
+                           .idle_trim_ms = IDLE_TRIM_MS,
+                           .workers = tri__workers_default()};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -70,6 +71,8 @@ static int check_config(const tri_config *c) {
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
+    if (c->struct_size >= offsetof(tri_config, workers) + sizeof c->workers && c->workers > MAX_WORKERS)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "%u workers are more than %d", c->workers, MAX_WORKERS);
     if (c->hard_limit_bytes && c->hard_limit_bytes < MIN_LIMIT_BYTES)
         return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
                           MIN_LIMIT_BYTES);
@@ -100,6 +103,7 @@ static void init_parts(tri_heap *heap) {
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
     tri__roots_init(heap);
+    tri__copies_init(heap);
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
@@ -110,7 +114,6 @@ static void init_parts(tri_heap *heap) {
     heap->trigger_bytes = heap->pacer.trigger_bytes;
     heap->goal_bytes = heap->pacer.goal_bytes;
     heap->ncpus = tri__os_ncpus();
-    tri__workers_init(heap);
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
     heap->created_ns = tri__os_now_ns();
@@ -122,6 +125,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_block);
     tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
+    tri__copies_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
     tri__cond_fini(&heap->cycle_done);
@@ -177,11 +181,13 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
     init_parts(heap);
     apply_environment(heap);
+    heap->stepped = heap->config.workers == 0;
     if (!ok || !tri__collector_start(heap)) {
         fini_parts(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
+    heap->made = true;
     *out = heap;
     return TRI_OK;
 }
@@ -259,6 +265,15 @@ static int set_huge(tri_heap *heap, const char *value) {
     return TRI_OK;
 }
 
+static int set_workers(tri_heap *heap, size_t n) {
+    if (n > MAX_WORKERS) return tri__error(TRI_EINVAL, "tri_heap_set", "%zu workers are more than %d", n, MAX_WORKERS);
+    if (heap->made && (n == 0) != heap->stepped)
+        return tri__error(TRI_ESTATE, "tri_heap_set", "the heap was made %s, which stays so; set config.workers",
+                          heap->stepped ? "without workers" : "with workers");
+    atomic_store_relaxed(&heap->config.workers, (uint32_t)n); /* an option */
+    return TRI_OK;
+}
+
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
     if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
@@ -275,6 +290,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
+    if (strcmp(key, "workers") == 0) return set_workers(heap, size);
     if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
     else if (strcmp(key, "soft_limit_bytes") == 0)
@@ -283,8 +299,6 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
         atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
     else if (strcmp(key, "min_heap_bytes") == 0)
         atomic_store_relaxed(&heap->config.min_heap_bytes, size);
-    else if (strcmp(key, "workers") == 0 && tri__workers_set(heap, size))
-        return TRI_OK;
     else if (strcmp(key, "hard_limit_bytes") == 0 && (size == 0 || size >= MIN_LIMIT_BYTES))
         atomic_store_relaxed(&heap->mem.limit_pages,
                              size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
@@ -301,6 +315,7 @@ size_t tri_trim(tri_heap *heap) {
     size_t total = 0, n;
     tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
     tri__memory_drop_empty(&heap->mem, true);
+    tri__copies_trim(heap);
     while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
     tri__pageheap_release(heap->mem.pages);
     return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);

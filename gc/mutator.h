@@ -46,6 +46,7 @@ struct tri_vmstack {
     uintptr_t top_address; /* where the host keeps its top [owner] */
     tri_enc enc;
     uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
+    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
 };
 
 struct tri_scanner {
@@ -116,9 +117,11 @@ void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);
 
-/* Shades the roots that belong to m (H3): native stack, frames, handles, VM stacks, scanners. `visit` decides how:
- * into m's marker. */
+/* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
+ * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
+/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
+size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
 
 /* Turns the barrier's buffer into marks and grey work. True if an entry was unmarked. */
 bool tri__barrier_flush(struct mutator *m);

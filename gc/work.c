@@ -177,5 +177,7 @@ void tri__work_quit(struct work *work, bool quit) {
 }
 
 bool tri__work_is_empty(struct work *work) {
-    return atomic_load_acquire(&work->nfull) == 0 && atomic_load_acquire(&work->rescan) == 0; /* pairs with put_full */
+    return atomic_load_acquire(&work->nfull) == 0 &&
+           atomic_load_acquire(&work->rescan) == 0 && /* pairs with put_full */
+           atomic_load_acquire(&work->ncopies) == 0;  /* pairs with copying_end */
 }

@@ -50,6 +50,7 @@ struct work {
     struct workbuf *reserve; /* a few from creation on (R19) [lock] */
     size_t nfull;            /* [atomic, written under lock] */
     uint32_t rescan;         /* some span has its rescan flag set [atomic] */
+    size_t ncopies;          /* chunks of stack copies that are not shaded [atomic, written under the copies' lock] */
     struct fixalloc fix;
 
     struct work_waiter *waiting;  /* who parks [lock] */

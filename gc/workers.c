@@ -7,15 +7,9 @@
  * again. */
 enum { WORKER_SLICE_NS = 200000, SETTLE_WAIT_NS = 1000000, CORES_A_WORKER = 4 };
 
-void tri__workers_init(tri_heap *heap) {
-    uint32_t n = heap->ncpus / CORES_A_WORKER;
-    heap->workers.nwanted = n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : n;
-}
-
-bool tri__workers_set(tri_heap *heap, size_t n) {
-    if (n < 1 || n > MAX_WORKERS) return false;
-    atomic_store_relaxed(&heap->workers.nwanted, (uint32_t)n); /* an option: read by workers_call */
-    return true;
+uint32_t tri__workers_default(void) {
+    uint32_t n = tri__os_ncpus() / CORES_A_WORKER;
+    return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : n;
 }
 
 void tri__workers_tell(tri_heap *heap, struct marker *m) {
@@ -72,7 +66,7 @@ void tri__workers_stop(tri_heap *heap) {
 
 void tri__workers_call(tri_heap *heap) {
     struct workers *ws = &heap->workers;
-    uint32_t nwanted = atomic_load_relaxed(&ws->nwanted); /* an option */
+    uint32_t nwanted = atomic_load_relaxed(&heap->config.workers); /* an option */
     if (nwanted <= 1 && !ws->called) return;
     if (!ws->called && ws->nstarted + 1 > nwanted) { /* fewer than there were */
         tri__workers_stop(heap);

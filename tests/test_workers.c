@@ -254,7 +254,7 @@ TEST(workers, their_number_changes_while_the_heap_runs) {
     struct fixture f = open_heap("stress.delay=1", NULL);
     TRI_LOCALS(f.thread, locals, 1);
     make_tangle(&f, locals, 20000);
-    CHECK_EQ(tri_heap_set(f.heap, "workers=65"), TRI_EINVAL);
+    CHECK_EQ(tri_heap_set(f.heap, "workers=257"), TRI_EINVAL);
     CHECK_EQ(tri_heap_set(f.heap, "workers=many"), TRI_EINVAL);
     static const struct {
         const char *option;
@@ -288,7 +288,7 @@ TEST(workers, a_short_cycle_calls_nobody) {
 
 TEST(workers, their_number_has_bounds) {
     struct fixture f = fixture_open();
-    CHECK_EQ(tri_heap_set(f.heap, "workers=65"), TRI_EINVAL);
+    CHECK_EQ(tri_heap_set(f.heap, "workers=257"), TRI_EINVAL);
     CHECK_EQ(tri_heap_set(f.heap, "workers=2"), TRI_OK);
     fixture_collect(&f);
     fixture_close(&f);
