@@ -22,6 +22,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
@@ -269,8 +270,26 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
 
 /* ---- the cycle ----------------------------------------------------------------------------------------------- */
 
-static void begin(tri_heap *heap) {
+/* Both look at every list, under its lock. */
+static void check_swept(tri_heap *heap) {
+    NO_FORK_REST();
     check_cheap(tri__memory_is_swept(&heap->mem), "I-CYC2: every span is swept before H1");
+    (void)heap;
+}
+
+static bool is_settled(tri_heap *heap) {
+    NO_FORK_REST();
+    return tri__memory_is_settled(&heap->mem);
+}
+
+static bool sweep_some(tri_heap *heap) {
+    NO_FORK_REST();
+    return tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) > 0;
+}
+
+static void begin(tri_heap *heap) {
+    check_cheap(!heap->forked && !heap->left, "I-FORK3: a cycle begins when what other threads left is settled");
+    check_swept(heap);
     atomic_store_relaxed(&heap->cycle_number, heap->cycle_number + 1); /* own; threads see it after H1 */
     atomic_store_relaxed(&heap->cycle_marked_bytes, 0);
     atomic_store_relaxed(&heap->cycle_black_bytes, 0);
@@ -304,10 +323,10 @@ static void death(tri_heap *heap) {
 
 void tri__cycle_sweep(tri_heap *heap) {
     uint64_t start = tri__os_now_ns();
-    while (!tri__memory_is_settled(&heap->mem)) {
+    tri__fork_settle(heap);
+    while (!is_settled(heap)) {
         tri__stress_delay(heap);
-        if (tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) == 0)
-            tri__os_yield(); /* the last ones are in other hands */
+        if (!sweep_some(heap)) tri__os_yield(); /* the last ones are in other hands */
     }
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
 }
@@ -348,6 +367,7 @@ static void limit_time(tri_heap *heap) {
 
 /* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
 static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
+    NO_FORK_REST(); /* figures that belong together */
     size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
     size_t live = marked + atomic_load_relaxed(&heap->cycle_black_bytes);
     if (live > heap_before_flip) live = heap_before_flip; /* holes that were given back count twice otherwise */
@@ -369,6 +389,11 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     atomic_store_relaxed(&heap->mem.empty_limit_pages,
                          max_size(heap->pacer.goal_bytes / EMPTY_SHARE >> PAGE_SHIFT, EMPTY_FLOOR_PAGES));
     return live;
+}
+
+static void drop_empty(tri_heap *heap, bool all) {
+    NO_FORK_REST();
+    tri__memory_drop_empty(&heap->mem, all);
 }
 
 static void tell_cycle(tri_heap *heap, size_t live, uint64_t end_ns) {
@@ -427,8 +452,8 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
     tri__os_futex_wake_all(&heap->triggered);
     if (!run->lazy) {
-        tri__cycle_sweep(heap);                                                  /* model: M-SWEEP */
-        tri__memory_drop_empty(&heap->mem, strcmp(run->reason, "trigger") != 0); /* who asks wants its memory */
+        tri__cycle_sweep(heap);                                /* model: M-SWEEP */
+        drop_empty(heap, strcmp(run->reason, "trigger") != 0); /* who asks wants its memory */
     }
     phase_set(heap, PHASE_IDLE);
     verify(heap);
@@ -436,4 +461,24 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     tri__scavenger_cycle_ended(heap);
     tell_cycle(heap, live, end);
     return true;
+}
+
+/* Nobody else runs, and of the threads that the cycle was about there is one left. What was marked is stale, if the
+ * flip has not made it the sweep's (tri__fork_settle clears it). */
+bool tri__cycle_after_fork(tri_heap *heap) {
+    bool abandoned = heap->gate != GATE_IDLE; /* from before H1 to the flip */
+    heap->gate = GATE_IDLE;
+    heap->mem.pages_stay = false;
+    heap->spoiled = false;
+    heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
+    heap->stopping = heap->borrowed = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->phase = PHASE_IDLE;
+    if (abandoned) heap->last_step = STEP_NONE;
+    heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};
+    heap->here_trigger_bytes = SIZE_MAX;
+    heap->mem.hold_claims = 0;
+    heap->roots.cursor = NULL;
+    heap->roots.stack_cursor = NULL;
+    heap->stale_marks |= abandoned;
+    return abandoned;
 }

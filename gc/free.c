@@ -5,6 +5,7 @@
  * blocked thread, holding nothing. Lock ranks: those of alloc/free.c. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum { RELOOK_NS = 1000000 };
@@ -59,6 +60,11 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     return true;
 }
 
+static enum free_outcome try_to_free(struct mutator *m, void *obj, size_t *freed_bytes) {
+    NO_FORK(m->os);
+    return tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1, freed_bytes);
+}
+
 int tri_free(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_free");
     if (!m) return TRI_EUNATTACHED;
@@ -66,8 +72,7 @@ int tri_free(tri_thread *thread, void *obj) {
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */
-        enum free_outcome outcome = tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1,
-                                                          &freed_bytes);
+        enum free_outcome outcome = try_to_free(m, obj, &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);
         if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */
         if (outcome != FREE_BUSY) return TRI_OK;

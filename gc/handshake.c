@@ -11,6 +11,7 @@
  * request: at least one of the two sees the other. Lock ranks: threads, os. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum {
@@ -73,6 +74,17 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
     return o;
 }
 
+/* The answer of a blocked thread, if there is one. */
+static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
+    NO_FORK_REST(); /* it has the other's holes in hand */
+    struct owing o = look(heap, seq);
+    if (o.held) {
+        tri__mutator_answer(o.held);
+        release_hold(o.held->os);
+    }
+    return o;
+}
+
 static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns) {
     uint64_t now = tri__os_now_ns();
     if (!heap->config.event || !o->silent_id) return;
@@ -108,12 +120,8 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
 void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
     uint64_t start = tri__os_now_ns(), silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, told = 0;
     while (atomic_load_acquire(&heap->pending)) { /* pairs with mutator_answer's decrement */
-        struct owing o = look(heap, seq);
-        if (o.held) {
-            tri__mutator_answer(o.held);
-            release_hold(o.held->os);
-            continue;
-        }
+        struct owing o = answer_for_one(heap, seq);
+        if (o.held) continue;
         if (spin(heap)) return;
         uint64_t waited = tri__os_now_ns() - start;
         if (silent_ns && waited / silent_ns > told) {

@@ -8,6 +8,7 @@
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
  *   scavenger memory goes back                scavenger.c
+ *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
  *
@@ -107,7 +108,8 @@ enum fault {
     FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
     FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
     FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+    FAULT_BARE_ROOT,   /* R17: what enters or leaves a root is not shaded */
+    FAULT_FORK_LOCK    /* R20: fork does not take the lock of the roots */
 };
 
 struct stats {
@@ -132,6 +134,11 @@ struct cycle_run {
 struct tri_heap {
     struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
     struct memory mem;
+
+    struct tri_heap *next_heap; /* of the process [heaps lock, fork.c] */
+    struct mutator *left;       /* attachments of threads that a fork's child has not [threads lock to write] */
+    struct lock left_lock;      /* RANK_OSTHREAD: stands in for those threads' own */
+    bool forked, stale_marks;   /* in such a child, before its first cycle: tri__fork_settle [who runs cycles] */
 
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
@@ -175,7 +182,8 @@ struct tri_heap {
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
     struct os_thread collector;
-    uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
+    bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
+    uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
 
     struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
     size_t trigger_bytes;        /* [atomic] */
@@ -216,6 +224,8 @@ static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
 
 /* collector.c */
 bool tri__collector_start(tri_heap *heap);
+/* In a fork's child: no request and no thread, until somebody asks for a cycle. */
+void tri__collector_after_fork(tri_heap *heap);
 void tri__collector_stop(tri_heap *heap);
 /* Asks for a cycle without waiting. Any thread. */
 void tri__cycle_request(tri_heap *heap, const char *reason);
@@ -234,6 +244,8 @@ bool tri__cycle_here(struct mutator *m, const char *reason);
 void tri__cycle_start(tri_heap *heap, const char *reason);
 /* Sweeps whatever the last cycle has left unswept. By who may run a cycle, between two. */
 void tri__cycle_sweep(tri_heap *heap);
+/* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
+bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
@@ -246,6 +258,8 @@ void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
 void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
 void tri__vmstacks_release_all(struct mutator *m);
+/* Their thread is not in this process: nobody's, of no use but to be removed. */
+void tri__vmstacks_forget_all(struct mutator *m);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */
