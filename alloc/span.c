@@ -95,49 +95,54 @@ void tri__span_unpublish(struct space *space, struct span *span) {
     }
 }
 
+/* The bits of the first granules of slots, a word at a time: bits are set at those only (I-ARENA3). */
+struct starts {
+    size_t word;       /* of the bits */
+    unsigned bit;      /* of the first start in it */
+    unsigned granules; /* from one start to the next */
+    uint64_t pattern;  /* every granules-th bit */
+};
+
+static struct starts starts_from(const struct bit_words *w, const struct span *span, uint32_t index) {
+    size_t granule = ((size_t)index * span->slot_bytes) >> w->shift, granules = span->slot_bytes >> w->shift;
+    uint64_t pattern = 1;
+    for (size_t step = granules; step < 64; step <<= 1) pattern |= pattern << step;
+    return (struct starts){granule >> 6, (unsigned)(granule & 63), (unsigned)min_size(granules, 1u << 30), pattern};
+}
+
+static inline uint64_t starts_here(const struct starts *s) {
+    return s->pattern << s->bit;
+}
+
+static inline void starts_next(struct starts *s) {
+    size_t next = s->bit + (size_t)bit_count(starts_here(s)) * s->granules;
+    s->word += next >> 6;
+    s->bit = (unsigned)(next & 63);
+}
+
+/* The slot that begins at, or holds, this granule of the span. I-CLASS2 makes it a product. */
+static inline uint32_t slot_at(const struct bit_words *w, const struct span *span, size_t granule) {
+    return (uint32_t)((uint64_t)(granule << w->shift) * tri__size_classes[span->class_index].reciprocal >> 32);
+}
+
+static inline size_t granule_after(const struct bit_words *w, const struct span *span, uint32_t nslots) {
+    return ((size_t)nslots * span->slot_bytes) >> w->shift;
+}
+
+#if TRI_CHECKS >= 2
 static bool slot_is_free(const struct bit_words *w, const struct span *span, uint32_t index) {
-    size_t granule = ((size_t)index * span->slot_bytes) >> w->shift;
+    size_t granule = granule_after(w, span, index);
     return (atomic_load_relaxed(&w->allocs[granule >> 6]) >> (granule & 63) & 1) == 0; /* own writes only (I-SPAN1) */
 }
+#endif
 
-/* Dense bits (a bit a slot: 8- and 16-byte classes): whole words. */
-static uint32_t find_free_dense(const struct bit_words *w, const struct span *span, uint32_t max_slots,
-                                uint32_t *first) {
-    uint32_t i = span->next_slot;
-    while (i < span->nslots) {
-        uint64_t free_bits = ~atomic_load_relaxed(&w->allocs[i >> 6]) >> (i & 63); /* holder's own words */
-        if (free_bits == 0) {
-            i = (i | 63) + 1;
-            continue;
-        }
-        i += bit_lowest(free_bits);
-        break;
-    }
-    if (i >= span->nslots) return 0;
-    uint32_t end = i;
-    while (end < span->nslots && end - i < max_slots) {
-        uint64_t used_bits = atomic_load_relaxed(&w->allocs[end >> 6]) >> (end & 63);
-        if (used_bits == 0) {
-            end = (end | 63) + 1;
-            continue;
-        }
-        end += bit_lowest(used_bits);
-        break;
-    }
-    if (end > span->nslots) end = span->nslots;
-    if (end - i > max_slots) end = i + max_slots;
-    *first = i;
-    return end - i;
-}
-
-/* The first allocated slot after the free slot i, or nslots; looks no further than max_slots. Bits are set at the first
- * granules of slots only (I-ARENA3), so the next one set, found by whole words, is it. */
+/* The first allocated slot after the free slot i, or nslots; looks no further than max_slots. */
 static uint32_t next_allocated(const struct bit_words *w, const struct span *span, uint32_t i, uint32_t max_slots) {
-    size_t granule = ((size_t)i * span->slot_bytes) >> w->shift;
-    size_t limit = ((size_t)min_size(span->nslots, (size_t)i + max_slots) * span->slot_bytes) >> w->shift;
+    size_t granule = granule_after(w, span, i);
+    size_t limit = granule_after(w, span, (uint32_t)min_size(span->nslots, (size_t)i + max_slots));
     uint64_t bits = atomic_load_relaxed(&w->allocs[granule >> 6]) & ~0ull << (granule & 63); /* holder's own words */
     for (size_t word = granule >> 6; (word << 6) < limit;) {
-        if (bits) return (uint32_t)((((word << 6) + bit_lowest(bits)) << w->shift) / span->slot_bytes);
+        if (bits) return slot_at(w, span, (word << 6) + bit_lowest(bits));
         if (++word < w->nwords) bits = atomic_load_relaxed(&w->allocs[word]);
     }
     return span->nslots;
@@ -145,19 +150,24 @@ static uint32_t next_allocated(const struct bit_words *w, const struct span *spa
 
 uint32_t tri__span_find_free(const struct space *space, const struct span *span, uint32_t max_slots, uint32_t *first) {
     if (span->nalloc == span->nslots) return 0;
-    if (span->nalloc == 0 || span->nalloc == span->next_slot) { /* all from next_slot on is free */
+    if (span->nalloc == span->next_slot) { /* all from next_slot on is free */
         *first = span->next_slot;
-        uint32_t n = span->nslots - span->next_slot;
-        if (span->nalloc == span->next_slot) return n < max_slots ? n : max_slots;
+        return (uint32_t)min_size(span->nslots - span->next_slot, max_slots);
     }
     struct bit_words w = words_of(space, span);
-    if (span->slot_bytes == (size_t)1 << w.shift) return find_free_dense(&w, span, max_slots, first);
-    uint32_t i = span->next_slot;
-    while (i < span->nslots && !slot_is_free(&w, span, i)) i++;
+    size_t end = granule_after(&w, span, span->nslots);
+    uint64_t free_bits;
+    struct starts s = starts_from(&w, span, span->next_slot);
+    for (;; starts_next(&s)) {
+        if ((s.word << 6) + s.bit >= end) return 0;
+        free_bits = starts_here(&s) & ~atomic_load_relaxed(&w.allocs[s.word]); /* holder's own words */
+        if (free_bits) break;
+    }
+    size_t granule = (s.word << 6) + bit_lowest(free_bits);
+    if (granule >= end) return 0; /* the tail */
+    uint32_t i = slot_at(&w, span, granule), after = next_allocated(&w, span, i, max_slots);
     *first = i;
-    if (i == span->nslots) return 0;
-    uint32_t end = next_allocated(&w, span, i, max_slots);
-    return end - i < max_slots ? end - i : max_slots;
+    return (uint32_t)min_size(after - i, max_slots);
 }
 
 /* Applies fn's kind of change to the bits of slots [first, first + nslots), gathered by word. */
@@ -176,51 +186,18 @@ static void change_word(struct bit_words *w, size_t word, uint64_t bits, enum bi
     }
 }
 
-/* Every 2^log2-th bit. */
-static uint64_t bits_every(unsigned log2) {
-    static const uint64_t patterns[7] = {~0ull,
-                                         0x5555555555555555ull,
-                                         0x1111111111111111ull,
-                                         0x0101010101010101ull,
-                                         0x0001000100010001ull,
-                                         0x0000000100000001ull,
-                                         1};
-    return patterns[log2];
-}
-
-/* Slots whose size is a power of two of granules, up to a word: whole words at a time. */
-static void change_bits_pow2(struct bit_words *w, uint32_t first, uint32_t nslots, unsigned log2,
-                             enum bit_change change) {
-    size_t granule = (size_t)first << log2, end = (size_t)(first + nslots) << log2;
-    uint64_t pattern = bits_every(log2);
-    for (size_t word = granule >> 6; word <= (end - 1) >> 6; word++) {
-        uint64_t bits = pattern;
-        if (word == granule >> 6) bits &= ~0ull << (granule & 63);
-        if (word == end >> 6) bits &= (1ull << (end & 63)) - 1;
-        change_word(w, word, bits, change);
-    }
-}
-
 static void change_bits(struct bit_words *w, const struct span *span, uint32_t first, uint32_t nslots,
                         enum bit_change change) {
-    size_t granules = span->slot_bytes >> w->shift;
-    if (nslots == 0) return;
-    if (granules <= 64 && is_power_of_two(granules)) {
-        change_bits_pow2(w, first, nslots, bit_lowest(granules), change);
-        return;
-    }
-    size_t word = SIZE_MAX;
-    uint64_t bits = 0;
-    for (uint32_t i = first; i < first + nslots; i++) {
-        size_t granule = ((size_t)i * span->slot_bytes) >> w->shift;
-        if (granule >> 6 != word) {
-            if (bits) change_word(w, word, bits, change);
-            word = granule >> 6;
-            bits = 0;
+    for (struct starts s = starts_from(w, span, first); nslots > 0; starts_next(&s)) {
+        uint64_t bits = starts_here(&s);
+        uint32_t here = bit_count(bits);
+        if (here > nslots) { /* then the next start is in this word as well */
+            here = nslots;
+            bits &= (1ull << (s.bit + nslots * s.granules)) - 1;
         }
-        bits |= 1ull << (granule & 63);
+        change_word(w, s.word, bits, change);
+        nslots -= here;
     }
-    if (bits) change_word(w, word, bits, change);
 }
 
 void tri__span_take_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots, bool black) {

@@ -31,6 +31,7 @@ struct request {
     uint32_t layout; /* of the type: first number */
     bool sized;      /* the number of the size class is added to it */
     bool leaf, zeroed, align16;
+    bool weak;  /* has weak slots: a span of its own layout, so that death finds it by the page */
     bool large; /* pages of its own, however small */
 };
 
@@ -55,7 +56,7 @@ void tri__heap_account(struct mutator *m) {
 }
 
 /* Borrows what the collector has marked ahead. */
-static void borrow_credit(struct mutator *m) {
+void tri__borrow_credit(struct mutator *m) {
     int64_t credit = atomic_load_relaxed(&m->heap->background_credit); /* a counter */
     while (credit > 0 && m->assist_debt > 0) {
         int64_t part = credit < m->assist_debt ? credit : m->assist_debt;
@@ -67,7 +68,7 @@ static void borrow_credit(struct mutator *m) {
 }
 
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
-static void assist(struct mutator *m) {
+void tri__assist(struct mutator *m) {
     NO_SAFEPOINT("an assist, which holds what it popped (R3)");
     NO_FORK(m->os); /* a fork out of a trace callback is told from another */
     tri_heap *heap = m->heap;
@@ -104,7 +105,7 @@ static void take_nap(void *p) {
 /* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
  * answer. A short blocking region gives it both; a longer one far beyond the goal. No nap while a step has waited long
  * for its answers, because a silent thread must not hold up the others before the hard limit. */
-static void throttle(struct mutator *m) {
+void tri__throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
     if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
     uint64_t start = tri__os_now_ns();
@@ -124,13 +125,14 @@ static bool is_beyond_goal(tri_heap *heap) {
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
+    if (TRI_UNLIKELY(heap->stepped)) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) throttle(m);
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) tri__throttle(m);
     if (tracing) {
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__borrow_credit(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__assist(m);
         return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);
     }
     m->assist_debt = 0;
@@ -175,7 +177,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0) |
                               (r->layout == LAYOUT_TINY ? SPAN_SHARED : 0));
     struct span_class sc = {*number, (uint8_t)class_index, flags, false};
-    if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES) return sc;
+    if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES || r->weak) return sc;
     uint32_t *cold = &heap->cold_bytes[*number];
     uint32_t so_far = atomic_load_relaxed(cold); /* a heuristic's counter */
     if (so_far >= COLD_LIMIT_BYTES) return sc;
@@ -251,6 +253,7 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
 
 static void *allocate(struct mutator *m, const struct request *r) {
     safepoint_poll(m); /* R1: first, with nothing in hand */
+    if (TRI_UNLIKELY(r->weak)) tri__weak_note(m->heap);
     void *next = try_next_hole(m, r);
     if (next) return next;
     stress(m);
@@ -264,13 +267,15 @@ static void *allocate(struct mutator *m, const struct request *r) {
 
 static struct request request_typed(const tri_type *type, size_t size_bytes, const char *call) {
     uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
+    const struct type_desc *desc = tri__layouts[layout].desc;
     return (struct request){.call = call,
                             .size_bytes = size_bytes,
                             .layout = layout,
                             .sized = type->elem_size != 0,
                             .leaf = tri__layouts[layout].scan == SCAN_LEAF,
                             .zeroed = !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED),
-                            .align16 = type->align == 16};
+                            .align16 = type->align == 16,
+                            .weak = desc && desc->has_weak};
 }
 
 static void *allocate_typed(struct mutator *m, const tri_type *type, size_t size_bytes, const char *call) {

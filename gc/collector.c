@@ -33,8 +33,8 @@ static void wake_collector(tri_heap *heap) {
 
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
-    if (!heap->wanted) heap->wanted = reason;
-    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
+    if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* read without the lock by step.c */
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns());  /* a hint for throttle */
     wake_collector(heap);
     tri__lock_release(&heap->cycle_lock);
 }
@@ -49,12 +49,16 @@ struct cycle_waiter {
 static void wait_for_cycle(void *p) {
     struct cycle_waiter *w = p;
     tri_heap *heap = w->heap;
+    if (heap->stepped) {
+        w->ended = tri__step_collect(heap, w->reason, w->timeout_ns);
+        return;
+    }
     uint64_t start = tri__os_now_ns();
     tri__lock_acquire(&heap->cycle_lock);
     uint64_t target = heap->started + 1; /* I-COL2 */
     while (heap->finished < target) {
         if (heap->started < target) { /* asked for until it begins: one that is running does not count */
-            heap->wanted = w->reason;
+            atomic_store_relaxed(&heap->wanted, w->reason);
             wake_collector(heap);
         }
         uint64_t waited = tri__os_now_ns() - start;
@@ -93,6 +97,10 @@ static void wait_for_job(void *p) {
     struct job_waiter *w = p;
     tri_heap *heap = w->heap;
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(heap);
+    if (heap->stepped) {
+        w->job.ran = tri__step_job(heap, w->job.fn, w->job.arg, limit_ns);
+        return;
+    }
     tri__lock_acquire(&heap->cycle_lock);
     w->job.next = heap->jobs;
     heap->jobs = &w->job;
@@ -116,7 +124,7 @@ static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
     tri__lock_release(&heap->cycle_lock);
-    tri__cycle_sweep(heap);
+    tri__cycle_sweep(heap, UINT64_MAX);
     job->ran = tri__world_stop(heap);
     if (job->ran) {
         job->fn(heap, job->arg);
@@ -138,13 +146,17 @@ static void end_cycle(tri_heap *heap) {
 static void run_cycle(tri_heap *heap) {
     const char *reason = heap->handed_over ? NULL : heap->wanted;
     if (reason) {
-        heap->wanted = NULL;
+        atomic_store_relaxed(&heap->wanted, NULL);
         heap->started++;
     }
     heap->handed_over = false;
     heap->run.lazy = false;
     tri__lock_release(&heap->cycle_lock);
-    if (reason) tri__cycle_start(heap, reason);
+    heap->patience_ns = UINT64_MAX;
+    if (reason) {
+        tri__cycle_sweep(heap, UINT64_MAX); /* R21: before H1 */
+        tri__cycle_start(heap, reason);
+    }
     bool ended = tri__cycle_continue(heap, UINT64_MAX);
     check_cheap(ended, "I-COL1: a cycle ends");
     tri__lock_acquire(&heap->cycle_lock);
@@ -205,6 +217,8 @@ struct here {
 static void run_here(void *p) {
     struct here *here = p;
     tri__fork_forbid("the event hook");
+    here->heap->patience_ns = UINT64_MAX;
+    tri__cycle_sweep(here->heap, UINT64_MAX); /* R21 */
     tri__cycle_start(here->heap, here->reason);
     here->heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
     here->ended = tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS);
@@ -230,6 +244,8 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
     struct here here = {heap, reason, false};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
+    /* A deep stack's copy takes memory and time that the thread would lose. */
+    if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     uint64_t start = tri__os_now_ns();
@@ -261,10 +277,12 @@ static void collector_main(void *p) {
 }
 
 bool tri__collector_start(tri_heap *heap) {
+    if (heap->stepped) return true; /* I-STEP3 */
     return tri__os_thread_start(&heap->collector, collector_main, heap, "trigc");
 }
 
 void tri__collector_stop(tri_heap *heap) {
+    if (heap->stepped) return;
     tri__lock_acquire(&heap->cycle_lock);
     heap->quit = true;
     bool lost = heap->collector_lost;
@@ -282,7 +300,7 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->jobs = NULL;
     heap->handed_over = false;
     heap->finished = heap->started;
-    heap->collector_lost = true;
+    heap->collector_lost = !heap->stepped;
 }
 
 int tri_collect(tri_thread *thread) {

@@ -7,7 +7,7 @@
  *   H3 scan     shades its roots; stack black; allocates black       all stacks are black; global roots scanned
  *   mark        assists                                              nothing grey is known
  *   H4 flush    hands its grey work over, answers any or none        after a round of none: closed
- *   death       weak loads are closed meanwhile                      (R7; empty so far)
+ *   death       weak loads are closed meanwhile                      (R7; death.c)
  *   H5 disarm   barrier off, buffer thrown away                      -
  *   flip        -                                                    the sweep generation advances, with H6's post (R9)
  *   H6 retire   gives its holes back, allocates white                the old generation has no owner left
@@ -26,7 +26,7 @@
 #include "gc/heap.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
-enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 16, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
@@ -162,6 +162,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_ARM:
         m->grey_stack = true;
         set_armed(m, true);
+        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
@@ -176,8 +177,8 @@ void tri__mutator_answer(struct mutator *m) {
         tri__os_futex_wake_all(&heap->pending);
 }
 
-/* Posts a step and waits for all answers. The flip shares the lock with H6's post (R9). */
-static void handshake(tri_heap *heap, enum step step) {
+/* The flip shares the lock with H6's post (R9). */
+static void post(tri_heap *heap, enum step step) {
     tri__lock_acquire(&heap->threads_lock);
     uint64_t seq = heap->step_seq + 1;
     heap->last_step = step;
@@ -188,13 +189,22 @@ static void handshake(tri_heap *heap, enum step step) {
         tri__lock_release(&heap->mem.gate);
         heap->posted_gen = atomic_load_relaxed(&heap->mem.gen); /* own write */
     }
-    atomic_store_relaxed(&heap->step_seq, seq);                    /* under the lock */
-    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
+    heap->run.posted_ns = tri__os_now_ns();
+    heap->run.silent_told = 0;
+    atomic_store_relaxed(&heap->step_seq, seq);                       /* under the lock */
+    atomic_store_relaxed(&heap->step_posted_ns, heap->run.posted_ns); /* a hint for throttle */
     tri__handshake_post(heap, seq);
     tri__lock_release(&heap->threads_lock);
     tri__stress_delay(heap);
-    if (step == STEP_SCAN && heap_fault(heap, FAULT_EARLY_TRACE)) return;
-    tri__handshake_wait(heap, seq);
+}
+
+/* Posts a step, once, and waits for its answers. False: some are missing yet. */
+static bool handshake(tri_heap *heap, enum step step, uint64_t deadline_ns) {
+    struct cycle_run *run = &heap->run;
+    if (!run->posted) post(heap, step);
+    bool early = step == STEP_SCAN && heap_fault(heap, FAULT_EARLY_TRACE);
+    run->posted = !early && !tri__handshake_wait(heap, deadline_ns);
+    return !run->posted;
 }
 
 /* ---- marking ------------------------------------------------------------------------------------------------- */
@@ -229,42 +239,57 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     return empty;
 }
 
-/* No assist runs and none starts after this (R3). */
-static void stop_assists(tri_heap *heap) {
+/* No assist runs and none starts after this (R3). False: one still runs. */
+static bool stop_assists(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_seq(&heap->tracing, 0); /* pairs with assist(): it counts itself before it looks */
-    while (atomic_load_seq(&heap->nassists)) tri__os_yield(); /* at most one slice */
+    uint64_t until_ns = 0;
+    while (atomic_load_seq(&heap->nassists)) { /* at most one slice */
+        if (!until_ns) until_ns = heap_patience_end(heap, deadline_ns);
+        if (tri__os_now_ns() >= until_ns) return false;
+        tri__os_yield();
+    }
+    return true;
 }
 
-/* One round of H4. True when the mark phase is closed. */
-static bool flush_round_closes(tri_heap *heap, bool loads_wait) {
-    stop_assists(heap);
-    if (!tri__work_is_empty(&heap->work)) return false; /* an assist handed something over */
-    check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
-    gate_set(heap, GATE_CLOSING, loads_wait);
-    handshake(heap, STEP_FLUSH);                       /* model: M-FLUSH */
-    bool any = atomic_load_acquire(&heap->found) != 0; /* pairs with answer_flush */
-    if (any || !tri__work_is_empty(&heap->work)) return false;
+/* One round of H4: not all answers have come yet; it found something, or the gate was spoiled; the mark phase is
+ * closed. */
+enum round { ROUND_WAITS, ROUND_FAILS, ROUND_CLOSES };
+
+static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
+    if (!heap->run.posted) {
+        if (!stop_assists(heap, deadline_ns)) return ROUND_WAITS;
+        if (!tri__work_is_empty(&heap->work)) return ROUND_FAILS; /* an assist handed something over */
+        check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
+        gate_set(heap, GATE_CLOSING, heap->run.rounds > ROUNDS_WITH_LOADS);
+    }
+    if (!handshake(heap, STEP_FLUSH, deadline_ns)) return ROUND_WAITS; /* model: M-FLUSH */
+    bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
+    if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
     tri__vmstacks_check_scanned(heap);
-    return gate_close(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
+    return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
+}
+
+static void begin_marking(tri_heap *heap) {
+    phase_set(heap, PHASE_MARK);
+    gate_set(heap, GATE_OPEN, heap->run.rounds >= ROUNDS_WITH_LOADS);
+    /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
+    atomic_store_relaxed(&heap->found, 0);
 }
 
 /* False: the deadline passed. */
 static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
-        bool loads_wait = heap->run.rounds >= ROUNDS_WITH_LOADS;
-        if (!heap->run.marking) {
-            phase_set(heap, PHASE_MARK);
-            gate_set(heap, GATE_OPEN, loads_wait);
-            /* Before the list is seen empty: what a leaver tells from here on counts in the round. */
-            atomic_store_relaxed(&heap->found, 0);
-            heap->run.marking = true;
+        if (heap_phase(heap) == PHASE_MARK) {
+            if (!mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+            phase_set(heap, PHASE_FLUSH);
+            heap->run.rounds++;
         }
-        if (!mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
-        heap->run.marking = false;
-        phase_set(heap, PHASE_FLUSH);
-        heap->run.rounds++;
-        if (flush_round_closes(heap, loads_wait)) return true;
+        enum round round = flush_round(heap, deadline_ns);
+        if (round == ROUND_WAITS) return false;
+        if (round == ROUND_CLOSES) return true;
+        begin_marking(heap);
     }
 }
 
@@ -282,9 +307,9 @@ static bool is_settled(tri_heap *heap) {
     return tri__memory_is_settled(&heap->mem);
 }
 
-static bool sweep_some(tri_heap *heap) {
+static bool sweep_some(tri_heap *heap, size_t nspans) {
     NO_FORK_REST();
-    return tri__memory_sweep_some(&heap->mem, SWEEP_BATCH) > 0;
+    return tri__memory_sweep_some(&heap->mem, nspans) > 0;
 }
 
 static void begin(tri_heap *heap) {
@@ -301,9 +326,8 @@ static void begin(tri_heap *heap) {
     gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
 
-/* The order of R7: weak references, finalizers, ephemerons, cleanups. None of them exists yet, so nothing can die here
- * but plain objects, which the sweep frees. Checked builds let the plain algorithm check what was marked. */
-static void death(tri_heap *heap) {
+/* Checked builds let the plain algorithm check what was marked, before anything dies. */
+static void check_marked(tri_heap *heap) {
 #if TRI_CHECKS >= 1
     if (heap_fault(heap, FAULT_DROP_MARK)) tri__stress_drop_a_mark(heap);
     if (atomic_load_relaxed(&heap->stress.checkmark)) { /* a test's switch */
@@ -321,14 +345,20 @@ static void death(tri_heap *heap) {
 #endif
 }
 
-void tri__cycle_sweep(tri_heap *heap) {
-    uint64_t start = tri__os_now_ns();
+bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
+    size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
+    bool settled;
     tri__fork_settle(heap);
-    while (!is_settled(heap)) {
+    while (!(settled = is_settled(heap)) && now < deadline_ns) {
         tri__stress_delay(heap);
-        if (!sweep_some(heap)) tri__os_yield(); /* the last ones are in other hands */
+        bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
+        now = tri__os_now_ns();
+        if (waits && now >= until_ns) break;
+        if (waits) tri__os_yield();
     }
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
+    return settled;
 }
 
 /* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to
@@ -346,7 +376,7 @@ static void verify_now_and_then(tri_heap *heap) {
 
 static void verify(tri_heap *heap) {
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
-        if (!tri__world_stop(heap)) return;                             /* as in death() */
+        if (!tri__world_stop(heap)) return;                             /* as in check_marked() */
         tri__verify(heap);
         tri__world_start(heap);
     } else if (TRI_CHECKS >= 3) {
@@ -396,16 +426,16 @@ static void drop_empty(tri_heap *heap, bool all) {
     tri__memory_drop_empty(&heap->mem, all);
 }
 
-static void tell_cycle(tri_heap *heap, size_t live, uint64_t end_ns) {
+static void tell_cycle(tri_heap *heap) {
     const struct cycle_run *run = &heap->run;
     tri_event event = {sizeof event,
                        TRI_EVENT_CYCLE_END,
                        heap->cycle_number,
                        run->reason,
                        run->heap_before_bytes,
-                       live,
+                       run->live_bytes,
                        heap->pacer.goal_bytes,
-                       end_ns - run->start_ns,
+                       run->end_ns - run->start_ns,
                        run->mark_ns,
                        atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
                        atomic_load_relaxed(&heap->stats.cycle_assist_ns),
@@ -418,48 +448,90 @@ static void tell_cycle(tri_heap *heap, size_t live, uint64_t end_ns) {
 }
 
 void tri__cycle_start(tri_heap *heap, const char *reason) {
-    tri__cycle_sweep(heap); /* R21: before H1 */
     heap->run = (struct cycle_run){.reason = reason,
                                    .start_ns = tri__os_now_ns(),
                                    .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
                                    .heap_before_bytes = atomic_load_relaxed(&heap->heap_bytes)};
     begin(heap);
     phase_set(heap, PHASE_ARM);
-    handshake(heap, STEP_ARM); /* model: M-ARM */
-    phase_set(heap, PHASE_SETTLE);
-    if (!heap_fault(heap, FAULT_NO_SETTLE)) handshake(heap, STEP_SETTLE); /* model: M-SETTLE */
-    phase_set(heap, PHASE_SCAN);
-    handshake(heap, STEP_SCAN);                        /* model: M-SCAN */
-    tri__roots_scan(heap, &heap->worker);              /* model: M-ROOTS; after the last answer (I-CYC3) */
-    tri__vmstacks_scan_suspended(heap, &heap->worker); /* R8 */
 }
 
-bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
+/* H3, then what is nobody's stack, after its last answer (I-CYC3). */
+static bool scan(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
-    if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
-    size_t alloc_while_marking = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
-    phase_set(heap, PHASE_DEATH);
-    death(heap); /* model: M-DEATH */
-    phase_set(heap, PHASE_DISARM);
-    handshake(heap, STEP_DISARM); /* model: M-DISARM */
-    phase_set(heap, PHASE_RETIRE);
-    size_t heap_before_flip = atomic_load_relaxed(&heap->heap_bytes);
-    handshake(heap, STEP_RETIRE); /* model: M-FLIP, M-RETIRE */
-    size_t live = pace_next(heap, heap_before_flip, alloc_while_marking);
-    uint64_t end = tri__os_now_ns();
+    if (!run->scanned) {
+        if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
+        if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
+        run->scanned = true;
+        tri__roots_scan_begin(heap);
+    }
+    return tri__roots_scan(heap, &heap->worker, deadline_ns) &&            /* model: M-ROOTS */
+           tri__vmstacks_scan_suspended(heap, &heap->worker, deadline_ns); /* R8 */
+}
+
+/* The garbage is known: the pace of the next cycle, and whoever waits for memory goes on. */
+static void after_flip(tri_heap *heap) {
+    struct cycle_run *run = &heap->run;
+    run->live_bytes = pace_next(heap, run->before_flip_bytes, run->allocated_bytes);
+    run->end_ns = tri__os_now_ns();
     run->mark_ns = atomic_load_relaxed(&heap->stats.mark_ns) - run->mark_ns;
     phase_set(heap, PHASE_SWEEP);
     atomic_store_release(&heap->triggered, 0); /* pairs with throttle's look: the counts above */
     tri__os_futex_wake_all(&heap->triggered);
-    if (!run->lazy) {
-        tri__cycle_sweep(heap);                                /* model: M-SWEEP */
-        drop_empty(heap, strcmp(run->reason, "trigger") != 0); /* who asks wants its memory */
+}
+
+static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
+    if (heap->run.lazy) return true;
+    if (!tri__cycle_sweep(heap, deadline_ns)) return false;     /* model: M-SWEEP */
+    drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
+    return true;
+}
+
+static bool is_at(tri_heap *heap, enum phase phase) {
+    return heap_phase(heap) == phase;
+}
+
+/* The table above from top to bottom, from where it was left. */
+bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
+    struct cycle_run *run = &heap->run;
+    if (is_at(heap, PHASE_ARM)) {
+        if (!handshake(heap, STEP_ARM, deadline_ns)) return false; /* model: M-ARM */
+        phase_set(heap, PHASE_SETTLE);
     }
+    if (is_at(heap, PHASE_SETTLE)) { /* model: M-SETTLE */
+        if (!heap_fault(heap, FAULT_NO_SETTLE) && !handshake(heap, STEP_SETTLE, deadline_ns)) return false;
+        phase_set(heap, PHASE_SCAN);
+    }
+    if (is_at(heap, PHASE_SCAN)) {
+        if (!scan(heap, deadline_ns)) return false;
+        begin_marking(heap);
+    }
+    if (is_at(heap, PHASE_MARK) || is_at(heap, PHASE_FLUSH)) {
+        if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
+        run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
+        phase_set(heap, PHASE_DEATH);
+        check_marked(heap);
+        tri__death_begin(heap);
+    }
+    if (is_at(heap, PHASE_DEATH)) {
+        if (!tri__death(heap, deadline_ns)) return false; /* model: M-DEATH */
+        phase_set(heap, PHASE_DISARM);
+    }
+    if (is_at(heap, PHASE_DISARM)) {
+        if (!handshake(heap, STEP_DISARM, deadline_ns)) return false; /* model: M-DISARM */
+        phase_set(heap, PHASE_RETIRE);
+        run->before_flip_bytes = atomic_load_relaxed(&heap->heap_bytes);
+    }
+    if (is_at(heap, PHASE_RETIRE)) {
+        if (!handshake(heap, STEP_RETIRE, deadline_ns)) return false; /* model: M-FLIP, M-RETIRE */
+        after_flip(heap);
+    }
+    if (!sweep(heap, deadline_ns)) return false;
     phase_set(heap, PHASE_IDLE);
     verify(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);
     tri__scavenger_cycle_ended(heap);
-    tell_cycle(heap, live, end);
+    tell_cycle(heap);
     return true;
 }
 
@@ -479,6 +551,8 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->mem.hold_claims = 0;
     heap->roots.cursor = NULL;
     heap->roots.stack_cursor = NULL;
+    heap->roots.nwaiting = 0;
+    heap->turn_taken = false;
     heap->stale_marks |= abandoned;
     return abandoned;
 }

@@ -123,6 +123,7 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
         break;
     case RANK_GATE: fn(&mem->gate); break;
     case RANK_WORK: fn(&heap->work.lock); break;
+    case RANK_COPIES: fn(&heap->copies.lock); break;
     case RANK_MANUAL: fn(&mem->manual.lock); break;
     case RANK_PAGEHEAP: fn(tri__pageheap_lock(mem->pages)); break;
     case RANK_FIXALLOC: { /* nobody takes two of them */
@@ -134,8 +135,8 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     }
 }
 
-static const enum lock_rank ranks[] = {RANK_CYCLE, RANK_THREADS, RANK_ROOTS,    RANK_GATE,
-                                       RANK_WORK,  RANK_MANUAL,  RANK_PAGEHEAP, RANK_FIXALLOC};
+static const enum lock_rank ranks[] = {RANK_CYCLE,  RANK_THREADS, RANK_ROOTS,    RANK_GATE,    RANK_WORK,
+                                       RANK_COPIES, RANK_MANUAL,  RANK_PAGEHEAP, RANK_FIXALLOC};
 
 /* By rank over all heaps, so that whoever holds one and waits for another gets it. Requires the heaps lock. */
 static void take_locks(void) {
@@ -238,5 +239,6 @@ void tri__fork_settle(tri_heap *heap) {
     if (heap->stale_marks) tri__memory_clear_marks(&heap->mem);
     heap->stale_marks = false;
     tri__work_reset(&heap->work);
+    tri__copies_reset(heap);
     tri__marker_init(&heap->worker, heap);
 }

@@ -8,8 +8,6 @@
 #include "gc/fork.h"
 #include "gc/heap.h"
 
-enum { RELOOK_NS = 1000000 };
-
 static bool is_marking(tri_heap *heap) {
     tri__lock_acquire(&heap->mem.gate);
     bool marking = heap->mem.pages_stay; /* R13 */
@@ -25,7 +23,7 @@ struct free_wait {
 static void wait_for_flip(void *p) {
     const struct free_wait *w = p;
     while (is_marking(w->heap) && tri__os_now_ns() < w->end_ns)
-        tri__os_futex_wait(&w->heap->triggered, 1, RELOOK_NS); /* woken when H6 is answered; cycle_run */
+        tri__step_or_wait(w->heap, &w->heap->triggered); /* woken when H6 is answered; after_flip */
 }
 
 static int refuse(const struct mutator *m, const void *obj) {
@@ -65,6 +63,18 @@ static enum free_outcome try_to_free(struct mutator *m, void *obj, size_t *freed
     return tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1, freed_bytes);
 }
 
+/* What names the object without keeping it alive loses it, and what waited for its death is due, before its slot can be
+ * another object's. Not while a cycle marks: then the caller waits. */
+static void dies(tri_heap *heap, uintptr_t addr) {
+    const struct space *space = &heap->mem.space;
+    struct slot slot;
+    tri__lock_acquire(&heap->mem.gate);
+    bool live = !heap->mem.pages_stay && space_find_slot(space, addr, &slot) && slot.addr == addr &&
+                !(space_span_of(space, addr)->flags & SPAN_SHARED) && tri__lives(heap, &slot);
+    tri__lock_release(&heap->mem.gate);
+    if (live) tri__death_of_freed(heap, addr);
+}
+
 int tri_free(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_free");
     if (!m) return TRI_EUNATTACHED;
@@ -72,6 +82,7 @@ int tri_free(tri_thread *thread, void *obj) {
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */
+        dies(m->heap, (uintptr_t)obj);
         enum free_outcome outcome = try_to_free(m, obj, &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);
         if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */

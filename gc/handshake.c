@@ -98,9 +98,9 @@ static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns
 }
 
 /* True when every answer has come, within the time that a spin is worth. */
-static bool spin(tri_heap *heap) {
+static bool spin(tri_heap *heap, uint64_t until_ns) {
     if (heap->ncpus < 2) return atomic_load_acquire(&heap->pending) == 0; /* pairs with mutator_answer's decrement */
-    uint64_t end = tri__os_now_ns() + SPIN_NS;
+    uint64_t now = tri__os_now_ns(), end = until_ns - now < SPIN_NS ? until_ns : now + SPIN_NS;
     do {
         for (int i = 0; i < 32; i++) {
             if (atomic_load_acquire(&heap->pending) == 0) return true; /* pairs with mutator_answer's decrement */
@@ -117,19 +117,28 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
     atomic_store_relaxed(&heap->collector_sleeps, 0);
 }
 
-void tri__handshake_wait(tri_heap *heap, uint64_t seq) {
-    uint64_t start = tri__os_now_ns(), silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, told = 0;
-    while (atomic_load_acquire(&heap->pending)) { /* pairs with mutator_answer's decrement */
+/* Once for each silent_after_ms that the step has waited, whoever waits for it. */
+static void watch_silence(tri_heap *heap, const struct owing *o, uint64_t now_ns) {
+    struct cycle_run *run = &heap->run;
+    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, waited_ns = now_ns - run->posted_ns;
+    if (!silent_ns || waited_ns / silent_ns <= run->silent_told) return;
+    run->silent_told = waited_ns / silent_ns;
+    tell_silent(heap, o, run->posted_ns);
+}
+
+bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t seq = atomic_load_relaxed(&heap->step_seq), until_ns = 0; /* own write */
+    while (atomic_load_acquire(&heap->pending)) {                      /* pairs with mutator_answer's decrement */
         struct owing o = answer_for_one(heap, seq);
         if (o.held) continue;
-        if (spin(heap)) return;
-        uint64_t waited = tri__os_now_ns() - start;
-        if (silent_ns && waited / silent_ns > told) {
-            told = waited / silent_ns;
-            tell_silent(heap, &o, start);
-        }
-        sleep_until_answered(heap, o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS);
+        if (!until_ns) until_ns = heap_patience_end(heap, deadline_ns);
+        if (spin(heap, until_ns)) return true;
+        uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS;
+        watch_silence(heap, &o, now);
+        if (now >= until_ns) return false;
+        sleep_until_answered(heap, until_ns - now < most_ns ? until_ns - now : most_ns);
     }
+    return true;
 }
 
 /* ---- stopping the world: checkmark, verify, walk; never part of a cycle --------------------------------------- */

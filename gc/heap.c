@@ -12,6 +12,7 @@
 #include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
+enum { MAX_WORKERS = 256, CORES_A_WORKER = 4 };
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
@@ -22,7 +23,8 @@ void tri_config_init(tri_config *config) {
                            .growth_percent = 60,
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
-                           .idle_trim_ms = IDLE_TRIM_MS};
+                           .idle_trim_ms = IDLE_TRIM_MS,
+                           .workers = tri__os_ncpus() < CORES_A_WORKER ? 1 : tri__os_ncpus() / CORES_A_WORKER};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -75,6 +77,8 @@ static int check_config(const tri_config *c) {
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
+    if (c->struct_size >= offsetof(tri_config, workers) + sizeof c->workers && c->workers > MAX_WORKERS)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "%u workers are more than %d", c->workers, MAX_WORKERS);
     if (c->hard_limit_bytes && c->hard_limit_bytes < MIN_LIMIT_BYTES)
         return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
                           MIN_LIMIT_BYTES);
@@ -106,6 +110,7 @@ static void init_parts(tri_heap *heap) {
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
     tri__roots_init(heap);
+    tri__copies_init(heap);
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
@@ -125,6 +130,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
     tri__roots_fini(heap);
+    tri__copies_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
     tri__cond_fini(&heap->cycle_done);
@@ -181,12 +187,14 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
     init_parts(heap);
     apply_environment(heap);
+    heap->stepped = heap->config.workers == 0;
     if (!ok || !tri__collector_start(heap)) {
         fini_parts(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
     tri__fork_add_heap(heap);
+    heap->made = true;
     *out = heap;
     return TRI_OK;
 }
@@ -265,6 +273,15 @@ static int set_huge(tri_heap *heap, const char *value) {
     return TRI_OK;
 }
 
+static int set_workers(tri_heap *heap, size_t n) {
+    if (n > MAX_WORKERS) return tri__error(TRI_EINVAL, "tri_heap_set", "%zu workers are more than %d", n, MAX_WORKERS);
+    if (heap->made && (n == 0) != heap->stepped)
+        return tri__error(TRI_ESTATE, "tri_heap_set", "the heap was made %s, which stays so; set config.workers",
+                          heap->stepped ? "without workers" : "with workers");
+    atomic_store_relaxed(&heap->config.workers, (uint32_t)n); /* an option */
+    return TRI_OK;
+}
+
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
     if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
@@ -281,6 +298,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
+    if (strcmp(key, "workers") == 0) return set_workers(heap, size);
     if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
     else if (strcmp(key, "soft_limit_bytes") == 0)
@@ -308,6 +326,7 @@ size_t tri_trim(tri_heap *heap) {
         tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
         tri__memory_drop_empty(&heap->mem, true);
     }
+    tri__copies_trim(heap);
     do {
         NO_FORK_REST();
         n = tri__memory_scavenge(&heap->mem, 4096);

@@ -5,8 +5,10 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
+ *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
@@ -19,9 +21,11 @@
 #include <trigc.h>
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
+#include "gc/death.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
+#include "gc/stackcopy.h"
 #include "gc/work.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
@@ -68,9 +72,13 @@ struct roots {
     struct tri_ref *free_handles; /* list through the slots' words, tagged odd (R17) [lock] */
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
-    struct tri_vmstack *stack_cursor; /* suspended stack that the scanner comes to next [lock] */
-    struct tri_vmstack *suspended;    /* [lock] */
-    size_t nslots;                    /* of all ranges, for the pacer [lock] */
+    struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
+    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
+    size_t stack_cursor_words;          /* of it that are scanned [lock] */
+    struct tri_vmstack *suspended;      /* [lock] */
+    size_t nslots;                      /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;                  /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;                  /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -86,6 +94,7 @@ struct stress {
     uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t copy;                      /* stacks are copied, however shallow [atomic] */
     uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t manual_check;              /* [atomic] */
@@ -103,13 +112,16 @@ enum fault {
     FAULT_DROP_MARK,
     FAULT_FORGET_ROOT,
     FAULT_FLUSH_BLIND,
-    FAULT_STORE_POLLS, /* R1: a safepoint between shading and store */
-    FAULT_EARLY_TRACE, /* R4: tracing does not wait for the last scan answer */
-    FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
-    FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
-    FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT,   /* R17: what enters or leaves a root is not shaded */
-    FAULT_FORK_LOCK    /* R20: fork does not take the lock of the roots */
+    FAULT_STORE_POLLS,    /* R1: a safepoint between shading and store */
+    FAULT_EARLY_TRACE,    /* R4: tracing does not wait for the last scan answer */
+    FAULT_GATE_OPEN,      /* R5: the gate lets everything through after the close */
+    FAULT_SKIP_STACKS,    /* R8: suspended stacks are not scanned */
+    FAULT_ATTACH_LATE,    /* R9: a newcomer looks at the last step before it has the lock */
+    FAULT_BARE_ROOT,      /* R17: what enters or leaves a root is not shaded */
+    FAULT_KEEP_WEAK,      /* R7: weak slots of dead objects are not cleared */
+    FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
+    FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
+    FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
 };
 
 struct stats {
@@ -125,10 +137,14 @@ struct stats {
 struct cycle_run {
     const char *reason;
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
-    size_t heap_before_bytes;
+    size_t heap_before_bytes, allocated_bytes, before_flip_bytes; /* at its begin, while it marked, before the flip */
+    size_t live_bytes;                                            /* that survived */
+    uint64_t end_ns;                                              /* when every thread had retired */
     uint32_t rounds;
-    bool marking; /* in the middle of the mark phase */
-    bool lazy;    /* its sweep is left to those who need spans, and to whoever starts the next cycle */
+    bool posted;                     /* the phase's step is posted, and not all answers have come */
+    bool scanned;                    /* H3 is answered */
+    uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
+    bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
 
 struct tri_heap {
@@ -156,6 +172,7 @@ struct tri_heap {
 
     struct roots roots;
     struct work work;
+    struct copies copies;
     struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
     struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
 
@@ -172,15 +189,20 @@ struct tri_heap {
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
     bool quit;                  /* [cycle lock] */
-    const char *wanted;         /* reason, NULL: none [cycle lock] */
+    const char *wanted;         /* reason, NULL: none [cycle lock to write, atomic] */
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
+    uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
+    bool turn_taken;            /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
+    bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
+    bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
+    bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
     bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
     uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
@@ -196,6 +218,7 @@ struct tri_heap {
     uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct death death;
     struct stats stats;
     struct scavenger scavenger;
     struct stress stress;
@@ -239,24 +262,45 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
  * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
-/* cycle.c: a cycle from its first step to the end of H3, and the rest of it. False: the deadline passed while marking,
- * call it again. */
+/* step.c: what takes the collector's place in a heap without workers. */
+/* A slow path's share of the cycle, after its safepoint. True if the thread owes more. */
+bool tri__step_pace(struct mutator *m);
+/* As tri__cycle_wait and tri__collector_run, in a blocking region. */
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns);
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns);
+/* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
+void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
+
+/* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
+ * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
-/* Sweeps whatever the last cycle has left unswept. By who may run a cycle, between two. */
-void tri__cycle_sweep(tri_heap *heap);
 /* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
 bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
+/* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
+bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
+
+/* Until when a wait for running threads may take that began now. */
+static inline uint64_t heap_patience_end(const tri_heap *heap, uint64_t deadline_ns) {
+    uint64_t now_ns = tri__os_now_ns();
+    if (deadline_ns < now_ns) return deadline_ns;
+    return deadline_ns - now_ns < heap->patience_ns ? deadline_ns : now_ns + heap->patience_ns;
+}
 
 /* roots.c: shades what is not any thread's, concurrently with mutators; collector only. */
 void tri__roots_init(tri_heap *heap);
 void tri__roots_fini(tri_heap *heap);
-void tri__roots_scan(tri_heap *heap, struct marker *marker);
-/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8). */
-void tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker);
+/* Ranges and handles, from where the last call left off; also suspended stacks begin anew at scan_begin. False: the
+ * deadline passed. */
+void tri__roots_scan_begin(tri_heap *heap);
+bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
+/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8), in the same way. */
+bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
-void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
+/* Queues what a stack holds: from a copy as far as there is room in it, the rest in place. */
+void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
+size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
 /* Their thread is not in this process: nobody's, of no use but to be removed. */
 void tri__vmstacks_forget_all(struct mutator *m);
@@ -268,9 +312,20 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
  * shaded; or it has to wait for the close as a blocked thread (R14), and to ask again. */
 enum gate_answer { GATE_REFUSES = 0, GATE_ALLOWS, GATE_DELAYS };
 enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
+/* The same for an armed thread, without the lock where the object is marked. */
+enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
+/* inspect.c: waits for the close as a blocked thread; false, with TRI_ETIMEDOUT set for `call`, when wait_limit_ms have
+ * passed since start_ns. */
+bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
+/* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
+bool tri__lives(tri_heap *heap, const struct slot *slot);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);
+/* The parts of pacing: takes over credit, one slice of marking, a nap beyond the goal. */
+void tri__borrow_credit(struct mutator *m);
+void tri__assist(struct mutator *m);
+void tri__throttle(struct mutator *m);
 /* What requests for 0 bytes get, in every heap. */
 void *tri__zero_address(void);
 

@@ -59,7 +59,7 @@ static bool push_resume(struct marker *mk, uintptr_t addr, size_t from) {
 
 static TRI_COLD bool pop_new_buffer(struct marker *mk) {
     struct workbuf *full = tri__work_get_full(&mk->heap->work);
-    if (!full) return false;
+    if (!full) return tri__copies_shade(mk) && mk->buf && mk->buf->n > 0; /* a piece without references: look again */
     if (mk->buf) tri__work_put_empty(&mk->heap->work, mk->buf);
     mk->buf = full;
     mk->worked = true; /* R2: popped */

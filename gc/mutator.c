@@ -552,44 +552,7 @@ void tri__mutators_settle(tri_heap *heap) {
     }
 }
 
-/* ---- own roots ----------------------------------------------------------------------------------------------- */
-
-/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's
- * business. */
-static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uintptr_t high) {
-    for (const volatile uintptr_t *p = (const volatile uintptr_t *)align_up(low, 8); (uintptr_t)p + 8 <= high; p++)
-        tri__marker_conservative(&m->marker, *p);
-}
-
-/* A stack that is not the thread's own (a coroutine's, sigaltstack's) has no known end: it is not scanned, but for a
- * report. Such threads keep their references in precise roots. */
-static void scan_own_native(struct mutator *m) {
-    struct osthread *os = m->os;
-    uintptr_t sp = atomic_load_acquire(&os->sp); /* pairs with enter_blocked */
-    if (sp >= os->stack_low && sp < os->stack_high) {
-        scan_native(m, sp, os->stack_high);
-        return;
-    }
-    if (!os->told_foreign)
-        tri__report(m->heap, "tri_poll",
-                    "a safepoint on a stack that is not the thread's own (a coroutine's?) is not scanned: "
-                    "keep references in value stacks or frames, and attach with TRI_ATTACH_PRECISE");
-    os->told_foreign = true;
-}
-
-void tri__mutator_scan_roots(struct mutator *m) {
-    struct marker *mk = &m->marker;
-    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_own_native(m);
-    if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
-    for (tri_frame *f = m->pub.frames; f; f = f->prev)
-        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
-    for (struct scope_block *b = m->scopes; b; b = b->prev)
-        for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
-    for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
-    struct tri_visitor visitor = {.marker = mk};
-    IN_CALLBACK(ROOT_CALLBACK);
-    for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
-}
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The frames above the one to pop were left by a longjmp: they lie in stack memory that is in use for something else by
  * now, so they are not looked at. A frame that was popped names itself. */

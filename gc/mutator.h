@@ -47,6 +47,7 @@ struct tri_vmstack {
     uintptr_t top_address; /* where the host keeps its top [owner] */
     tri_enc enc;
     uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
+    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
 };
 
 struct tri_scanner {
@@ -107,8 +108,9 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
 
 /* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
 void tri__handshake_post(tri_heap *heap, uint64_t seq);
-/* Waits until all have answered seq, answering for blocked ones.  Collector only. */
-void tri__handshake_wait(tri_heap *heap, uint64_t seq);
+/* Waits until all have answered the last posted step, answering for blocked ones. False: the deadline passed, or what
+ * waits for running threads may take (heap_patience_end). By who runs the cycle. */
+bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */
 bool tri__world_stop(tri_heap *heap);
@@ -117,9 +119,11 @@ void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);
 
-/* Shades the roots that belong to m (H3): native stack, frames, handles, VM stacks, scanners. `visit` decides how:
- * into m's marker. */
+/* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
+ * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
+/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
+size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
 
 /* Whether the calling thread is in a section that a fork waits for. */
 bool tri__mutator_is_unforkable(void);

@@ -74,8 +74,8 @@ void tri__pacer_end(struct pacer *p, const struct pacer_config *config, size_t l
     p->live_bytes = live_bytes;
     p->base_bytes = live_bytes + external_bytes;
     size_t held = live_bytes + external_bytes;
-    size_t goal = held + (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
-    goal = max_size(goal, config->min_heap_bytes);
+    size_t growth = (size_t)((double)(held + root_bytes) * config->growth_percent / 100.0);
+    size_t goal = held + max_size(growth, config->min_heap_bytes);
     p->goal_bytes = within_limits(p, config, goal, held);
     set_trigger(p);
 }

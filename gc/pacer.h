@@ -1,7 +1,7 @@
 /* pacer.h - when to start a cycle and how much allocating threads must help: arithmetic only, no heap.
  *
  * base    = live + external bytes; all sizes below count both
- * goal    = base + (base + roots) * percent / 100, at least min_heap (Go's proposal 44167 in outline)
+ * goal    = base + max((base + roots) * percent / 100, min_heap) (Go's proposal 44167 in outline)
  * runway  = bytes expected to be allocated while the cycle marks: measured bytes allocated per byte marked, smoothed
  * trigger = goal - runway, kept between base + 30 % and base + 95 % of the way to the goal
  * limits  a goal beyond the soft limit is pulled back to it, but for a sixteenth of the base; beyond the hard limit, to
@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 struct pacer_config {
-    size_t min_heap_bytes; /* goal is never below it */
+    size_t min_heap_bytes; /* goal - base is never below it */
     uint32_t growth_percent;
     size_t soft_limit_bytes; /* 0: none */
     size_t hard_limit_bytes; /* 0: none */

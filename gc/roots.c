@@ -276,25 +276,33 @@ static void scan_handle_block(struct handle_block *b, struct marker *mk) {
     }
 }
 
-/* In chunks: the lock is free between two. What is added meanwhile was shaded by whoever added it, and so was what is
- * removed; blocks of handles stay for the heap's life. */
-void tri__roots_scan(tri_heap *heap, struct marker *mk) {
+void tri__roots_scan_begin(tri_heap *heap) {
     struct roots *roots = &heap->roots;
     tri__lock_acquire(&roots->lock);
     roots->cursor = roots->ranges;
     roots->cursor_slot = 0;
-    while (roots->cursor) {
-        scan_range_chunk(roots, mk);
-        tri__lock_release(&roots->lock);
-        tri__stress_delay(heap);
-        tri__lock_acquire(&roots->lock);
-    }
-    for (struct handle_block *b = roots->handles; b;) {
-        scan_handle_block(b, mk);
-        struct handle_block *next = b->next;
-        tri__lock_release(&roots->lock);
-        tri__lock_acquire(&roots->lock);
-        b = next;
-    }
+    roots->handle_cursor = roots->handles;
+    roots->stack_cursor = roots->suspended;
+    roots->stack_cursor_words = 0;
     tri__lock_release(&roots->lock);
+}
+
+/* In chunks: the lock is free between two. What is added meanwhile was shaded by whoever added it, and so was what is
+ * removed; blocks of handles stay for the heap's life. */
+bool tri__roots_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
+    struct roots *roots = &heap->roots;
+    for (;;) {
+        tri__lock_acquire(&roots->lock);
+        if (roots->cursor) {
+            scan_range_chunk(roots, mk);
+        } else if (roots->handle_cursor) {
+            scan_handle_block(roots->handle_cursor, mk);
+            roots->handle_cursor = roots->handle_cursor->next;
+        }
+        bool more = roots->cursor || roots->handle_cursor;
+        tri__lock_release(&roots->lock);
+        if (!more) return true;
+        tri__stress_delay(heap);
+        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+    }
 }

@@ -38,6 +38,7 @@ enum {
     REST_FACTOR = 99,         /* 1 % of a core */
     FIRST_SLICE_PAGES = 256,
     LEAST_SLICE_PAGES = 64,
+    LEAST_STEP_PAGES = 4, /* in a step's budget */
     MOST_SLICE_PAGES = 4096,
     URGENT_SLICE_PAGES = 1024,
     FALLBACK_PAGES = 8192, /* at a cycle's end, without the thread */
@@ -52,7 +53,7 @@ enum {
 static const uint64_t AHEAD_REST_NS = 5000000;   /* after it asked and nothing could be done */
 static const uint64_t AHEAD_AGAIN_NS = 50000000; /* a heap that asks again so soon wants more */
 static const uint64_t CYCLE_WAKE_NS = 100000000; /* a small heap has thousands of cycles a second */
-static const uint64_t SLICE_NS = 1000000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
+static const uint64_t SLICE_NS = 1000000, SHORT_SLICE_NS = 20000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
                       PRESSED_NS = 5 * 1000000000ull, /* how long one sign of pressure counts */
     DORMANT_AFTER_NS = 5 * 1000000000ull,             /* without an idle period: no ticks after that */
     PRESSURE_CYCLE_NS = 2 * 1000000000ull;            /* between two cycles that pressure asks for */
@@ -138,7 +139,7 @@ static void forget_needs(struct scavenger *s) {
 /* How far ahead pages may be populated now: nothing in a small heap, never beyond what the goal lets the heap have. */
 static size_t most_ahead(tri_heap *heap) {
     size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
-    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE)) return 0;                   /* an option */
+    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE) || heap->stepped) return 0;  /* an option */
     if (goal < AHEAD_HEAP_PAGES || atomic_load_relaxed(&heap->scavenger.cannot_populate)) return 0; /* own, and tests */
     size_t most = min_size(min_size(goal / AHEAD_FRACTION, AHEAD_MOST_PAGES), goal > bytes ? goal - bytes : 0);
     return most >= AHEAD_LEAST_PAGES ? most : 0;
@@ -318,12 +319,13 @@ static uint64_t watch_activity(tri_heap *heap, uint64_t now_ns) {
 static size_t return_slice(tri_heap *heap, size_t npages, bool urgent) {
     struct scavenger *s = &heap->scavenger;
     uint64_t cpu_ns = tri__os_thread_cpu_ns();
-    size_t most = urgent ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t most = urgent && !heap->stepped ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t least = heap->stepped ? LEAST_STEP_PAGES : LEAST_SLICE_PAGES;
     size_t n = tri__memory_scavenge(&heap->mem, min_size(npages, most));
     cpu_ns = tri__os_thread_cpu_ns() - cpu_ns;
-    if (!urgent && n == most && cpu_ns > 0) {
-        size_t fit = (size_t)((double)n * (double)SLICE_NS / (double)cpu_ns);
-        s->slice_pages = max_size(LEAST_SLICE_PAGES, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
+    if ((!urgent || heap->stepped) && n == most && cpu_ns > 0) {
+        size_t fit = (size_t)((double)n * (double)s->slice_ns / (double)cpu_ns);
+        s->slice_pages = max_size(least, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
     }
     return n;
 }
@@ -338,6 +340,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
         s->trims = false;
         tri__manual_trim(&heap->mem);
         tri__memory_drop_empty(&heap->mem, true);
+        tri__copies_trim(heap);
         tri__memory_return_inside(&heap->mem);
     }
     tri__pageheap_get_stats(heap->mem.pages, &ps);
@@ -401,14 +404,54 @@ static void scavenger_main(void *p) {
     }
 }
 
+/* ---- without the thread ---------------------------------------------------------------------------------------- */
+
+bool tri__scavenger_is_due(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (atomic_load_relaxed(&s->events)) return true; /* hints */
+    uint64_t next_ns = atomic_load_relaxed(&s->next_ns);
+    return next_ns != FOREVER_NS && tri__os_now_ns() >= next_ns;
+}
+
+/* What the system has told of since the last look. */
+static uint32_t pressure_news(struct scavenger *s, uint64_t now_ns) {
+    const uint32_t nothing = 0;
+    if (s->pressure.wake_fd < 0 || now_ns - s->looked_ns < SECOND_NS) return 0; /* read where it is not told */
+    return tri__pressure_wait(&s->pressure, &nothing, 1);
+}
+
+bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns) {
+    struct scavenger *s = &heap->scavenger;
+    uint64_t nap_ns = 0, now_ns = tri__os_now_ns();
+    if (!tri__scavenger_is_due(heap)) return false;
+    while (nap_ns == 0 && now_ns + SHORT_SLICE_NS <= deadline_ns) {
+        uint32_t events = atomic_swap_seq(&s->events, 0); /* pairs with signal_event */
+        uint64_t cpu_ns = tri__os_thread_cpu_ns();
+        s->paid_cpu_ns = cpu_ns; /* what the thread did before was its host's */
+        nap_ns = turn(heap, events, pressure_news(s, now_ns));
+        atomic_add_relaxed(&s->cpu_ns, tri__os_thread_cpu_ns() - cpu_ns); /* a counter */
+        now_ns = tri__os_now_ns();
+        atomic_store_relaxed(&s->next_ns, nap_ns == FOREVER_NS ? FOREVER_NS : now_ns + nap_ns); /* a hint */
+    }
+    return nap_ns == 0;
+}
+
 void tri__scavenger_start(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     s->pressure = (struct pressure)PRESSURE_INIT;
     s->slice_pages = FIRST_SLICE_PAGES;
     s->quiet = SCAVENGER_DORMANT;
     set_alarm(heap);
+    s->slice_ns = heap->stepped ? SHORT_SLICE_NS : SLICE_NS;
     s->lost = false;
+    if (heap->stepped) {
+        s->slice_pages = LEAST_STEP_PAGES;
+        s->next_ns = FOREVER_NS;
+        tri__pressure_init(&s->pressure);
+        after_cycle(heap, tri__os_now_ns());
+    }
     atomic_store_release(&s->started, true); /* before its first cycle */
+    if (heap->stepped) return;
     bool started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
     atomic_store_release(&s->started, started); /* pairs with has_thread */
 }
@@ -418,14 +461,21 @@ void tri__scavenger_after_fork(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     if (!s->started && !s->lost) return;                            /* the heap never had the thread */
     if (s->pressure.wake_fd >= 0) tri__pressure_fini(&s->pressure); /* set last by tri__pressure_init */
-    *s = (struct scavenger){.cycles = s->cycles, .cycles_seen = s->cycles, .cpu_ns = s->cpu_ns, .lost = true};
+    *s = (struct scavenger){.pressure = PRESSURE_INIT,
+                            .cycles = s->cycles,
+                            .cycles_seen = s->cycles,
+                            .cpu_ns = s->cpu_ns,
+                            .next_ns = FOREVER_NS,
+                            .lost = true};
 }
 
 void tri__scavenger_stop(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     if (!has_thread(s)) return;
-    signal_event(s, EVENT_QUIT);
-    tri__os_thread_join(&s->thread);
+    if (!heap->stepped) {
+        signal_event(s, EVENT_QUIT);
+        tri__os_thread_join(&s->thread);
+    }
     tri__pressure_fini(&s->pressure); /* not by the thread: who wakes it may still write to its descriptor */
 }
 

@@ -55,7 +55,7 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .free_bytes = ps.dirty_free_pages << PAGE_SHIFT,
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
-                          tri__fixalloc_in_use_bytes(&heap->fix_mutator) +
+                          tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),

@@ -26,6 +26,7 @@ bool tri__work_init(struct work *work) {
 void tri__work_reset(struct work *work) {
     tri__fixalloc_reset(&work->fix);
     work->full = work->reserve = NULL;
+    atomic_store_relaxed(&work->ncopies, (size_t)0);
     atomic_store_relaxed(&work->nfull, (size_t)0); /* nobody has work */
     atomic_store_relaxed(&work->rescan, 0);
     bool filled = fill_reserve(work);
@@ -80,5 +81,7 @@ struct workbuf *tri__work_get_full(struct work *work) {
 }
 
 bool tri__work_is_empty(struct work *work) {
-    return atomic_load_acquire(&work->nfull) == 0 && atomic_load_acquire(&work->rescan) == 0; /* pairs with put_full */
+    return atomic_load_acquire(&work->nfull) == 0 &&
+           atomic_load_acquire(&work->rescan) == 0 && /* pairs with put_full */
+           atomic_load_acquire(&work->ncopies) == 0;  /* pairs with copying_end */
 }

@@ -34,6 +34,7 @@ struct work {
     struct workbuf *reserve; /* a few from creation on (R19) [lock] */
     size_t nfull;            /* [atomic, written under lock] */
     uint32_t rescan;         /* some span has its rescan flag set [atomic] */
+    size_t ncopies;          /* chunks of stack copies that are not shaded [atomic, written under the copies' lock] */
     struct fixalloc fix;
 };
 

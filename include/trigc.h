@@ -132,14 +132,15 @@ enum {
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
 typedef struct tri_config {
-    uint32_t struct_size;     /* set by tri_config_init */
-    uint32_t flags;           /* TRI_HEAP_* */
-    size_t reserve_bytes;     /* address range to reserve; 0: chosen from the machine's memory and limits */
-    size_t hard_limit_bytes;  /* committed heap never exceeds it; 0: the reservation */
-    size_t soft_limit_bytes;  /* cycles work towards staying below it, with up to half of the processors' time, and
+    uint32_t struct_size;    /* set by tri_config_init */
+    uint32_t flags;          /* TRI_HEAP_* */
+    size_t reserve_bytes;    /* address range to reserve; 0: chosen from the machine's memory and limits */
+    size_t hard_limit_bytes; /* committed heap never exceeds it; 0: the reservation */
+    size_t soft_limit_bytes; /* cycles work towards staying below it, with up to half of the processors' time, and
                                  free pages go back at once near it; 0: none */
-    size_t min_heap_bytes;    /* no cycle is triggered below this size; default 4 MiB */
-    uint32_t growth_percent;  /* goal = base + (base + roots) * growth_percent / 100; default 60 */
+    size_t min_heap_bytes;   /* the least room between what is live and the goal; default 4 MiB */
+    uint32_t
+        growth_percent; /* goal = base + (base + roots) * growth_percent / 100, with at least that room; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
     uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
@@ -154,12 +155,16 @@ typedef struct tri_config {
     /* A heap in which nothing was allocated for so long is collected and trimmed, once for each such period;
      * 0: never; default 5000. With TRI_HEAP_NO_CYCLES it is trimmed only. */
     uint64_t idle_trim_ms;
+    /* Threads that mark; default a quarter of the processors that the process may use, at least 1. 0: the heap starts
+     * no thread at all. All its work is then done in slices inside allocations, and in tri_step. */
+    uint32_t workers;
 } tri_config;
 
 /* Fills `config` with the defaults. Any thread. */
 TRI_API void tri_config_init(tri_config *config);
 
-/* Creates a heap and starts its collector thread, and one that gives memory back to the system. `config` may be NULL
+/* Creates a heap and, unless it has no workers, starts its collector threads, and one that gives memory back to the
+ * system. `config` may be NULL
  * for the defaults. Environment: TRI_TRACE=1 prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is
  * applied as by tri_heap_set, and what it refuses is reported. Any thread. Fails with TRI_EINVAL, TRI_ENOMEM,
  * TRI_EABI. */
@@ -170,15 +175,16 @@ static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
- * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off", "tiny=on|off",
- * "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off"
- * (huge pages for the side tables from now on, TRI_ENOMEM where the system has none); K, M and G may follow a number.
- * In builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at
- * every N-th slow path of an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of
- * up to N microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from
- * each thread's next step of a cycle on), "stress.here=1" (a heap's only thread runs its cycles itself, however long
- * the last one was), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown
- * key or a bad value. Any thread. */
+ * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
+ * "cycles=on|off", "tiny=on|off", "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next
+ * allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the system has
+ * none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section "Correct
+ * first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every N-th slow
+ * poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1" (every
+ * allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a heap's only
+ * thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a scan, however
+ * shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a
+ * bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -271,7 +277,10 @@ typedef struct tri_type {
                            * store to one but the first is a tri_store_value, integers included (rule R5) */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
     tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
-    uint32_t hole; /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    uint32_t hole;        /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    tri_slots weaks;      /* words that are NULL or name an object without keeping it alive: cleared when it dies, read
+                       * through tri_weak_load alone; allowed beside `trace` */
+    tri_slots elem_weaks; /* the same within one element */
 } tri_type;
 
 /* What a descriptor says of its objects, in the terms of Go's _type. */
@@ -298,6 +307,11 @@ TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 #define TRI_TYPE(name_, T, ...)                                             \
     static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
     static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, 0, TRI__LIST(name_##_slots), TRI__NONE, TRI__NONE)
+
+/* The same for a struct whose fields listed are weak slots, and which has no other slots. */
+#define TRI_WEAK_TYPE(name_, T, ...)                                        \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
+    static tri_type name_ = TRI__TYPE_INIT_WEAK(#T, sizeof(T), TRI__LIST(name_##_slots))
 
 /* The same for fields that hold values encoded as *enc says. */
 #define TRI_VALUE_TYPE(name_, T, enc_, ...)                                 \
@@ -424,6 +438,18 @@ TRI_API void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void
 TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots);
 
 /* ---------------------------------------------------------------------------------------------------------------
+ * Death
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* What a weak slot of an object names, as a strong reference; NULL: nothing, or what it named is dead. A weak slot
+ * holds a plain pointer to an object or into one. It is written with tri_init, tri_store and tri_clear, and cleared by
+ * the cycle that finds the object unreachable, before any cleanup or finalizer of it can be seen; tri_xchg, tri_cas and
+ * tri_move refuse it, and a plain read of it is no reference. The object that the slot lies in must be in a root.
+ * SAFEPOINT: when weak loads of otherwise unreachable objects have kept a cycle from its end for some rounds, it waits
+ * for that end, for wait_limit_ms at most (NULL, with TRI_ETIMEDOUT as the last error). Any attached thread. */
+static inline void *tri_weak_load(tri_thread *thread, const void *slot);
+
+/* ---------------------------------------------------------------------------------------------------------------
  * Roots
  * ------------------------------------------------------------------------------------------------------------- */
 
@@ -514,6 +540,15 @@ TRI_API void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n,
  * before is gone then, but for what a conservative scan took for a reference. TRI_ETIMEDOUT after wait_limit_ms.
  * SAFEPOINT. Any attached thread. */
 TRI_API int tri_collect(tri_thread *thread);
+
+/* For a heap without workers (config.workers is 0): does what is to be done of a cycle, of sweeping and of returning
+ * memory, for about budget_ns, which it keeps but for what cannot be cut: a thread's own stack, one trace callback, the
+ * trim of a heap that has been idle for idle_trim_ms. Call it where the program has time to spare: at the end of a
+ * frame, when an event loop has nothing to do. It begins a cycle earlier than allocations do; if that time is enough,
+ * allocations do nothing but allocate. True if something is left to do now; where other threads of the heap have to
+ * answer first that may take until their next safepoints. With workers: a safepoint, and false. SAFEPOINT. Any attached
+ * thread. */
+TRI_API bool tri_step(tri_thread *thread, uint64_t budget_ns);
 
 /* Returns all free pages to the system now, those that the last cycle emptied among them; collects nothing itself: call
  * tri_collect first for what is garbage. The number of bytes that went. Any thread; not a safepoint. */

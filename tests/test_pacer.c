@@ -40,13 +40,17 @@ TEST(pacer, roots_and_external_bytes_add_to_the_growth) {
     CHECK_EQ(p.goal_bytes, (size_t)300 * MIB);
 }
 
-TEST(pacer, no_goal_is_below_the_least_heap) {
+TEST(pacer, between_live_and_goal_there_is_at_least_the_least_heap) {
     struct pacer p;
     tri__pacer_init(&p, &plain_config);
     CHECK_EQ(p.goal_bytes, 4 * MIB);
     check_order(&p, "first cycle");
     p = pacer_after(&plain_config, MIB, 0, 0);
-    CHECK_EQ(p.goal_bytes, 4 * MIB);
+    CHECK_EQ(p.goal_bytes, 5 * MIB);
+    p = pacer_after(&plain_config, MIB, 0, 2 * MIB);
+    CHECK_EQ(p.goal_bytes, 7 * MIB);
+    p = pacer_after(&plain_config, 5 * MIB, 0, 0);
+    CHECK_EQ(p.goal_bytes, 10 * MIB);
     struct pacer_config none = {0, 100, 0, 0};
     p = pacer_after(&none, 0, 0, 0);
     check_order(&p, "nothing at all");

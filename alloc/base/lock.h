@@ -20,6 +20,7 @@ enum lock_rank {
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */
     RANK_WORK = 60,     /* full and empty work buffers */
+    RANK_COPIES = 62,   /* copies of deep stacks */
     RANK_MANUAL = 65,   /* a heap's spans of manual memory, caches of ended threads */
     RANK_PAGEHEAP = 70, /* page runs, arenas */
     RANK_FIXALLOC = 80  /* one kind of metadata */
