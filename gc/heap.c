@@ -9,6 +9,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
@@ -35,8 +36,12 @@ static size_t default_reserve(void) {
 }
 
 static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
+    struct mutator *m = mutator;
+    uint32_t *unforkable = &m->os->unforkable;
     (void)context, (void)done_bytes;
-    safepoint_poll(mutator);
+    unforkable_leave(&unforkable);
+    safepoint_poll(m);
+    unforkable_enter(unforkable);
 }
 
 static void hook_limit_near(void *context) {
@@ -99,6 +104,7 @@ static bool init_memory(tri_heap *heap) {
 
 static void init_parts(tri_heap *heap) {
     tri__lock_init(&heap->threads_lock, RANK_THREADS, "threads");
+    tri__lock_init(&heap->left_lock, RANK_OSTHREAD, "left attachments");
     tri__lock_init(&heap->cycle_lock, RANK_CYCLE, "cycle");
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
@@ -131,6 +137,7 @@ static void fini_parts(tri_heap *heap) {
     tri__cond_fini(&heap->cycle_done);
     tri__lock_fini(&heap->cycle_lock);
     tri__lock_fini(&heap->threads_lock);
+    tri__lock_fini(&heap->left_lock);
     if (heap->cold_bytes) tri__os_release(heap->cold_bytes, MAX_LAYOUTS * sizeof(uint32_t));
     tri__memory_fini(&heap->mem);
     free(heap);
@@ -187,6 +194,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
+    tri__fork_add_heap(heap);
     heap->made = true;
     *out = heap;
     return TRI_OK;
@@ -201,9 +209,11 @@ int tri_heap_destroy(tri_heap *heap) {
     if (n) /* I-HEAP1 */
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
+    tri__fork_remove_heap(heap);
     tri__collector_stop(heap);
     tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
+    tri__fork_settle(heap);
     fini_parts(heap);
     return TRI_OK;
 }
@@ -313,10 +323,18 @@ size_t tri_trim(tri_heap *heap) {
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
-    tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
-    tri__memory_drop_empty(&heap->mem, true);
+    {
+        NO_FORK_REST();
+        tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
+        tri__memory_drop_empty(&heap->mem, true);
+    }
     tri__copies_trim(heap);
-    while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    do {
+        NO_FORK_REST();
+        n = tri__memory_scavenge(&heap->mem, 4096);
+        total += n;
+    } while (n > 0);
+    NO_FORK_REST();
     tri__pageheap_release(heap->mem.pages);
     return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);
 }

@@ -11,6 +11,7 @@
  *   pacer     goal and trigger                pacer.c
  *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
+ *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
  *
@@ -122,6 +123,7 @@ enum fault {
     FAULT_KEEP_WEAK,      /* R7: weak slots of dead objects are not cleared */
     FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
     FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
+    FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
 };
 
 struct stats {
@@ -151,6 +153,11 @@ struct cycle_run {
 struct tri_heap {
     struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
     struct memory mem;
+
+    struct tri_heap *next_heap; /* of the process [heaps lock, fork.c] */
+    struct mutator *left;       /* attachments of threads that a fork's child has not [threads lock to write] */
+    struct lock left_lock;      /* RANK_OSTHREAD: stands in for those threads' own */
+    bool forked, stale_marks;   /* in such a child, before its first cycle: tri__fork_settle [who runs cycles] */
 
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
@@ -202,7 +209,8 @@ struct tri_heap {
     bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
     bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
-    uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
+    bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
+    uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
 
     struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
     size_t trigger_bytes;        /* [atomic] */
@@ -244,6 +252,8 @@ static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
 
 /* collector.c */
 bool tri__collector_start(tri_heap *heap);
+/* In a fork's child: no request and no thread, until somebody asks for a cycle. */
+void tri__collector_after_fork(tri_heap *heap);
 void tri__collector_stop(tri_heap *heap);
 /* Asks for a cycle without waiting. Any thread. */
 void tri__cycle_request(tri_heap *heap, const char *reason);
@@ -269,6 +279,8 @@ void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
+/* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
+bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 /* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
@@ -295,6 +307,8 @@ void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
 size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
+/* Their thread is not in this process: nobody's, of no use but to be removed. */
+void tri__vmstacks_forget_all(struct mutator *m);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */

@@ -6,10 +6,7 @@
 
 _Static_assert(sizeof(struct workbuf) == 2048, "a work buffer is 2 KiB");
 
-bool tri__work_init(struct work *work) {
-    memset(work, 0, sizeof *work);
-    tri__lock_init(&work->lock, RANK_WORK, "work buffers");
-    tri__fixalloc_init(&work->fix, sizeof(struct workbuf), "work buffers", NULL, NULL);
+static bool fill_reserve(struct work *work) {
     for (int i = 0; i < WORK_RESERVE; i++) {
         struct workbuf *buf = tri__fixalloc_get(&work->fix);
         if (!buf) return false;
@@ -17,6 +14,23 @@ bool tri__work_init(struct work *work) {
         work->reserve = buf;
     }
     return true;
+}
+
+bool tri__work_init(struct work *work) {
+    memset(work, 0, sizeof *work);
+    tri__lock_init(&work->lock, RANK_WORK, "work buffers");
+    tri__fixalloc_init(&work->fix, sizeof(struct workbuf), "work buffers", NULL, NULL);
+    return fill_reserve(work);
+}
+
+void tri__work_reset(struct work *work) {
+    tri__fixalloc_reset(&work->fix);
+    work->full = work->reserve = NULL;
+    atomic_store_relaxed(&work->ncopies, (size_t)0);
+    atomic_store_relaxed(&work->nfull, (size_t)0); /* nobody has work */
+    atomic_store_relaxed(&work->rescan, 0);
+    bool filled = fill_reserve(work);
+    check_always(filled, "I-WORK2: the reserve had its blocks before");
 }
 
 void tri__work_fini(struct work *work) {
