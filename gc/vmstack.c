@@ -6,6 +6,10 @@
 #include "gc/error.h"
 #include "gc/suspended.h"
 
+/* The owner of a stack that ran on a thread which a fork's child has not. */
+static char gone;
+#define GONE ((struct mutator *)(void *)&gone)
+
 /* Words that come to the roots or leave them while armed are marked at once, so that only what was unmarked counts for
  * R2. */
 static void shade_stack(struct mutator *m, const struct tri_vmstack *s) {
@@ -91,7 +95,7 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
         }
         leave_roots(m, stack);
         tri__stack_unlink(&m->vmstacks, stack);
-    } else if (!take_suspended(m, stack)) {
+    } else if (!stack_runs_on(stack, GONE) && !take_suspended(m, stack)) {
         tri__report(m->heap, "tri_vmstack_remove", "the stack runs on another thread; suspend it there first");
         return;
     }
@@ -148,4 +152,14 @@ void tri__vmstacks_release_all(struct mutator *m) {
         tri__stack_unlink(&m->vmstacks, s);
         tri__fixalloc_put(&m->heap->fix_small, s);
     }
+}
+
+void tri__vmstacks_forget_all(struct mutator *m) {
+    while (m->vmstacks) {
+        struct tri_vmstack *s = m->vmstacks;
+        tri__stack_unlink(&m->vmstacks, s);
+        atomic_store_relaxed(&s->owner, GONE); /* nobody runs it */
+    }
+    if (m->native) atomic_store_relaxed(&m->native->owner, GONE); /* as above */
+    m->native = NULL;
 }

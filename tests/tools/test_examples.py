@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The examples, run: what examples/coroutines.c and examples/offheap_list.c print, and examples/zbuf as a server that a client
-of another kind talks to; and examples/zbuf built as a stranger would. Takes the prefix from TRI_TEST_PREFIX.
+"""The examples, run: what examples/coroutines.c and examples/offheap_list.c print, and examples/zbuf as a server that a
+client of another kind talks to; and examples/zbuf built as a stranger would. Takes the prefix from TRI_TEST_PREFIX.
 """
 
 import glob
