@@ -8,6 +8,7 @@
  * layout number is stored with release before the object is returned. Lock ranks: none held across calls. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum {
@@ -69,6 +70,7 @@ void tri__borrow_credit(struct mutator *m) {
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
 void tri__assist(struct mutator *m) {
     NO_SAFEPOINT("an assist, which holds what it popped (R3)");
+    NO_FORK(m->os); /* a fork out of a trace callback is told from another */
     tri_heap *heap = m->heap;
     atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
     if (atomic_load_seq(&heap->tracing)) {
@@ -187,6 +189,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
 
 static void *try_small(struct mutator *m, const struct request *r) {
     NO_SAFEPOINT("an allocation with its slot in hand (I-ALLOC1)");
+    NO_FORK(m->os);
     uint32_t number;
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
@@ -196,16 +199,17 @@ static void *try_small(struct mutator *m, const struct request *r) {
     return obj;
 }
 
+/* Its zeroing reaches safepoints, out of the section that a fork waits for (hook_zeroing in heap.c). */
 static void *try_large(struct mutator *m, const struct request *r) {
+    NO_FORK(m->os);
     m->piece_ns = tri__os_now_ns();
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
-    size_t npages = 0;
     void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black,
-                                 &npages);
+                                 &m->build);
     tri__stats_pause(m->heap, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
     if (!obj) return NULL;
-    m->cache.taken_bytes += (int64_t)(npages << PAGE_SHIFT);
-    if (m->cache.black) m->cache.black_bytes += (int64_t)(npages << PAGE_SHIFT);
+    m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
+    if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     return obj;
 }
 
@@ -247,6 +251,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
 static void *try_next_hole(struct mutator *m, const struct request *r) {
     if (!is_small(r) || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
+    NO_FORK(m->os);
     return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
 }
 

@@ -5,6 +5,7 @@
  * blocked thread, holding nothing. Lock ranks: those of alloc/free.c. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 static bool is_marking(tri_heap *heap) {
@@ -57,6 +58,11 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     return true;
 }
 
+static enum free_outcome try_to_free(struct mutator *m, void *obj, size_t *freed_bytes) {
+    NO_FORK(m->os);
+    return tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1, freed_bytes);
+}
+
 /* What names the object without keeping it alive loses it, and what waited for its death is due, before its slot can be
  * another object's. Not while a cycle marks: then the caller waits. */
 static void dies(tri_heap *heap, uintptr_t addr) {
@@ -77,8 +83,7 @@ int tri_free(tri_thread *thread, void *obj) {
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */
         dies(m->heap, (uintptr_t)obj);
-        enum free_outcome outcome = tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1,
-                                                          &freed_bytes);
+        enum free_outcome outcome = try_to_free(m, obj, &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);
         if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */
         if (outcome != FREE_BUSY) return TRI_OK;

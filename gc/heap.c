@@ -9,9 +9,9 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
-enum { MAX_WORKERS = 256, CORES_A_WORKER = 4 };
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
@@ -23,7 +23,7 @@ void tri_config_init(tri_config *config) {
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
                            .idle_trim_ms = IDLE_TRIM_MS,
-                           .workers = tri__os_ncpus() < CORES_A_WORKER ? 1 : tri__os_ncpus() / CORES_A_WORKER};
+                           .workers = tri__workers_default()};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -37,9 +37,12 @@ static size_t default_reserve(void) {
 
 static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
     struct mutator *m = mutator;
+    uint32_t *unforkable = &m->os->unforkable;
     (void)done_bytes;
     tri__stats_pause(context, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
+    unforkable_leave(&unforkable);
     safepoint_poll(m);
+    unforkable_enter(unforkable);
     m->piece_ns = tri__os_now_ns();
 }
 
@@ -103,6 +106,7 @@ static bool init_memory(tri_heap *heap) {
 
 static void init_parts(tri_heap *heap) {
     tri__lock_init(&heap->threads_lock, RANK_THREADS, "threads");
+    tri__lock_init(&heap->left_lock, RANK_OSTHREAD, "left attachments");
     tri__lock_init(&heap->cycle_lock, RANK_CYCLE, "cycle");
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
@@ -111,6 +115,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
@@ -126,6 +131,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_mutator);
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
+    tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
     tri__copies_fini(heap);
     tri__work_fini(&heap->work);
@@ -133,6 +139,7 @@ static void fini_parts(tri_heap *heap) {
     tri__cond_fini(&heap->cycle_done);
     tri__lock_fini(&heap->cycle_lock);
     tri__lock_fini(&heap->threads_lock);
+    tri__lock_fini(&heap->left_lock);
     if (heap->cold_bytes) tri__os_release(heap->cold_bytes, MAX_LAYOUTS * sizeof(uint32_t));
     tri__memory_fini(&heap->mem);
     free(heap);
@@ -189,6 +196,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
+    tri__fork_add_heap(heap);
     heap->made = true;
     *out = heap;
     return TRI_OK;
@@ -203,8 +211,11 @@ int tri_heap_destroy(tri_heap *heap) {
     if (n) /* I-HEAP1 */
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
+    tri__fork_remove_heap(heap);
     tri__collector_stop(heap);
+    tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
+    tri__fork_settle(heap);
     fini_parts(heap);
     return TRI_OK;
 }
@@ -315,10 +326,18 @@ size_t tri_trim(tri_heap *heap) {
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
-    tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
-    tri__memory_drop_empty(&heap->mem, true);
+    {
+        NO_FORK_REST();
+        tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
+        tri__memory_drop_empty(&heap->mem, true);
+    }
     tri__copies_trim(heap);
-    while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    do {
+        NO_FORK_REST();
+        n = tri__memory_scavenge(&heap->mem, 4096);
+        total += n;
+    } while (n > 0);
+    NO_FORK_REST();
     tri__pageheap_release(heap->mem.pages);
     return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);
 }

@@ -5,11 +5,13 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   workers   marking threads                 workers.c
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
  *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
+ *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
  *
@@ -26,6 +28,7 @@
 #include "gc/scavenger.h"
 #include "gc/stackcopy.h"
 #include "gc/work.h"
+#include "gc/workers.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
 enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
@@ -120,11 +123,13 @@ enum fault {
     FAULT_KEEP_WEAK,      /* R7: weak slots of dead objects are not cleared */
     FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
     FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
+    FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
 };
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles;
+    uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
@@ -150,6 +155,11 @@ struct tri_heap {
     struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
     struct memory mem;
 
+    struct tri_heap *next_heap; /* of the process [heaps lock, fork.c] */
+    struct mutator *left;       /* attachments of threads that a fork's child has not [threads lock to write] */
+    struct lock left_lock;      /* RANK_OSTHREAD: stands in for those threads' own */
+    bool forked, stale_marks;   /* in such a child, before its first cycle: tri__fork_settle [who runs cycles] */
+
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
@@ -167,8 +177,9 @@ struct tri_heap {
     struct roots roots;
     struct work work;
     struct copies copies;
-    struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
-    struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_small;  /* stacks, ranges, scanners: 128-byte blocks */
+    struct fixalloc fix_block;  /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_worker; /* records of marking threads */
 
     enum phase phase;      /* written by the collector alone [atomic] */
     enum weak_gate gate;   /* [mem.gate lock] */
@@ -179,6 +190,7 @@ struct tri_heap {
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
     struct marker worker;  /* the collector's own */
+    struct workers workers;
 
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
@@ -198,7 +210,8 @@ struct tri_heap {
     bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
     bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
-    uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
+    bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
+    uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
 
     struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
     size_t trigger_bytes;        /* [atomic] */
@@ -240,6 +253,8 @@ static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
 
 /* collector.c */
 bool tri__collector_start(tri_heap *heap);
+/* In a fork's child: no request and no thread, until somebody asks for a cycle. */
+void tri__collector_after_fork(tri_heap *heap);
 void tri__collector_stop(tri_heap *heap);
 /* Asks for a cycle without waiting. Any thread. */
 void tri__cycle_request(tri_heap *heap, const char *reason);
@@ -265,6 +280,8 @@ void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
+/* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
+bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 /* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
@@ -291,6 +308,8 @@ void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
 size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
+/* Their thread is not in this process: nobody's, of no use but to be removed. */
+void tri__vmstacks_forget_all(struct mutator *m);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */

@@ -59,6 +59,9 @@ static bool in_some_hole(tri_heap *heap, uintptr_t addr) {
         in = in_hole_of(m, addr);
         tri__lock_release(&m->os->lock);
     }
+    tri__lock_acquire(&heap->left_lock);
+    for (struct mutator *m = heap->left; m && !in; m = m->next) in = in_hole_of(m, addr);
+    tri__lock_release(&heap->left_lock);
     tri__lock_release(&heap->threads_lock);
     return in;
 }

@@ -36,6 +36,7 @@ struct osthread {
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
     tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
+    uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
 struct tri_vmstack {
@@ -86,6 +87,7 @@ struct mutator {
     uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    struct large_build build;        /* the large object that it is building [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {
@@ -123,6 +125,13 @@ void tri__mutator_answer(struct mutator *m);
 void tri__mutator_scan_roots(struct mutator *m);
 /* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
+
+/* Whether the calling thread is in a section that a fork waits for. */
+bool tri__mutator_is_unforkable(void);
+/* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
+ * tri__mutators_settle to give back what they held, before the first cycle. */
+void tri__mutators_after_fork(tri_heap *heap, bool abandoned);
+void tri__mutators_settle(tri_heap *heap);
 
 /* Turns the barrier's buffer into marks and grey work. True if an entry was unmarked. */
 bool tri__barrier_flush(struct mutator *m);

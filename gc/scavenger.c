@@ -27,6 +27,7 @@
  * time. */
 #include "gc/scavenger.h"
 #include "alloc/base/check.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum { EVENT_QUIT = 1, EVENT_CYCLE = 2, EVENT_OPTIONS = 4, EVENT_LIMIT = 8, EVENT_STIRRED = 16, EVENT_GROWS = 32 };
@@ -60,6 +61,10 @@ static const size_t PRESSURE_GARBAGE_BYTES = 4 << 20; /* less is not worth a cyc
 
 /* ---- signals ------------------------------------------------------------------------------------------------- */
 
+static bool has_thread(const struct scavenger *s) {
+    return atomic_load_acquire(&s->started); /* pairs with tri__scavenger_start */
+}
+
 static void signal_event(struct scavenger *s, uint32_t event) {
     if (atomic_or_seq(&s->events, event) == 0) /* pairs with the swap in scavenger_main (I-SCAV2) */
         tri__pressure_wake(&s->pressure, &s->events);
@@ -72,7 +77,7 @@ void tri__scavenger_stir(tri_heap *heap, struct scavenger *s) {
 }
 
 void tri__scavenger_limit_near(tri_heap *heap) {
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_LIMIT);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_LIMIT);
 }
 
 /* ---- how much stays ------------------------------------------------------------------------------------------ */
@@ -149,7 +154,7 @@ static void ask_for_growth(tri_heap *heap) {
 }
 
 void tri__scavenger_grows(tri_heap *heap) {
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_GROWS);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_GROWS);
 }
 
 /* Further ahead each time when the heap asks again soon, less far when it does not. */
@@ -164,6 +169,7 @@ static void begin_populating(tri_heap *heap, uint64_t now_ns) {
 
 /* A few slices. True if there is more to populate. */
 static bool populate(tri_heap *heap) {
+    NO_FORK_REST();
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     bool working = true;
@@ -207,7 +213,8 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
 void tri__scavenger_cycle_ended(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     atomic_add_seq(&s->cycles, 1); /* before the look at cares; pairs with the turn that sets it */
-    if (s->started) {
+    if (s->lost) tri__scavenger_start(heap);
+    if (has_thread(s)) {
         uint64_t now_ns = tri__os_now_ns();
         if (now_ns - s->woken_ns < CYCLE_WAKE_NS && !atomic_load_seq(&s->cares)) return; /* it sees the count in time */
         s->woken_ns = now_ns;
@@ -219,6 +226,7 @@ void tri__scavenger_cycle_ended(tri_heap *heap) {
     size_t keep = min_size(pages_needed(heap, &ps), near_limit(heap)), resident = ps.used_pages + ps.dirty_free_pages;
     tri__pageheap_take_peak(heap->mem.pages);
     set_alarm(heap);
+    NO_FORK_REST();
     if (resident > keep) tri__memory_scavenge(&heap->mem, min_size(resident - keep, FALLBACK_PAGES));
 }
 
@@ -324,6 +332,7 @@ static size_t return_slice(tri_heap *heap, size_t npages, bool urgent) {
 
 /* Returns some of what is too much. The time until there may be more to return: 0 at once. */
 static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
+    NO_FORK_REST();
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
@@ -381,6 +390,7 @@ static void scavenger_main(void *p) {
     tri_heap *heap = p;
     struct scavenger *s = &heap->scavenger;
     uint32_t fired = 0;
+    tri__fork_forbid("the scavenger's thread");
     tri__pressure_init(&s->pressure);
     after_cycle(heap, tri__os_now_ns());
     for (;;) {
@@ -433,20 +443,35 @@ void tri__scavenger_start(tri_heap *heap) {
     s->quiet = SCAVENGER_DORMANT;
     set_alarm(heap);
     s->slice_ns = heap->stepped ? SHORT_SLICE_NS : SLICE_NS;
-    s->started = true; /* before its first cycle; nobody else knows the heap yet */
+    s->lost = false;
     if (heap->stepped) {
         s->slice_pages = LEAST_STEP_PAGES;
         s->next_ns = FOREVER_NS;
         tri__pressure_init(&s->pressure);
         after_cycle(heap, tri__os_now_ns());
-        return;
     }
-    s->started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
+    atomic_store_release(&s->started, true); /* before its first cycle */
+    if (heap->stepped) return;
+    bool started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
+    atomic_store_release(&s->started, started); /* pairs with has_thread */
+}
+
+/* Its descriptors are the parent's as well: they are closed, not written to. */
+void tri__scavenger_after_fork(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (!s->started && !s->lost) return;                            /* the heap never had the thread */
+    if (s->pressure.wake_fd >= 0) tri__pressure_fini(&s->pressure); /* set last by tri__pressure_init */
+    *s = (struct scavenger){.pressure = PRESSURE_INIT,
+                            .cycles = s->cycles,
+                            .cycles_seen = s->cycles,
+                            .cpu_ns = s->cpu_ns,
+                            .next_ns = FOREVER_NS,
+                            .lost = true};
 }
 
 void tri__scavenger_stop(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
-    if (!s->started) return;
+    if (!has_thread(s)) return;
     if (!heap->stepped) {
         signal_event(s, EVENT_QUIT);
         tri__os_thread_join(&s->thread);
@@ -456,5 +481,5 @@ void tri__scavenger_stop(tri_heap *heap) {
 
 void tri__scavenger_options(tri_heap *heap) {
     set_alarm(heap);
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_OPTIONS);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_OPTIONS);
 }

@@ -138,6 +138,21 @@ bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns) {
     return true;
 }
 
+void tri__copies_reset(tri_heap *heap) {
+    struct copies *copies = &heap->copies;
+    tri__lock_acquire(&copies->lock);
+    while (copies->unshaded) {
+        struct stackcopy *chunk = copies->unshaded;
+        copies->unshaded = chunk->next;
+        chunk->next = copies->ready;
+        copies->ready = chunk;
+        copies->nready++;
+    }
+    atomic_store_relaxed(&copies->nchunks, copies->nready); /* a counter */
+    atomic_store_relaxed(&copies->asked, (size_t)0);        /* no thread has been asked */
+    tri__lock_release(&copies->lock);
+}
+
 /* ---- filling --------------------------------------------------------------------------------------------------- */
 
 void tri__copying_begin(struct copying *c, tri_heap *heap, size_t stack_bytes) {

@@ -47,6 +47,8 @@ void tri__copies_ask(tri_heap *heap, size_t stack_bytes);
 bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns);
 /* Gives back all that is ready. Any thread. */
 void tri__copies_trim(tri_heap *heap);
+/* No copy is unshaded; chunks in somebody's hand are lost (fork). */
+void tri__copies_reset(tri_heap *heap);
 /* Of all chunks. */
 size_t tri__copies_bytes(const tri_heap *heap);
 /* Whether stacks of that size are copied. */

@@ -59,7 +59,7 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
 uint64_t tri__stats_spent_ns(tri_heap *heap) {
     struct stats *s = &heap->stats;
     return atomic_load_relaxed(&s->mark_ns) + atomic_load_relaxed(&s->sweep_ns) + atomic_load_relaxed(&s->assist_ns) +
-           atomic_load_relaxed(&s->stall_ns);
+           atomic_load_relaxed(&s->stall_ns) + atomic_load_relaxed(&s->worker_ns);
 }
 
 int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {

@@ -17,6 +17,7 @@
  * safepoint. I-STEP3 such a heap starts no thread. Lock rank: cycle (10), released while the turn is used. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum {
@@ -32,15 +33,19 @@ enum {
 
 /* ---- the turn -------------------------------------------------------------------------------------------------- */
 
+#define THE_TURN "a hook or a callback of a cycle"
+
 static bool take_turn(tri_heap *heap) {
     tri__lock_acquire(&heap->cycle_lock);
     bool is_free = !heap->turn_taken;
     atomic_store_relaxed(&heap->turn_taken, true); /* read as a hint without the lock */
     tri__lock_release(&heap->cycle_lock);
+    if (is_free) tri__fork_forbid(THE_TURN);
     return is_free;
 }
 
 static void give_turn(tri_heap *heap) {
+    tri__fork_forbid(NULL);
     tri__lock_acquire(&heap->cycle_lock);
     check_cheap(heap->turn_taken, "I-STEP1: the turn is given back by who has it");
     atomic_store_relaxed(&heap->turn_taken, false);
@@ -56,6 +61,7 @@ static bool await_turn(tri_heap *heap, uint64_t until_ns) {
         tri__cond_wait_for(&heap->cycle_done, &heap->cycle_lock, until_ns - now);
     }
     atomic_store_relaxed(&heap->turn_taken, true);
+    tri__fork_forbid(THE_TURN);
     return true;
 }
 
@@ -224,6 +230,7 @@ bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns) 
     uint64_t target = heap->started + 1; /* I-COL2 */
     while (heap->finished < target && await_turn(heap, until_ns)) {
         if (heap->finished < target) run_to_end(heap, reason, until_ns);
+        tri__fork_forbid(NULL);
         atomic_store_relaxed(&heap->turn_taken, false);
         tri__cond_broadcast(&heap->cycle_done);
         if (tri__os_now_ns() >= until_ns) break;

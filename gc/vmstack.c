@@ -12,6 +12,10 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
+/* The owner of a stack that ran on a thread which a fork's child has not. */
+static char gone;
+#define GONE ((struct mutator *)(void *)&gone)
+
 static void unlink_from(struct tri_vmstack **head, struct tri_vmstack *s) {
     if (s->prev)
         s->prev->next = s->next;
@@ -168,7 +172,7 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
     if (stack->owner == m) {
         shade_words(m, stack);
         unlink_from(&m->vmstacks, stack);
-    } else {
+    } else if (stack->owner != GONE) {
         lock_roots(&m->heap->roots);
         bool suspended = stack->owner == NULL;
         if (suspended) {
@@ -235,6 +239,14 @@ void tri__vmstacks_release_all(struct mutator *m) {
         struct tri_vmstack *s = m->vmstacks;
         unlink_from(&m->vmstacks, s);
         tri__fixalloc_put(&m->heap->fix_small, s);
+    }
+}
+
+void tri__vmstacks_forget_all(struct mutator *m) {
+    while (m->vmstacks) {
+        struct tri_vmstack *s = m->vmstacks;
+        unlink_from(&m->vmstacks, s);
+        s->owner = GONE;
     }
 }
 

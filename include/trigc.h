@@ -16,7 +16,10 @@
  *    calls out of a trace or root callback (TRI_ESTATE, where there is a status), stores that miss their object.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
- *  - A child of fork may exec or _exit, but not use a heap of its parent's.
+ *  - After fork, from a thread that is attached or not, in tri_blocking or not, the child has every heap as it was,
+ *    with the calling thread's attachments alone. Other threads' tri_thread pointers are void, their roots gone; a
+ *    value stack that one of them ran may only be removed. The parent is not disturbed. Not out of a callback or an
+ *    event hook, nor out of a signal handler that interrupted a call: reported, and the child may only exec or _exit.
  *  - References are kept by roots and by objects that roots reach, and by nothing else: a reference that sits only in
  *    malloc'd memory, a C queue or another heap keeps nothing alive. Use a handle (`tri_global`) to hand one over.
  */
