@@ -124,6 +124,7 @@ const tests = [_]Program{
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_stats", .tsan = true },
+    .{ .name = "test_seen", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_scavenger", .tsan = true },

@@ -38,10 +38,12 @@ static size_t default_reserve(void) {
 static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
     struct mutator *m = mutator;
     uint32_t *unforkable = &m->os->unforkable;
-    (void)context, (void)done_bytes;
+    (void)done_bytes;
+    tri__stats_pause(context, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
     unforkable_leave(&unforkable);
     safepoint_poll(m);
     unforkable_enter(unforkable);
+    m->piece_ns = tri__os_now_ns();
 }
 
 static void hook_limit_near(void *context) {
@@ -68,8 +70,8 @@ static void hook_delay(void *context) {
 static int check_config(const tri_config *c) {
     if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
-    if (c->flags &
-        ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY | TRI_HEAP_POPULATE))
+    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY |
+                               TRI_HEAP_POPULATE | TRI_HEAP_EVENTS))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
     if (c->growth_percent < 5 || c->growth_percent > 100000)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
@@ -247,6 +249,7 @@ static const struct switch_option {
 } switch_options[] = {{"cycles", "off", "on", TRI_HEAP_NO_CYCLES},
                       {"tiny", "on", "off", TRI_HEAP_TINY},
                       {"populate", "on", "off", TRI_HEAP_POPULATE},
+                      {"events", "on", "off", TRI_HEAP_EVENTS},
                       {"zero_size", "unique", "fixed", TRI_HEAP_UNIQUE_ZERO}};
 
 /* True if the key is one of theirs; *err is then the result. */

@@ -127,12 +127,13 @@ enum fault {
 };
 
 struct stats {
-    uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
+    uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
+    /* worst_told: of the cycle, with its kind in the lowest bits */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
 
@@ -337,7 +338,15 @@ void tri__throttle(struct mutator *m);
 void *tri__zero_address(void);
 
 /* stats.c */
-void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns);
+/* A mutator was kept from running until now. No lock held; `m` NULL: the calling thread, attached or not. */
+void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns);
+static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
+    tri__stats_pause_of(heap, NULL, kind, ns);
+}
+/* The longest since this was asked last, and its kind. */
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
+/* Tells the hook of a phase (TRI_HEAP_EVENTS). */
+void tri__stats_phase(tri_heap *heap, enum phase phase);
 /* What collecting has taken, ever: marking, sweeping, assists, and allocations that were held back. */
 uint64_t tri__stats_spent_ns(tri_heap *heap);
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);

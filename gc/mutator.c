@@ -113,7 +113,7 @@ static void answer_all(struct osthread *os) {
         uint64_t start = tri__os_now_ns();
         NO_FORK(os);
         tri__mutator_answer(m);
-        tri__stats_pause(m->heap, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
+        tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
     }
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
 }

@@ -98,6 +98,7 @@ struct mutator {
     struct tri_scanner *scanners;    /* [owner] */
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
+    uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
     struct large_build build;        /* the large object that it is building [owner] */

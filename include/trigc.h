@@ -90,27 +90,39 @@ TRI_API const char *tri_version(void);
 
 /* Kinds of event that the host's hook is told. */
 enum {
-    TRI_EVENT_CYCLE_END = 1,    /* a collection is complete, its sweep too */
-    TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ms */
+    TRI_EVENT_CYCLE_END = 1,     /* a collection is complete, its sweep too */
+    TRI_EVENT_SILENT_THREAD = 2, /* a thread has not reached a safepoint for silent_after_ms */
+    /* With TRI_HEAP_EVENTS only: */
+    TRI_EVENT_PHASE = 3, /* a cycle has come to another phase: `phase`; "idle" when it has ended */
+    TRI_EVENT_PAUSE =
+        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread, or on the one
+                            that answered for it. A scan is part of a handshake, and told before it */
 };
 
 /* One event. Valid during the hook only. */
 typedef struct tri_event {
-    uint32_t struct_size;      /* sizeof(tri_event) in the library */
-    uint32_t kind;             /* TRI_EVENT_* */
-    uint64_t cycle;            /* number of the cycle, from 1 */
-    const char *reason;        /* what began it: "trigger", "forced", "limit", "pressure", "idle", "stress" */
-    size_t live_before_bytes;  /* in the heap when the cycle began */
-    size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
-    size_t goal_bytes;         /* the size at which the next cycle should be complete */
-    uint64_t cycle_ns;         /* arm to retire */
-    uint64_t mark_ns;          /* the part of it spent tracing */
-    uint64_t worst_pause_ns;   /* longest that one mutator was kept from running in this cycle; waits apart */
-    uint64_t assist_ns;        /* time that mutators spent on assists, together */
-    uint32_t flush_rounds;     /* rounds of H4 that were needed */
-    uint32_t nthreads;         /* attached threads */
-    uint64_t silent_ns;        /* SILENT_THREAD: how long */
+    uint32_t struct_size;     /* sizeof(tri_event) in the library */
+    uint32_t kind;            /* TRI_EVENT_* */
+    uint64_t cycle;           /* number of the cycle, from 1 */
+    const char *reason;       /* what began it: "trigger", "forced", "limit", "pressure", "idle", "stress" */
+    size_t live_before_bytes; /* in the heap when the cycle began */
+    size_t live_after_bytes;  /* marked, with what was allocated meanwhile */
+    size_t goal_bytes;        /* the size at which the next cycle should be complete */
+    uint64_t cycle_ns;        /* arm to retire */
+    uint64_t mark_ns;         /* the part of it spent tracing */
+    uint64_t
+        worst_pause_ns;    /* longest that one mutator was kept from running since the last cycle's end; waits apart */
+    uint64_t assist_ns;    /* time that mutators spent on assists, together */
+    uint32_t flush_rounds; /* rounds of H4 that were needed */
+    uint32_t nthreads;     /* attached threads */
+    uint64_t silent_ns;    /* SILENT_THREAD: how long */
     uint64_t silent_thread_id; /* SILENT_THREAD: the system's thread id */
+    uint64_t time_ns;          /* now, on the system's monotonic clock: a pause's end */
+    const char *phase;         /* PHASE: "idle", "arm", "settle", "scan", "mark", "flush", "death", "disarm", "retire",
+                                  "sweep" */
+    uint32_t pause_kind;       /* PAUSE: TRI_PAUSE_*; CYCLE_END: the cause of worst_pause_ns */
+    uint64_t pause_ns;         /* PAUSE: how long */
+    uint64_t thread_id;        /* PAUSE: the system's thread id */
 } tri_event;
 
 /* Flags of a heap. */
@@ -127,7 +139,9 @@ enum {
     /* The heap's memory thread populates pages ahead of a growing heap of 64 MiB or more: fewer page faults in the
      * program and more throughput where cores are free; longer single waits, since it holds the system's lock on the
      * address space meanwhile. */
-    TRI_HEAP_POPULATE = 1u << 4
+    TRI_HEAP_POPULATE = 1u << 4,
+    /* The event hook is told of phases and pauses too: some ten calls a cycle, and one for each pause. */
+    TRI_HEAP_EVENTS = 1u << 5
 };
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
@@ -146,8 +160,8 @@ typedef struct tri_config {
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
     int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
-    /* Told of events, on a thread of the heap's or the one that ran a cycle. May call nothing of the heap but
-     * tri_stats_get. */
+    /* Told of events, on a thread of the heap's, the one that ran a cycle, or the one that was kept. May call nothing
+     * of the heap but tri_stats_get. */
     void (*event)(const tri_event *event, void *user);
     /* Told in words of misuse and of what the checking modes find. NULL: standard error. Any thread. */
     void (*report)(const char *message, void *user);
@@ -176,15 +190,15 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
- * "cycles=on|off", "tiny=on|off", "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next
- * allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the system has
- * none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section "Correct
- * first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every N-th slow
- * poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1" (every
- * allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a heap's only
- * thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a scan, however
- * shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a
- * bad value. Any thread. */
+ * "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from
+ * the next allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the
+ * system has none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section
+ * "Correct first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every
+ * N-th slow poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1"
+ * (every allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a
+ * heap's only thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a
+ * scan, however shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an
+ * unknown key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -610,7 +624,17 @@ typedef struct tri_stats {
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 
 /* What kept a mutator from running. */
-enum { TRI_PAUSE_HANDSHAKE = 0, TRI_PAUSE_SCAN, TRI_PAUSE_ASSIST, TRI_PAUSE_SWEEP, TRI_PAUSE_WAIT, TRI_PAUSE_KINDS };
+enum {
+    TRI_PAUSE_HANDSHAKE = 0, /* the answer to a step, its scan included */
+    TRI_PAUSE_SCAN,          /* of the thread's own roots */
+    TRI_PAUSE_ASSIST,        /* marking for its allocation; without workers, a slice of the cycle */
+    TRI_PAUSE_SWEEP,         /* on demand, for a free slot */
+    TRI_PAUSE_WAIT,          /* for a cycle or a stopped world: the host asked, or memory is at its limit */
+    TRI_PAUSE_NAP,           /* held back beyond the goal, while the collector waits for a core or an answer */
+    TRI_PAUSE_ZERO,          /* zeroing of a piece of a large object, or of what its tables need */
+    TRI_PAUSE_LOCK,          /* locks of the heap that others held, up to an allocation's slow path, together */
+    TRI_PAUSE_KINDS
+};
 
 /* Histogram of one kind of pause since the heap was made: buckets[i] counts pauses of less than 2^i ns (and at least
  * half of that), the last one all longer ones too. Returns the number of buckets written (at most n), or TRI_EINVAL.
