@@ -102,6 +102,11 @@ bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
     return tri__finalize_scan(heap, mk, deadline_ns);
 }
 
+void tri__death_after_fork(tri_heap *heap) {
+    heap->death.reviving = false;
+    tri__watch_take_back(heap);
+}
+
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {
     tri__weak_clear_one(heap, addr);
     tri__watch_freed(heap, addr);

@@ -84,6 +84,8 @@ bool tri__death(tri_heap *heap, uint64_t deadline_ns);
 /* Objects in the hands of queues are roots: scanned after the last H3 answer. */
 void tri__death_scan_begin(tri_heap *heap);
 bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
+/* In a forked child, which has one thread: what was coming back is watched again. */
+void tri__death_after_fork(tri_heap *heap);
 /* An object that is about to be freed by hand dies now. */
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr);
 /* World stopped, between cycles: says what contradicts itself. */
@@ -110,6 +112,8 @@ int tri__watch_add(struct mutator *m, const void *obj, tri_finq *queue, void (*f
 /* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.cursor on. False: the
  * deadline passed. */
 bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns);
+/* What was on its way to a queue is watched again: no memory is needed for it. */
+void tri__watch_take_back(tri_heap *heap);
 void tri__watch_freed(tri_heap *heap, uintptr_t addr);
 /* Runs every cleanup, due or not. The heap ends. */
 void tri__watch_run_all(tri_heap *heap);

@@ -36,16 +36,29 @@ struct osthread {
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
     tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
+    uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
+/* A value stack, or a native stack of a coroutine. */
 struct tri_vmstack {
     struct tri_vmstack *next, *prev; /* in its mutator's list, or the heap's suspended list [owner / roots lock] */
-    struct mutator *owner;           /* NULL: suspended [roots lock] */
+    struct mutator *owner;           /* NULL: suspended [atomic, written under the roots lock] */
     tri_heap *heap;
-    uintptr_t base;        /* [owner] */
-    uintptr_t top_address; /* where the host keeps its top [owner] */
-    tri_enc enc;
+    uintptr_t base;    /* its lowest word; of a native one, where it was left [owner / roots lock] */
+    bool native;       /* [const] */
+    bool conservative; /* a native one whose words are scanned, else its frames alone [const] */
+    union {
+        struct {                   /* a value stack */
+            uintptr_t top_address; /* where the host keeps its top [owner] */
+            tri_enc enc;           /* [const] */
+        };
+        struct {                 /* a native one */
+            uintptr_t low, high; /* its bounds [const] */
+            tri_frame *frames;   /* pushed on it, while it is suspended [roots lock] */
+        };
+    };
     uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
+    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
 };
 
 struct tri_scanner {
@@ -79,11 +92,16 @@ struct mutator {
     size_t nshade;                   /* [owner] */
     uintptr_t shade[SHADE_BUFFER];   /* the barrier's buffer [owner] */
     struct tri_vmstack *vmstacks;    /* running ones [owner] */
+    struct tri_vmstack *native;      /* that it runs on; NULL: the OS thread's own (I-NAT1) [owner] */
+    uintptr_t own_sp;                /* where its own stack was left, while it runs on another [owner] */
+    tri_frame *own_frames;           /* the frames on it then [owner] */
     struct tri_scanner *scanners;    /* [owner] */
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
+    uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    struct large_build build;        /* the large object that it is building [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {
@@ -99,6 +117,10 @@ void tri__safepoint(struct mutator *m);
 static inline void safepoint_poll(struct mutator *m) {
     if (TRI_UNLIKELY(atomic_load_relaxed(&m->pub.request))) tri__safepoint(m); /* see tri_poll */
 }
+
+/* Runs fn with every callee-saved register of its callers in memory at or above os->sp. */
+typedef void (*spilled_fn)(struct osthread *os, void *arg);
+void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg);
 
 /* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. */
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
@@ -116,9 +138,18 @@ void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);
 
-/* Shades the roots that belong to m (H3): native stack, frames, handles, VM stacks, scanners. `visit` decides how:
- * into m's marker. */
+/* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
+ * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
+/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
+size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
+
+/* Whether the calling thread is in a section that a fork waits for. */
+bool tri__mutator_is_unforkable(void);
+/* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
+ * tri__mutators_settle to give back what they held, before the first cycle. */
+void tri__mutators_after_fork(tri_heap *heap, bool abandoned);
+void tri__mutators_settle(tri_heap *heap);
 
 /* Turns the barrier's buffer into marks and grey work. True if an entry was unmarked. */
 bool tri__barrier_flush(struct mutator *m);

@@ -190,6 +190,18 @@ bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns) {
     }
 }
 
+void tri__watch_take_back(tri_heap *heap) {
+    struct watches *ws = &heap->death.watches;
+    struct watch *w;
+    ws->scan = NULL;
+    ws->scan_queue = NULL;
+    while ((w = tri__watch_pop(&ws->revived)) != NULL) {
+        append_to_bucket(ws, w);
+        atomic_store_relaxed(&ws->n, ws->n + 1); /* nobody else runs */
+        ws->nclaims++;
+    }
+}
+
 void tri__watch_freed(tri_heap *heap, uintptr_t addr) {
     struct watches *ws = &heap->death.watches;
     if (atomic_load_relaxed(&ws->n) == 0) return; /* the host orders its own registrations before its tri_free */
