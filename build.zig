@@ -37,6 +37,7 @@ const library_sources = [_][]const u8{
     "gc/collector.c",
     "gc/cycle.c",
     "gc/death.c",
+    "gc/ephemeron.c",
     "gc/error.c",
     "gc/finalize.c",
     "gc/fork.c",
@@ -66,6 +67,7 @@ const library_sources = [_][]const u8{
     "gc/vmstack.c",
     "gc/watch.c",
     "gc/weak.c",
+    "gc/wmap.c",
     "gc/work.c",
     "gc/workers.c",
 };
@@ -113,6 +115,7 @@ const tests = [_]Program{
     .{ .name = "test_free", .tsan = true },
     .{ .name = "test_weak", .tsan = true },
     .{ .name = "test_death", .tsan = true },
+    .{ .name = "test_wmap", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_stackcopy", .tsan = true },

@@ -426,6 +426,38 @@ void tri__marker_take(struct marker *mk, struct workbuf *buf) {
     mk->worked = true; /* R2: popped */
 }
 
+static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void *context, uintptr_t addr),
+                         void *context) {
+    struct slot slot;
+    uintptr_t tag = entry & WORK_TAG_MASK;
+    if (tag == WORK_RESUME) {
+        resume_traced(mk, entry);
+        return true; /* much: look at the clock */
+    }
+    if (tag == WORK_PIECE || !space_find_slot(mk->space, entry & ~(uintptr_t)WORK_TAG_MASK, &slot)) {
+        process(mk, entry);
+        return tag == WORK_PIECE;
+    }
+    if (tag == WORK_CANDIDATE) {
+        if (!space_set_mark(mk->space, &slot)) return false;
+        mk->marked_objects++;
+        mk->marked_bytes += tri__slot_bytes(mk->space, &slot);
+    }
+    marked(context, slot.addr);
+    scan_object(mk, &slot);
+    return false;
+}
+
+bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context) {
+    while (mk->head != mk->tail) push(mk, mk->ring[mk->tail++ & MARK_RING_MASK]);
+    for (unsigned n = 1;; n++) {
+        if ((!mk->buf || mk->buf->n == 0) && !pop_new_buffer(mk)) return true;
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        if ((much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns) return false;
+    }
+}
+
 bool tri__marker_hand_over(struct marker *mk) {
     while (mk->head != mk->tail) push(mk, mk->ring[mk->tail++ & MARK_RING_MASK]);
     if (!mk->buf) return false;

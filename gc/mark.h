@@ -62,6 +62,9 @@ bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
 /* Goes on with a buffer that it was given; it holds nothing. */
 void tri__marker_take(struct marker *marker, struct workbuf *buf);
+/* The same, telling `marked` of each object that it scans for the first time. */
+bool tri__marker_drain_told(struct marker *marker, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context);
 /* Hands all grey work over to the heap's list. True if there was any. */
 bool tri__marker_hand_over(struct marker *marker);
 /* True if it holds nothing (I-MARK2). */
