@@ -598,3 +598,44 @@ TEST(fork, out_of_a_callback_or_a_hook_is_reported_and_the_parent_goes_on, .time
         CHECK_MSG(strstr(text, "fork: called from inside "), "%s", text);
     }
 }
+
+/* ---- a heap without workers ------------------------------------------------------------------------------------- */
+
+static void step_on(struct worker *w, tri_heap *heap, tri_thread *t) {
+    w->threads[0] = w->threads[1] = t;
+    world.heaps[0] = world.heaps[1] = heap;
+    for (int i = 0; i < 400 && (i < 40 || heap_phase(heap) == PHASE_IDLE); i++) {
+        operate(w);
+        tri_step(t, 1000); /* not even one handshake, mostly */
+    }
+}
+
+/* The thread that has the turn may be any: forks happen between the steps of one, in the middle of a cycle. */
+TEST(fork, in_the_middle_of_a_stepped_cycle, .timeout = 120) {
+    static struct worker w = {.rng = 1};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.min_heap_bytes = 256 << 10;
+    struct fixture f = fixture_open_config(&config);
+    for (int h = 0; h < NHEAPS; h++) world.ranges[h] = tri_root_add(f.thread, world.slots[h], NSLOTS, NULL);
+    uint32_t nmiddle = 0;
+    for (int i = 0; i < 60; i++) {
+        step_on(&w, f.heap, f.thread);
+        nmiddle += heap_phase(f.heap) != PHASE_IDLE;
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(CHILD_S);
+            CHECK_EQ(heap_phase(f.heap), PHASE_IDLE);
+            step_on(&w, f.heap, f.thread);
+            CHECK_EQ(tri_collect(f.thread), TRI_OK);
+            CHECK_EQ(tri_verify(f.thread), 0);
+            CHECK_EQ(count_threads(), TEST_IS_SLOW ? count_threads() : 1);
+            CHECK_EQ(tri_detach(f.thread), TRI_OK);
+            CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+            _exit(0);
+        }
+        CHECK_EQ(wait_for(child), 0);
+    }
+    CHECK_MSG(nmiddle > 0, "no fork was in the middle of a cycle");
+    fixture_close(&f);
+}
