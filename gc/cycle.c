@@ -444,6 +444,7 @@ static void tell_cycle(tri_heap *heap) {
                        0,
                        0};
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
 

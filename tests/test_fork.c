@@ -352,6 +352,7 @@ static void run(uint32_t nforks) {
     atomic_store_release(&world.quit, 1);
     for (int i = 0; i <= NWORKERS; i++) fixture_join(own->threads[0], threads[i]);
     for (int i = 0; i < NBLOCKS; i++) tri_manual_free(world.heaps[0], world.blocks[i]);
+    atomic_store_relaxed(&wanted_phase, NUM_PHASES);
     for (int h = 0; h < NHEAPS; h++) {
         struct fixture f = {world.heaps[h], own->threads[h]};
         CHECK_EQ(tri_collect(f.thread), TRI_OK);
