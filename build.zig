@@ -48,6 +48,7 @@ const library_sources = [_][]const u8{
     "gc/manual_check.c",
     "gc/mark.c",
     "gc/mutator.c",
+    "gc/native.c",
     "gc/pacer.c",
     "gc/roots.c",
     "gc/rules.c",
@@ -57,12 +58,14 @@ const library_sources = [_][]const u8{
     "gc/stats.c",
     "gc/step.c",
     "gc/stress.c",
+    "gc/suspended.c",
     "gc/type.c",
     "gc/verify.c",
     "gc/version.c",
     "gc/vmstack.c",
     "gc/weak.c",
     "gc/work.c",
+    "gc/workers.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -110,6 +113,7 @@ const tests = [_]Program{
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_stackcopy", .tsan = true },
+    .{ .name = "test_coroutines", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
@@ -121,6 +125,7 @@ const tests = [_]Program{
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_stats", .tsan = true },
+    .{ .name = "test_seen", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_scavenger", .tsan = true },
@@ -129,7 +134,9 @@ const tests = [_]Program{
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
     .{ .name = "test_marking" },
+    .{ .name = "test_workers" },
     .{ .name = "stress_handshake", .tsan = true },
+    .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_heapmap_dump", .tsan = true },
     .{ .name = "test_heapmap", .sources = &.{ "tests/test_heapmap.c", "bench/heapmap_read.c" } },
@@ -153,6 +160,7 @@ const property_sources = [_][]const u8{
 const examples = [_]Program{
     .{ .name = "hello" },
     .{ .name = "list" },
+    .{ .name = "coroutines" },
     .{ .name = "offheap_list" },
     zbuf_program,
     lox_program,
@@ -209,12 +217,20 @@ const bench_programs = [_]Program{
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
-    .{ .name = "bench-mark", .sources = &.{"bench/mark.c"} },
+    .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
     .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{ "bdw-gc", "m" } },
+};
+
+/// Graphs of many shapes, marked by both collectors in one process.
+const mark_sources = [_][]const u8{
+    "bench/mark.c",
+    "bench/mark_boehm.c",
+    "bench/mark_graphs.c",
+    "bench/mark_trigc.c",
 };
 
 /// Loads beside other allocators and the plain limit; bench/field.py runs them.

@@ -42,6 +42,7 @@ static void phase_set(tri_heap *heap, enum phase to) {
     enum phase from = atomic_load_relaxed(&heap->phase); /* own */
     check_always(phase_edges[from] >> to & 1, "I-CYC1: phases follow the table of edges");
     atomic_store_release(&heap->phase, to); /* pairs with heap_phase */
+    tri__stats_phase(heap, to);
     tri__stress_delay(heap);
 }
 
@@ -103,7 +104,7 @@ static void answer_scan(struct mutator *m) {
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
-    tri__stats_pause(m->heap, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
 }
 
 /* H4: "any" if since its last answer it turned an object grey, popped one or handed over a buffer (R2). */
@@ -211,13 +212,15 @@ static bool handshake(tri_heap *heap, enum step step, uint64_t deadline_ns) {
 
 /* Makes the worker's progress known: credit for assists, the pace of the cycle. */
 static void publish_progress(tri_heap *heap) {
-    struct marker *w = &heap->worker;
-    atomic_add_relaxed(&heap->background_credit, (int64_t)(w->marked_bytes + w->scanned_bytes));
-    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
-    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
-    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    tri__workers_tell(heap, &heap->worker);
     tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), heap_total_bytes(heap));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
+}
+
+/* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
+static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns) {
+    uint64_t slice_ns = TRI_CHECKS && atomic_load_relaxed(&heap->stress.delay_us) ? 1 : MARK_SLICE_NS; /* a switch */
+    return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
 }
 
 /* False: the deadline passed. */
@@ -228,10 +231,14 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
     while (!empty && now < deadline_ns) {
-        tri__marker_drain(&heap->worker, deadline_ns - now < MARK_SLICE_NS ? deadline_ns : now + MARK_SLICE_NS);
+        tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
         now = tri__os_now_ns();
-        if (!tri__marker_is_idle(&heap->worker)) continue;
+        if (!tri__marker_is_idle(&heap->worker)) {
+            if (deadline_ns == UINT64_MAX) tri__workers_call(heap);
+            continue;
+        }
+        if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
         if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
     }
@@ -321,7 +328,6 @@ static void begin(tri_heap *heap) {
     atomic_store_relaxed(&heap->background_credit, 0);
     atomic_store_relaxed(&heap->triggered,
                          1); /* whatever started it: until the sweep, allocation is held to the goal */
-    atomic_store_relaxed(&heap->stats.cycle_worst_pause_ns, 0);
     atomic_store_relaxed(&heap->stats.cycle_assist_ns, 0);
     gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
@@ -428,21 +434,20 @@ static void drop_empty(tri_heap *heap, bool all) {
 
 static void tell_cycle(tri_heap *heap) {
     const struct cycle_run *run = &heap->run;
-    tri_event event = {sizeof event,
-                       TRI_EVENT_CYCLE_END,
-                       heap->cycle_number,
-                       run->reason,
-                       run->heap_before_bytes,
-                       run->live_bytes,
-                       heap->pacer.goal_bytes,
-                       run->end_ns - run->start_ns,
-                       run->mark_ns,
-                       atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
-                       atomic_load_relaxed(&heap->stats.cycle_assist_ns),
-                       run->rounds,
-                       atomic_load_relaxed(&heap->nthreads),
-                       0,
-                       0};
+    tri_event event = {.struct_size = sizeof event,
+                       .kind = TRI_EVENT_CYCLE_END,
+                       .cycle = heap->cycle_number,
+                       .reason = run->reason,
+                       .live_before_bytes = run->heap_before_bytes,
+                       .live_after_bytes = run->live_bytes,
+                       .goal_bytes = heap->pacer.goal_bytes,
+                       .cycle_ns = run->end_ns - run->start_ns,
+                       .mark_ns = run->mark_ns,
+                       .assist_ns = atomic_load_relaxed(&heap->stats.cycle_assist_ns),
+                       .flush_rounds = run->rounds,
+                       .nthreads = atomic_load_relaxed(&heap->nthreads),
+                       .time_ns = tri__os_now_ns()};
+    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
     IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);

@@ -12,7 +12,6 @@
 #include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
-enum { MAX_WORKERS = 256, CORES_A_WORKER = 4 };
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
@@ -24,7 +23,7 @@ void tri_config_init(tri_config *config) {
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
                            .idle_trim_ms = IDLE_TRIM_MS,
-                           .workers = tri__os_ncpus() < CORES_A_WORKER ? 1 : tri__os_ncpus() / CORES_A_WORKER};
+                           .workers = tri__workers_default()};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -39,10 +38,12 @@ static size_t default_reserve(void) {
 static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
     struct mutator *m = mutator;
     uint32_t *unforkable = &m->os->unforkable;
-    (void)context, (void)done_bytes;
+    (void)done_bytes;
+    tri__stats_pause(context, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
     unforkable_leave(&unforkable);
     safepoint_poll(m);
     unforkable_enter(unforkable);
+    m->piece_ns = tri__os_now_ns();
 }
 
 static void hook_limit_near(void *context) {
@@ -69,8 +70,8 @@ static void hook_delay(void *context) {
 static int check_config(const tri_config *c) {
     if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
-    if (c->flags &
-        ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY | TRI_HEAP_POPULATE))
+    if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY |
+                               TRI_HEAP_POPULATE | TRI_HEAP_EVENTS))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
     if (c->growth_percent < 5 || c->growth_percent > 100000)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
@@ -114,6 +115,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
@@ -129,6 +131,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_mutator);
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
+    tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
     tri__copies_fini(heap);
     tri__work_fini(&heap->work);
@@ -210,6 +213,7 @@ int tri_heap_destroy(tri_heap *heap) {
                           "%u threads are still attached; each must call tri_detach or end", n);
     tri__fork_remove_heap(heap);
     tri__collector_stop(heap);
+    tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
     tri__fork_settle(heap);
     fini_parts(heap);
@@ -245,6 +249,7 @@ static const struct switch_option {
 } switch_options[] = {{"cycles", "off", "on", TRI_HEAP_NO_CYCLES},
                       {"tiny", "on", "off", TRI_HEAP_TINY},
                       {"populate", "on", "off", TRI_HEAP_POPULATE},
+                      {"events", "on", "off", TRI_HEAP_EVENTS},
                       {"zero_size", "unique", "fixed", TRI_HEAP_UNIQUE_ZERO}};
 
 /* True if the key is one of theirs; *err is then the result. */

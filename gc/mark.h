@@ -49,6 +49,9 @@ void tri__marker_candidate(struct marker *marker, uintptr_t addr);
 /* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation
  * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
+/* stackscan.c: the words of a native stack, read conservatively, and the slots of frames. */
+void tri__marker_native_words(struct marker *marker, const tri_word *words, size_t n);
+void tri__marker_frames(struct marker *marker, const tri_frame *frames);
 /* Shades what words name (enc NULL: plain pointers): for roots that are added, removed or change hands while armed. */
 void tri__marker_shade_words(struct marker *marker, const tri_word *p, const tri_word *end, const tri_enc *enc);
 /* Shades at once: marks and queues. True if the object was unmarked. */
@@ -57,6 +60,8 @@ bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 /* Traces until there is nothing left in hand or in the list, or until deadline_ns (0: none) has passed. True: nothing
  * is left. */
 bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
+/* Goes on with a buffer that it was given; it holds nothing. */
+void tri__marker_take(struct marker *marker, struct workbuf *buf);
 /* Hands all grey work over to the heap's list. True if there was any. */
 bool tri__marker_hand_over(struct marker *marker);
 /* True if it holds nothing (I-MARK2). */

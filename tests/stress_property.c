@@ -272,6 +272,22 @@ TEST(property, with_delays_in_every_step) {
                                   .settings = {"stress.delay=50", "poison=1"}});
 }
 
+TEST(property, with_two_markers_and_delays) {
+    run_property((struct options){.name = "two markers",
+                                  .nops = scaled(60000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {"stress.delay=30", "poison=1", "checkmark=1", "workers=2"}});
+}
+
+TEST(property, with_four_markers_and_delays) {
+    run_property((struct options){.name = "four markers",
+                                  .nops = scaled(60000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {"stress.delay=30", "poison=1", "checkmark=1", "workers=4"}});
+}
+
 TEST(property, with_every_path_slow) {
     run_property((struct options){.name = "slow paths",
                                   .nops = scaled(150000),

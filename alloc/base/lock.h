@@ -44,6 +44,9 @@ bool tri__lock_held(const struct lock *lock);
 /* True if the calling thread holds no lock of ours (always true in unchecked builds): before each wait (R14). */
 bool tri__lock_none_held(void);
 
+/* For how long the calling thread has waited for locks that others held, since it asked last. */
+uint64_t tri__lock_take_waited(void);
+
 /* A condition variable to go with a lock; timeouts on the monotonic clock. */
 struct cond {
     pthread_cond_t cond;
