@@ -321,6 +321,7 @@ static void open_world(struct worker *w, const char *setting) {
     for (int h = 0; h < NHEAPS; h++) {
         tri_config config = fixture_config(h ? 0 : TRI_HEAP_PRECISE);
         config.reserve_bytes = (size_t)1 << 30;
+        config.workers = h ? 1 : 3;
         CHECK_EQ(tri_heap_create(&config, &world.heaps[h]), TRI_OK);
         fixture_set(world.heaps[h], setting);
         w->threads[h] = fixture_attach(world.heaps[h]);
@@ -397,7 +398,9 @@ static size_t locks_of(tri_heap *heap, struct lock *locks[MOST_LOCKS]) {
                           &heap->work.fix.lock,
                           &heap->fix_mutator.lock,
                           &heap->fix_small.lock,
-                          &heap->fix_block.lock};
+                          &heap->fix_block.lock,
+                          &heap->fix_worker.lock,
+                          &heap->copies.lock};
     memcpy(locks, all, sizeof all);
     return TRI_COUNT(all);
 }
