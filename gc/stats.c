@@ -96,7 +96,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
-                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
+                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
         .returned_bytes = (ps.returned_pages << PAGE_SHIFT) +
@@ -111,7 +112,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns),
         .stall_ns = atomic_load_relaxed(&s->stall_ns),
         .limited_cycles = atomic_load_relaxed(&s->limited_cycles),
-        .limiter_percent = atomic_load_relaxed(&s->limiter_percent)};
+        .limiter_percent = atomic_load_relaxed(&s->limiter_percent),
+        .weak_cleared = atomic_load_relaxed(&heap->death.cleared_slots),
+        .cleanups_due = atomic_load_relaxed(&heap->death.watches.ndue),
+        .cleanups_run = atomic_load_relaxed(&heap->death.watches.nrun),
+        .watched_objects = atomic_load_relaxed(&heap->death.watches.n)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }
