@@ -307,10 +307,12 @@ int tri_collect(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_collect");
     if (!m) return TRI_EUNATTACHED;
     IN_CALL("tri_collect");
+    note_site(m, CALL_SITE("tri_collect"));
     if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
+    char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
                       "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
-                      "takes longer than that: raise wait_limit_ms",
-                      (unsigned long long)m->heap->config.wait_limit_ms);
+                      "takes longer than that: raise wait_limit_ms%s",
+                      (unsigned long long)m->heap->config.wait_limit_ms, tri__silent_text(m->heap, silent));
 }

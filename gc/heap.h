@@ -162,6 +162,7 @@ struct tri_heap {
 
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
+    struct mutator *look_next;   /* whom the collector looks at next, of those that owe an answer [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
     uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
     enum step last_step;         /* last posted step (R9) [threads lock] */
