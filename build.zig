@@ -36,6 +36,7 @@ const library_sources = [_][]const u8{
     "gc/checkmark.c",
     "gc/collector.c",
     "gc/cycle.c",
+    "gc/death.c",
     "gc/error.c",
     "gc/free.c",
     "gc/handshake.c",
@@ -56,6 +57,7 @@ const library_sources = [_][]const u8{
     "gc/verify.c",
     "gc/version.c",
     "gc/vmstack.c",
+    "gc/weak.c",
     "gc/work.c",
 };
 
@@ -100,6 +102,7 @@ const tests = [_]Program{
     .{ .name = "test_types_refused" },
     .{ .name = "test_native", .tsan = true },
     .{ .name = "test_free", .tsan = true },
+    .{ .name = "test_weak", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
     .{ .name = "test_threads", .tsan = true },

@@ -30,6 +30,7 @@ struct request {
     uint32_t layout; /* of the type: first number */
     bool sized;      /* the number of the size class is added to it */
     bool leaf, zeroed, align16;
+    bool weak;  /* has weak slots: a span of its own layout, so that death finds it by the page */
     bool large; /* pages of its own, however small */
 };
 
@@ -173,7 +174,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0) |
                               (r->layout == LAYOUT_TINY ? SPAN_SHARED : 0));
     struct span_class sc = {*number, (uint8_t)class_index, flags, false};
-    if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES) return sc;
+    if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES || r->weak) return sc;
     uint32_t *cold = &heap->cold_bytes[*number];
     uint32_t so_far = atomic_load_relaxed(cold); /* a heuristic's counter */
     if (so_far >= COLD_LIMIT_BYTES) return sc;
@@ -246,6 +247,7 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
 
 static void *allocate(struct mutator *m, const struct request *r) {
     safepoint_poll(m); /* R1: first, with nothing in hand */
+    if (TRI_UNLIKELY(r->weak)) tri__weak_note(m->heap);
     void *next = try_next_hole(m, r);
     if (next) return next;
     stress(m);
@@ -259,13 +261,15 @@ static void *allocate(struct mutator *m, const struct request *r) {
 
 static struct request request_typed(const tri_type *type, size_t size_bytes, const char *call) {
     uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
+    const struct type_desc *desc = tri__layouts[layout].desc;
     return (struct request){.call = call,
                             .size_bytes = size_bytes,
                             .layout = layout,
                             .sized = type->elem_size != 0,
                             .leaf = tri__layouts[layout].scan == SCAN_LEAF,
                             .zeroed = !(type->flags & TRI_TYPE_LEAF) || (type->flags & TRI_TYPE_ZEROED),
-                            .align16 = type->align == 16};
+                            .align16 = type->align == 16,
+                            .weak = desc && desc->has_weak};
 }
 
 static void *allocate_typed(struct mutator *m, const tri_type *type, size_t size_bytes, const char *call) {

@@ -63,6 +63,14 @@ enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr) {
     return ask_gate(m, addr, true);
 }
 
+enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr) {
+    struct slot slot;
+    check_cheap(m->armed, "R5: only an armed thread trusts a mark");
+    if (space_find_slot(&m->heap->mem.space, addr, &slot) && space_is_marked(&m->heap->mem.space, &slot))
+        return GATE_ALLOWS; /* it stays marked until this thread has answered H5 */
+    return ask_gate(m, addr, true);
+}
+
 /* A word that may be a reference and is stored or overwritten: a store never waits (R1). */
 static void shade_maybe(struct mutator *m, uintptr_t ref) {
     if (ref && space_contains(&m->heap->mem.space, ref)) (void)ask_gate(m, ref, false);
@@ -77,6 +85,7 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
         break;
     }
     case SLOT_MAYBE: shade_maybe(m, enc_decode(enc, w)); break; /* validated like a conservative word (R5) */
+    case SLOT_WEAK: /* keeps nothing alive: loads go through the gate instead (R5) */
     case SLOT_NONE: break;
     }
 }
@@ -138,6 +147,7 @@ static void shade_slot_word(struct mutator *m, const struct slot_reader *reader,
         tri__shade_word(m, w, kind_of(reader, slot), &reader->desc->enc);
         return;
     }
+    if (kind_of(reader, slot) == SLOT_WEAK) return;
     uintptr_t ref = enc_decode(&reader->desc->enc, w);
     shade_maybe(m, ref);
     if (ref != (uintptr_t)w) shade_maybe(m, (uintptr_t)w);
@@ -156,9 +166,9 @@ static void barrier(struct mutator *m, const struct slot_reader *reader, const v
 static void check_stored(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slot,
                          tri_word value) {
     enum slot_kind kind = kind_of(reader, slot);
-    if (kind != SLOT_POINTER && kind != SLOT_VALUE) return;
+    if (kind != SLOT_POINTER && kind != SLOT_VALUE && kind != SLOT_WEAK) return;
     uintptr_t ref = enc_decode(&reader->desc->enc, value);
-    if (kind == SLOT_POINTER) ref = (uintptr_t)value;
+    if (kind != SLOT_VALUE) ref = (uintptr_t)value;
     struct slot target;
     struct space *space = &m->heap->mem.space;
     if (!space_contains(space, ref)) return;
@@ -235,11 +245,25 @@ void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_wor
     atomic_store_release((tri_word *)slot, value); /* pairs with the root scanner's acquire */
 }
 
+/* What takes a word out of a slot without asking the gate may not touch a weak one (R5). True: refused, reported. */
+static bool is_weak(struct mutator *m, const char *call, const struct slot_reader *reader, const void *slots,
+                    size_t nslots) {
+    if (TRI_LIKELY(!reader->desc || !reader->desc->has_weak)) return false;
+    for (size_t i = 0; i < nslots; i++) {
+        if (kind_of(reader, (const tri_word *)slots + i) != SLOT_WEAK) continue;
+        tri__report(m->heap, call,
+                    "slot %p of %s is weak; read it with tri_weak_load and write it with tri_store or tri_clear",
+                    (const void *)((const tri_word *)slots + i), reader->desc->type->name);
+        return true;
+    }
+    return false;
+}
+
 tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_xchg");
     NO_SAFEPOINT("tri_xchg");
     struct slot_reader reader;
-    if (!m || !find_owner(m, "tri_xchg", obj, slot, &reader)) return 0;
+    if (!m || !find_owner(m, "tri_xchg", obj, slot, &reader) || is_weak(m, "tri_xchg", &reader, slot, 1)) return 0;
     check_stored(m, "tri_xchg", &reader, slot, value);
     if (m->armed) barrier(m, &reader, slot, value);
     tri_word old = atomic_swap_seq((tri_word *)slot, value); /* pairs with other exchanges and loads of the slot */
@@ -256,7 +280,7 @@ bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_
         tri__report(m->heap, "tri_cas", "expected is NULL; give the word that the slot should hold");
         return false;
     }
-    if (!find_owner(m, "tri_cas", obj, slot, &reader)) return false;
+    if (!find_owner(m, "tri_cas", obj, slot, &reader) || is_weak(m, "tri_cas", &reader, slot, 1)) return false;
     check_stored(m, "tri_cas", &reader, slot, value);
     if (m->armed) {
         /* Only what lies in the slot is known to be alive; *expected is the host's word and may be stale. */
@@ -281,7 +305,9 @@ void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_sl
     struct mutator *m = tri__mutator_check(thread, "tri_move");
     NO_SAFEPOINT("tri_move");
     struct slot_reader reader;
-    if (!m || nslots == 0 || !find_owner(m, "tri_move", obj, dst_slots, &reader)) return;
+    if (!m || nslots == 0 || !find_owner(m, "tri_move", obj, dst_slots, &reader) ||
+        is_weak(m, "tri_move", &reader, dst_slots, nslots))
+        return;
     tri_word *dst = dst_slots;
     const tri_word *src = src_slots;
     if (dst <= src)

@@ -7,7 +7,7 @@
  *   H3 scan     shades its roots; stack black; allocates black       all stacks are black; global roots scanned
  *   mark        assists                                              nothing grey is known
  *   H4 flush    hands its grey work over, answers any or none        after a round of none: closed
- *   death       weak loads are closed meanwhile                      (R7; empty so far)
+ *   death       weak loads are closed meanwhile                      (R7; death.c)
  *   H5 disarm   barrier off, buffer thrown away                      -
  *   flip        -                                                    the sweep generation advances, with H6's post (R9)
  *   H6 retire   gives its holes back, allocates white                the old generation has no owner left
@@ -305,9 +305,8 @@ static void begin(tri_heap *heap) {
     gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
 
-/* The order of R7: weak references, finalizers, ephemerons, cleanups. None of them exists yet, so nothing can die here
- * but plain objects, which the sweep frees. Checked builds let the plain algorithm check what was marked. */
-static void death(tri_heap *heap) {
+/* Checked builds let the plain algorithm check what was marked, before anything dies. */
+static void check_marked(tri_heap *heap) {
 #if TRI_CHECKS >= 1
     if (heap_fault(heap, FAULT_DROP_MARK)) tri__stress_drop_a_mark(heap);
     if (atomic_load_relaxed(&heap->stress.checkmark)) { /* a test's switch */
@@ -355,7 +354,7 @@ static void verify_now_and_then(tri_heap *heap) {
 
 static void verify(tri_heap *heap) {
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
-        if (!tri__world_stop(heap)) return;                             /* as in death() */
+        if (!tri__world_stop(heap)) return;                             /* as in check_marked() */
         tri__verify(heap);
         tri__world_start(heap);
     } else if (TRI_CHECKS >= 3) {
@@ -482,9 +481,11 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
         if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
         run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
         phase_set(heap, PHASE_DEATH);
+        check_marked(heap);
+        tri__death_begin(heap);
     }
     if (is_at(heap, PHASE_DEATH)) {
-        death(heap); /* model: M-DEATH */
+        if (!tri__death(heap, deadline_ns)) return false; /* model: M-DEATH */
         phase_set(heap, PHASE_DISARM);
     }
     if (is_at(heap, PHASE_DISARM)) {

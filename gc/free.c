@@ -59,6 +59,18 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     return true;
 }
 
+/* What names the object without keeping it alive loses it, and what waited for its death is due, before its slot can be
+ * another object's. Not while a cycle marks: then the caller waits. */
+static void dies(tri_heap *heap, uintptr_t addr) {
+    const struct space *space = &heap->mem.space;
+    struct slot slot;
+    tri__lock_acquire(&heap->mem.gate);
+    bool live = !heap->mem.pages_stay && space_find_slot(space, addr, &slot) && slot.addr == addr &&
+                !(space_span_of(space, addr)->flags & SPAN_SHARED) && tri__lives(heap, &slot);
+    tri__lock_release(&heap->mem.gate);
+    if (live) tri__death_of_freed(heap, addr);
+}
+
 int tri_free(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_free");
     if (!m) return TRI_EUNATTACHED;
@@ -66,6 +78,7 @@ int tri_free(tri_thread *thread, void *obj) {
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */
+        dies(m->heap, (uintptr_t)obj);
         enum free_outcome outcome = tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1,
                                                           &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);

@@ -7,6 +7,7 @@
  *   work      grey buffers                    work.c, mark.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
+ *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
@@ -18,6 +19,7 @@
 #include <trigc.h>
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
+#include "gc/death.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
@@ -108,7 +110,8 @@ enum fault {
     FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
     FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
     FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT    /* R17: what enters or leaves a root is not shaded */
+    FAULT_BARE_ROOT,   /* R17: what enters or leaves a root is not shaded */
+    FAULT_KEEP_WEAK    /* R7: weak slots of dead objects are not cleared */
 };
 
 struct stats {
@@ -194,6 +197,7 @@ struct tri_heap {
     uint64_t cycle_marked_bytes; /* by everyone in this cycle [atomic] */
     uint64_t cycle_black_bytes;  /* taken black in this cycle [atomic] */
     uint32_t *cold_bytes;        /* by layout: allocated in mixed spans so far [atomic entries] */
+    struct death death;
     struct stats stats;
     struct scavenger scavenger;
     struct stress stress;
@@ -270,6 +274,13 @@ void tri__shade_word(struct mutator *m, tri_word w, enum slot_kind kind, const t
  * shaded; or it has to wait for the close as a blocked thread (R14), and to ask again. */
 enum gate_answer { GATE_REFUSES = 0, GATE_ALLOWS, GATE_DELAYS };
 enum gate_answer tri__gate_load(struct mutator *m, uintptr_t addr);
+/* The same for an armed thread, without the lock where the object is marked. */
+enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
+/* inspect.c: waits for the close as a blocked thread; false, with TRI_ETIMEDOUT set for `call`, when wait_limit_ms have
+ * passed since start_ns. */
+bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
+/* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
+bool tri__lives(tri_heap *heap, const struct slot *slot);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

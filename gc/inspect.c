@@ -27,7 +27,7 @@ static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
 
 /* Whether a slot lives, as far as bits can tell: its allocation bit in a swept span, its mark in an unswept one. Waits
  * for a sweep of the span's bits that is under way, which needs no lock. Gate lock held. */
-static bool lives(tri_heap *heap, const struct slot *slot) {
+bool tri__lives(tri_heap *heap, const struct slot *slot) {
     struct span *span = space_span_of(&heap->mem.space, slot->addr);
     uint32_t current = atomic_load_acquire(&heap->mem.gen);
     for (;;) {
@@ -45,7 +45,8 @@ static bool lives(tri_heap *heap, const struct slot *slot) {
 static bool find_live(tri_heap *heap, uintptr_t addr, bool armed, struct slot *slot) {
     struct space *space = &heap->mem.space;
     tri__lock_acquire(&heap->mem.gate); /* R13: no page leaves a span meanwhile */
-    bool found = space_find_slot(space, addr, slot) && (armed ? space_is_allocated(space, slot) : lives(heap, slot)) &&
+    bool found = space_find_slot(space, addr, slot) &&
+                 (armed ? space_is_allocated(space, slot) : tri__lives(heap, slot)) &&
                  space_layout_of(space, slot) != 0;
     tri__lock_release(&heap->mem.gate);
     return found;
@@ -79,20 +80,25 @@ static void wait_for_close(void *p) {
     tri__os_futex_wait(&heap->loads_wait, 1, CLOSE_RELOOK_NS); /* gate_close wakes */
 }
 
+bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call) {
+    uint64_t now = tri__os_now_ns();
+    if (now - start_ns >= heap_wait_limit_ns(m->heap)) {
+        (void)tri__error(TRI_ETIMEDOUT, call, "the cycle does not close: " SILENT_TEXT);
+        return false;
+    }
+    tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
+    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - now);
+    return true;
+}
+
 /* R5: may a reference be made of this address? Waits for the close where the gate says so, for wait_limit_ms at
  * most. */
 static bool passes_gate(struct mutator *m, uintptr_t addr) {
-    uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(m->heap);
+    uint64_t start = tri__os_now_ns();
     for (;;) {
         enum gate_answer answer = tri__gate_load(m, addr);
         if (answer != GATE_DELAYS) return answer == GATE_ALLOWS;
-        uint64_t now = tri__os_now_ns();
-        if (now - start >= limit_ns) {
-            (void)tri__error(TRI_ETIMEDOUT, "tri_find", "the cycle does not close: " SILENT_TEXT);
-            return false;
-        }
-        tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
-        tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - now);
+        if (!tri__gate_wait(m, start, "tri_find")) return false;
     }
 }
 

@@ -8,9 +8,9 @@
 
 #if TRI_CHECKS >= 1
 
-static const char *const fault_names[] = {"none",        "no_barrier",  "no_settle",   "drop_mark",
-                                          "forget_root", "flush_blind", "store_polls", "early_trace",
-                                          "gate_open",   "skip_stacks", "attach_late", "bare_root"};
+static const char *const fault_names[] = {"none",        "no_barrier",  "no_settle",   "drop_mark", "forget_root",
+                                          "flush_blind", "store_polls", "early_trace", "gate_open", "skip_stacks",
+                                          "attach_late", "bare_root",   "keep_weak"};
 
 static uint64_t next_random(void) {
     static _Thread_local uint64_t state;

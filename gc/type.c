@@ -91,13 +91,15 @@ static bool check_shape(struct checker *c) {
     if (t->align != 0 && t->align != 8 && t->align != 16) return refuse(c, "align", t->align, "must be 0, 8 or 16");
     bool any = has_slots(&t->pointers) || has_slots(&t->values) || has_slots(&t->maybes);
     bool any_elem = has_slots(&t->elem_pointers) || has_slots(&t->elem_values) || has_slots(&t->elem_maybes);
-    if (any_elem && t->elem_size == 0) return refuse(c, "elem_size", 0, "element slots are given but elem_size is 0");
-    if (any_elem && (t->size % 8 || t->elem_size % 8))
+    bool weak = has_slots(&t->weaks), weak_elem = has_slots(&t->elem_weaks);
+    if ((any_elem || weak_elem) && t->elem_size == 0)
+        return refuse(c, "elem_size", 0, "element slots are given but elem_size is 0");
+    if ((any_elem || weak_elem) && (t->size % 8 || t->elem_size % 8))
         return refuse(c, "elem_size", t->elem_size, "elements with slots need size and elem_size to be multiples of 8");
-    if ((t->flags & TRI_TYPE_LEAF) && (any || any_elem || t->trace))
+    if ((t->flags & TRI_TYPE_LEAF) && (any || any_elem || weak || weak_elem || t->trace))
         return refuse(c, "flags", t->flags, "TRI_TYPE_LEAF contradicts slots or a trace callback");
     if (t->trace && (any || any_elem))
-        return refuse(c, "trace", 0, "a traced type visits all its slots itself; give no slots beside");
+        return refuse(c, "trace", 0, "a traced type visits all its slots itself; give none but weak ones beside");
     if ((has_slots(&t->values) || has_slots(&t->elem_values)) && !t->enc)
         return refuse(c, "enc", 0, "value slots need an encoding");
     return true;
@@ -109,7 +111,9 @@ static bool check_type(struct checker *c) {
            check_slots(c, "values", &t->values, t->size) && check_slots(c, "maybes", &t->maybes, t->size) &&
            check_slots(c, "elem_pointers", &t->elem_pointers, t->elem_size) &&
            check_slots(c, "elem_values", &t->elem_values, t->elem_size) &&
-           check_slots(c, "elem_maybes", &t->elem_maybes, t->elem_size) && (!t->enc || check_enc(c, t->enc));
+           check_slots(c, "elem_maybes", &t->elem_maybes, t->elem_size) &&
+           check_slots(c, "weaks", &t->weaks, t->size) && check_slots(c, "elem_weaks", &t->elem_weaks, t->elem_size) &&
+           (!t->enc || check_enc(c, t->enc));
 }
 
 /* Descriptor data lives as long as the process: bumped from chunks, by one atomic addition. */
@@ -145,22 +149,42 @@ static void set_bits(uint64_t *bits, const tri_slots *slots) {
         bits[slots->offsets[i] / 512] |= 1ull << (slots->offsets[i] / 8 % 64);
 }
 
-/* Fills map from the three kinds; `storage` has 4 x nwords64 words, the last for all kinds together. */
-static bool compile_map(struct checker *c, struct slot_map *map, uint64_t *storage, size_t nwords64, const tri_slots *p,
-                        const tri_slots *v, const tri_slots *m) {
-    uint64_t *bits[3] = {storage, storage + nwords64, storage + 2 * nwords64}, *all = storage + 3 * nwords64;
-    set_bits(bits[0], p);
-    set_bits(bits[1], v);
-    set_bits(bits[2], m);
-    for (size_t i = 0; i < nwords64; i++) {
-        if ((bits[0][i] & bits[1][i]) || (bits[0][i] & bits[2][i]) || (bits[1][i] & bits[2][i]))
-            return refuse(c, "pointers/values/maybes", i * 64, "a word is given as two kinds of slot"); /* I-TYPE2 */
-        all[i] = bits[0][i] | bits[1][i] | bits[2][i];
-        if (all[i]) map->nwords = (uint32_t)(i * 64 + bit_highest(all[i]) + 1);
+/* The slots of a type's fixed part or of an element, by kind. */
+struct kinds {
+    const tri_slots *slots[SLOT_KINDS]; /* pointers, values, maybes, weaks */
+};
+
+static struct kinds fixed_kinds(const tri_type *t) {
+    return (struct kinds){{&t->pointers, &t->values, &t->maybes, &t->weaks}};
+}
+
+static struct kinds elem_kinds(const tri_type *t) {
+    return (struct kinds){{&t->elem_pointers, &t->elem_values, &t->elem_maybes, &t->elem_weaks}};
+}
+
+/* Words of storage for each 64 words of a map: the kinds, and all of them together. */
+enum { MAP_WORDS = SLOT_KINDS + 1 };
+
+/* Fills map from the kinds; `storage` has MAP_WORDS x nwords64 words, the last for all kinds together. */
+static bool compile_map(struct checker *c, struct slot_map *map, uint64_t *storage, size_t nwords64,
+                        const struct kinds *kinds) {
+    uint64_t *all = storage + SLOT_KINDS * nwords64;
+    for (size_t k = 0; k < SLOT_KINDS; k++) {
+        uint64_t *bits = storage + k * nwords64;
+        set_bits(bits, kinds->slots[k]);
+        for (size_t i = 0; i < nwords64; i++) {
+            if (all[i] & bits[i])
+                return refuse(c, "pointers/values/maybes/weaks", i * 64,
+                              "a word is given as two kinds of slot"); /* I-TYPE2 */
+            all[i] |= bits[i];
+        }
     }
-    map->pointers = bits[0];
-    map->values = bits[1];
-    map->maybes = bits[2];
+    for (size_t i = 0; i < nwords64; i++)
+        if (all[i]) map->nwords = (uint32_t)(i * 64 + bit_highest(all[i]) + 1);
+    map->pointers = storage;
+    map->values = storage + nwords64;
+    map->maybes = storage + 2 * nwords64;
+    map->weaks = storage + 3 * nwords64;
     return true;
 }
 
@@ -177,12 +201,13 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n) {
     return h;
 }
 
-/* Words that the slots reach to, in all three kinds. */
-static size_t words_reached(const tri_slots *const kinds[3]) {
+/* Words that the slots reach to, in all kinds. */
+static size_t words_reached(const struct kinds *kinds) {
     size_t n = 0;
-    for (int k = 0; k < 3; k++) {
-        n = max_size(n, kinds[k]->nbits);
-        for (uint32_t i = 0; i < kinds[k]->noffsets; i++) n = max_size(n, kinds[k]->offsets[i] / 8 + 1);
+    for (int k = 0; k < SLOT_KINDS; k++) {
+        const tri_slots *slots = kinds->slots[k];
+        n = max_size(n, slots->nbits);
+        for (uint32_t i = 0; i < slots->noffsets; i++) n = max_size(n, slots->offsets[i] / 8 + 1);
     }
     return n;
 }
@@ -192,30 +217,36 @@ struct desc_size {
 };
 
 static struct desc_size desc_size_of(const tri_type *t) {
-    const tri_slots *const fixed[3] = {&t->pointers, &t->values, &t->maybes};
-    const tri_slots *const elem[3] = {&t->elem_pointers, &t->elem_values, &t->elem_maybes};
-    struct desc_size z = {ceil_div(words_reached(fixed), 64) + 1, ceil_div(words_reached(elem), 64) + 1, 0};
-    z.bytes = sizeof(struct type_desc) + (z.fixed64 + z.elem64) * 4 * 8;
+    struct kinds fixed = fixed_kinds(t), elem = elem_kinds(t);
+    struct desc_size z = {ceil_div(words_reached(&fixed), 64) + 1, ceil_div(words_reached(&elem), 64) + 1, 0};
+    z.bytes = sizeof(struct type_desc) + (z.fixed64 + z.elem64) * MAP_WORDS * 8;
     return z;
+}
+
+static bool is_empty(const uint64_t *bits, uint32_t nwords) {
+    for (uint32_t i = 0; i < nwords; i += 64)
+        if (bits[i / 64]) return false;
+    return true;
 }
 
 /* Compiles into zeroed memory of desc_size_of's size. */
 static bool compile_into(struct checker *c, struct type_desc *desc, const struct desc_size *z) {
     const tri_type *t = c->type;
     uint64_t *storage = (uint64_t *)(desc + 1);
+    struct kinds fixed = fixed_kinds(t), elem = elem_kinds(t);
     desc->type = t;
     desc->size = t->size;
     desc->elem_size = t->elem_size;
     desc->enc = t->enc ? *t->enc : identity;
-    if (!compile_map(c, &desc->fixed, storage, z->fixed64, &t->pointers, &t->values, &t->maybes) ||
-        !compile_map(c, &desc->elem, storage + z->fixed64 * 4, z->elem64, &t->elem_pointers, &t->elem_values,
-                     &t->elem_maybes))
+    if (!compile_map(c, &desc->fixed, storage, z->fixed64, &fixed) ||
+        !compile_map(c, &desc->elem, storage + z->fixed64 * MAP_WORDS, z->elem64, &elem))
         return false;
-    desc->gcdata = storage + z->fixed64 * 3;
+    desc->has_weak = !is_empty(desc->fixed.weaks, desc->fixed.nwords) || !is_empty(desc->elem.weaks, desc->elem.nwords);
+    desc->gcdata = storage + z->fixed64 * SLOT_KINDS;
     uint64_t h = hash_bytes(0xcbf29ce484222325ull, t->name, strlen(t->name));
     h = hash_bytes(h, &t->size, sizeof t->size);
     h = hash_bytes(h, &t->elem_size, sizeof t->elem_size);
-    desc->hash = hash_bytes(h, storage, (z->fixed64 + z->elem64) * 32);
+    desc->hash = hash_bytes(h, storage, (z->fixed64 + z->elem64) * MAP_WORDS * 8);
     return true;
 }
 
@@ -237,33 +268,31 @@ static struct type_desc *compile(struct checker *c) {
     return desc;
 }
 
-static bool is_empty(const uint64_t *bits, uint32_t nwords) {
-    for (uint32_t i = 0; i < nwords; i += 64)
-        if (bits[i / 64]) return false;
-    return true;
-}
-
 /* The one kind that every slot has, for the barrier's short way; a traced type has none. */
 static enum slot_kind uniform_kind(const struct type_desc *d) {
     bool p = is_empty(d->fixed.pointers, d->fixed.nwords) && is_empty(d->elem.pointers, d->elem.nwords);
     bool v = is_empty(d->fixed.values, d->fixed.nwords) && is_empty(d->elem.values, d->elem.nwords);
     bool m = is_empty(d->fixed.maybes, d->fixed.nwords) && is_empty(d->elem.maybes, d->elem.nwords);
-    if (d->type->trace || !m) return SLOT_NONE;
+    if (d->type->trace || !m || d->has_weak) return SLOT_NONE;
     return !p && v ? SLOT_POINTER : p && !v ? SLOT_VALUE : SLOT_NONE;
+}
+
+/* Nothing in it is traced: no slots, or none but weak ones. */
+static bool is_weak_only(const struct slot_map *map) {
+    return is_empty(map->pointers, map->nwords) && is_empty(map->values, map->nwords) &&
+           is_empty(map->maybes, map->nwords);
 }
 
 static struct layout layout_of(const struct type_desc *desc) {
     const tri_type *t = desc->type;
     struct layout l = {SCAN_GENERAL, (uint16_t)uniform_kind(desc), 0, 0, desc};
     bool no_fixed = desc->fixed.nwords == 0, no_elem = desc->elem.nwords == 0;
-    bool plain = true;
-    for (uint32_t i = 0; i < desc->fixed.nwords; i++)
-        if (!(desc->fixed.pointers[i / 64] >> (i % 64) & 1) && (desc->gcdata[i / 64] >> (i % 64) & 1)) plain = false;
+    bool plain = is_empty(desc->fixed.values, desc->fixed.nwords) && is_empty(desc->fixed.maybes, desc->fixed.nwords);
     if (t->trace) {
         l.scan = SCAN_TRACE;
     } else if (no_fixed && no_elem) {
         l.scan = SCAN_LEAF;
-    } else if (no_elem && plain && desc->fixed.nwords <= 64) {
+    } else if (is_weak_only(&desc->elem) && plain && desc->fixed.nwords <= 64) {
         l.scan = SCAN_MASK;
         l.mask = desc->fixed.pointers[0];
     } else if (no_fixed && all_of_kind(&desc->elem, desc->elem.pointers, desc->elem_size / 8)) {
@@ -361,5 +390,6 @@ enum slot_kind tri__type_slot_kind(const struct type_desc *desc, size_t offset) 
     uint64_t bit = 1ull << (word % 64);
     if (map->pointers[word / 64] & bit) return SLOT_POINTER;
     if (map->values[word / 64] & bit) return SLOT_VALUE;
+    if (map->weaks[word / 64] & bit) return SLOT_WEAK;
     return map->maybes[word / 64] & bit ? SLOT_MAYBE : SLOT_NONE;
 }

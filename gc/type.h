@@ -24,12 +24,13 @@ enum {
     LAYOUT_LAST = 65000
 };
 
-enum slot_kind { SLOT_NONE = 0, SLOT_POINTER, SLOT_VALUE, SLOT_MAYBE };
+enum slot_kind { SLOT_NONE = 0, SLOT_POINTER, SLOT_VALUE, SLOT_MAYBE, SLOT_WEAK };
+enum { SLOT_KINDS = SLOT_WEAK };
 
 /* How the marker scans an object of a layout, from the cheapest to the dearest. */
 enum scan_shape {
     SCAN_LEAF = 0,     /* nothing */
-    SCAN_MASK,         /* plain pointers in the first 64 words, no elements: one mask */
+    SCAN_MASK,         /* plain pointers in the first 64 words, no strong elements: one mask */
     SCAN_RUN_POINTERS, /* from run_from to the end of the slot every word is a plain pointer, nothing before */
     SCAN_RUN_VALUES,   /* the same with values */
     SCAN_GENERAL,      /* bitmaps by kind, elements */
@@ -39,7 +40,7 @@ enum scan_shape {
 /* Slot bitmaps of a fixed part or an element. */
 struct slot_map {
     uint32_t nwords; /* words that the bitmaps cover: up to the last slot */
-    const uint64_t *pointers, *values, *maybes;
+    const uint64_t *pointers, *values, *maybes, *weaks;
 };
 
 /* What one descriptor compiles to. */
@@ -50,6 +51,7 @@ struct type_desc {
     tri_enc enc;            /* identity when the type names none */
     const uint64_t *gcdata; /* all kinds together, fixed part */
     uint64_t hash;
+    bool has_weak; /* some slot is weak: its spans are looked through when objects die (weak.c) */
 };
 
 struct layout {

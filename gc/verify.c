@@ -187,6 +187,7 @@ int tri__verify(tri_heap *heap) {
     EXPECT(&v, v.manual_pages == tri__manual_pages(&heap->mem), "I-MEM1: %zu pages are manual memory, %zu are counted",
            v.manual_pages, tri__manual_pages(&heap->mem));
     tri__lock_release(&heap->mem.manual.lock);
+    tri__death_verify(heap, say, &v);
     tri__pageheap_verify(heap->mem.pages, say, &v);
     return v.wrong;
 }

@@ -269,7 +269,10 @@ typedef struct tri_type {
                            * store to one but the first is a tri_store_value, integers included (rule R5) */
     tri_slots elem_pointers, elem_values, elem_maybes; /* the same within one element */
     tri_trace_fn trace;                                /* NULL, or custom tracing instead of the slots */
-    uint32_t hole; /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    uint32_t hole;        /* the library's: where a thread's hole of this layout lies, 0 before registration */
+    tri_slots weaks;      /* words that are NULL or name an object without keeping it alive: cleared when it dies, read
+                       * through tri_weak_load alone; allowed beside `trace` */
+    tri_slots elem_weaks; /* the same within one element */
 } tri_type;
 
 /* What a descriptor says of its objects, in the terms of Go's _type. */
@@ -296,6 +299,11 @@ TRI_API int tri_type_describe(tri_type *type, tri_type_data *out);
 #define TRI_TYPE(name_, T, ...)                                             \
     static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
     static tri_type name_ = TRI__TYPE_INIT(#T, sizeof(T), 0, 0, 0, TRI__LIST(name_##_slots), TRI__NONE, TRI__NONE)
+
+/* The same for a struct whose fields listed are weak slots, and which has no other slots. */
+#define TRI_WEAK_TYPE(name_, T, ...)                                        \
+    static const uint32_t name_##_slots[] = {TRI__OFFSETS(T, __VA_ARGS__)}; \
+    static tri_type name_ = TRI__TYPE_INIT_WEAK(#T, sizeof(T), TRI__LIST(name_##_slots))
 
 /* The same for fields that hold values encoded as *enc says. */
 #define TRI_VALUE_TYPE(name_, T, enc_, ...)                                 \
@@ -420,6 +428,18 @@ TRI_API bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expect
  * overlap. */
 TRI_API void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots);
 TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Death
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* What a weak slot of an object names, as a strong reference; NULL: nothing, or what it named is dead. A weak slot
+ * holds a plain pointer to an object or into one. It is written with tri_init, tri_store and tri_clear, and cleared by
+ * the cycle that finds the object unreachable, before any cleanup or finalizer of it can be seen; tri_xchg, tri_cas and
+ * tri_move refuse it, and a plain read of it is no reference. The object that the slot lies in must be in a root.
+ * SAFEPOINT: when weak loads of otherwise unreachable objects have kept a cycle from its end for some rounds, it waits
+ * for that end, for wait_limit_ms at most (NULL, with TRI_ETIMEDOUT as the last error). Any attached thread. */
+static inline void *tri_weak_load(tri_thread *thread, const void *slot);
 
 /* ---------------------------------------------------------------------------------------------------------------
  * Roots

@@ -12,7 +12,7 @@
 #ifndef TRIGC_INLINE_H
 #define TRIGC_INLINE_H
 
-#define TRI_ABI 2u
+#define TRI_ABI 3u
 
 #if defined(__GNUC__)
 #define TRI__LIKELY(x) __builtin_expect(!!(x), 1)
@@ -46,6 +46,7 @@ TRI_API void *tri_new_slow(tri_thread *thread, tri_type *type);
 TRI_API void tri_poll_slow(tri_thread *thread);
 TRI_API void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value);
 TRI_API void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_word value);
+TRI_API void *tri_weak_load_slow(tri_thread *thread, const void *slot);
 TRI_API void tri_frame_pop_slow(tri_thread *thread, tri_frame *frame);
 
 static inline int tri_heap_create(const tri_config *config, tri_heap **out) {
@@ -104,6 +105,13 @@ static inline void *tri_load(const void *slot) {
     return (void *)(uintptr_t)tri_load_value(slot);
 }
 
+static inline void *tri_weak_load(tri_thread *thread, const void *slot) {
+    /* Relaxed, as in tri_store. Disarmed: no cycle that could take the object away is past this thread's H1, and what
+     * the last one found dead is cleared before its H5. */
+    if (TRI__UNLIKELY(__atomic_load_n(&thread->armed, __ATOMIC_RELAXED) != 0)) return tri_weak_load_slow(thread, slot);
+    return tri_load(slot);
+}
+
 static inline void tri_root_store_value(tri_thread *thread, tri_root *root, void *slot, tri_word value) {
     if (TRI__UNLIKELY(__atomic_load_n(&thread->armed, __ATOMIC_RELAXED) != 0)) {
         tri_root_store_slow(thread, root, slot, value);
@@ -147,7 +155,12 @@ static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame) {
 #define TRI__TYPE_INIT(text_, size_, elem_, flags_, enc_, ptrs_, vals_, elem_ptrs_)                               \
     {                                                                                                             \
         (uint32_t)sizeof(tri_type), 0, text_, size_, elem_, 0, flags_, enc_, ptrs_, vals_, TRI__NONE, elem_ptrs_, \
-            TRI__NONE, TRI__NONE, 0, 0                                                                            \
+            TRI__NONE, TRI__NONE, 0, 0, TRI__NONE, TRI__NONE                                                      \
+    }
+#define TRI__TYPE_INIT_WEAK(text_, size_, weaks_)                                                            \
+    {                                                                                                        \
+        (uint32_t)sizeof(tri_type), 0, text_, size_, 0, 0, 0, 0, TRI__NONE, TRI__NONE, TRI__NONE, TRI__NONE, \
+            TRI__NONE, TRI__NONE, 0, 0, weaks_, TRI__NONE                                                    \
     }
 #define TRI__OFF(T, f) (uint32_t) offsetof(T, f)
 #define TRI__OFFSETS(T, ...)                                                                                       \
