@@ -174,9 +174,9 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
  * In builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at
  * every N-th slow path of an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of
  * up to N microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from
- * each thread's next step of a cycle on), "stress.here=1" (a heap's only thread runs its cycles itself, however long
- * the last one was), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown
- * key or a bad value. Any thread. */
+ * each thread's next step of a cycle on), "stress.here=1" (the thread that triggers a cycle runs it itself, however
+ * long the last one was), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an
+ * unknown key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
