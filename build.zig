@@ -38,6 +38,7 @@ const library_sources = [_][]const u8{
     "gc/cycle.c",
     "gc/death.c",
     "gc/error.c",
+    "gc/fork.c",
     "gc/free.c",
     "gc/handshake.c",
     "gc/heap.c",
@@ -51,7 +52,10 @@ const library_sources = [_][]const u8{
     "gc/roots.c",
     "gc/rules.c",
     "gc/scavenger.c",
+    "gc/stackcopy.c",
+    "gc/stackscan.c",
     "gc/stats.c",
+    "gc/step.c",
     "gc/stress.c",
     "gc/type.c",
     "gc/verify.c",
@@ -59,6 +63,7 @@ const library_sources = [_][]const u8{
     "gc/vmstack.c",
     "gc/weak.c",
     "gc/work.c",
+    "gc/workers.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -105,11 +110,14 @@ const tests = [_]Program{
     .{ .name = "test_weak", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_roots", .tsan = true },
+    .{ .name = "test_stackcopy", .tsan = true },
     .{ .name = "test_threads", .tsan = true },
     .{ .name = "test_blocking", .tsan = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
+    .{ .name = "test_fork", .tsan = true },
+    .{ .name = "test_step", .tsan = true },
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_stats", .tsan = true },
@@ -122,6 +130,7 @@ const tests = [_]Program{
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
     .{ .name = "test_marking" },
+    .{ .name = "test_workers" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
     .{ .name = "test_heapmap_dump", .tsan = true },
@@ -202,11 +211,20 @@ const bench_programs = [_]Program{
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
-    .{ .name = "bench-mark", .sources = &.{"bench/mark.c"} },
+    .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
+    .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
     .{ .name = "field-boehm", .sources = &field_sources, .macros = &.{"FIELD_BOEHM"}, .libs = &.{ "bdw-gc", "m" } },
+};
+
+/// Graphs of many shapes, marked by both collectors in one process.
+const mark_sources = [_][]const u8{
+    "bench/mark.c",
+    "bench/mark_boehm.c",
+    "bench/mark_graphs.c",
+    "bench/mark_trigc.c",
 };
 
 /// Loads beside other allocators and the plain limit; bench/field.py runs them.

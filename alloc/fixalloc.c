@@ -44,17 +44,18 @@ void tri__fixalloc_fini(struct fixalloc *fix) {
 }
 
 /* The chunk's first word is its link; the blocks begin where their alignment allows (I-FIX4). */
+static size_t header_bytes_of(const struct fixalloc *fix) {
+    return fix->size_bytes % CACHE_LINE_BYTES == 0 ? CACHE_LINE_BYTES : fix->size_bytes % 16 == 0 ? 16 : sizeof(void *);
+}
+
 static bool add_chunk(struct fixalloc *fix) {
-    size_t header_bytes = fix->size_bytes % CACHE_LINE_BYTES == 0 ? CACHE_LINE_BYTES
-                          : fix->size_bytes % 16 == 0             ? 16
-                                                                  : sizeof(void *);
     char *chunk = tri__os_map(CHUNK_BYTES);
     if (chunk == NULL) {
         return false;
     }
     *(void **)chunk = fix->chunks;
     fix->chunks = chunk;
-    fix->bump = chunk + header_bytes;
+    fix->bump = chunk + header_bytes_of(fix);
     fix->bump_limit = chunk + CHUNK_BYTES;
     atomic_add_relaxed(&fix->mapped_bytes, (size_t)CHUNK_BYTES); /* partner: readers of statistics */
     return true;
@@ -99,6 +100,19 @@ void tri__fixalloc_put(struct fixalloc *fix, void *block) {
     atomic_store_relaxed((void **)block, fix->free_list); /* partner: a stale reader, which may see either */
     fix->free_list = block;
     atomic_sub_relaxed(&fix->in_use_bytes, fix->size_bytes); /* partner: tri__fixalloc_in_use_bytes */
+    tri__lock_release(&fix->lock);
+}
+
+void tri__fixalloc_reset(struct fixalloc *fix) {
+    tri__lock_acquire(&fix->lock);
+    fix->free_list = NULL;
+    fix->bump = fix->bump_limit = NULL;
+    atomic_store_relaxed(&fix->in_use_bytes, (size_t)0); /* partner: tri__fixalloc_in_use_bytes */
+    for (char *chunk = fix->chunks; chunk != NULL; chunk = *(void **)(void *)chunk)
+        for (size_t at = header_bytes_of(fix); at + fix->size_bytes <= CHUNK_BYTES; at += fix->size_bytes) {
+            *(void **)(void *)(chunk + at) = fix->free_list;
+            fix->free_list = chunk + at;
+        }
     tri__lock_release(&fix->lock);
 }
 

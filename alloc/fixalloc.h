@@ -23,6 +23,8 @@ struct fixalloc {
 void tri__fixalloc_init(struct fixalloc *fix, size_t size_bytes, const char *name,
                         void (*first_use)(void *context, void *block), void *context);
 void tri__fixalloc_fini(struct fixalloc *fix);
+/* Every block counts as free from here on. Only where nobody has one that he uses. */
+void tri__fixalloc_reset(struct fixalloc *fix);
 /* A block; zeroed at its first use only, otherwise as it was freed (but for its first word). NULL without memory. */
 void *tri__fixalloc_get(struct fixalloc *fix);
 void tri__fixalloc_put(struct fixalloc *fix, void *block);

@@ -32,13 +32,14 @@ static void touch_tables(struct memory *mem, void *mutator, size_t first, size_t
 }
 
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
-                       const uint32_t *gen, const bool *black, size_t *npages_out) {
+                       const uint32_t *gen, const bool *black, struct large_build *build) {
     if (size_bytes > mem->space.size_bytes) return NULL;
     size_t npages = ceil_div(size_bytes, PAGE_BYTES), first;
     struct page_part dirty;
     struct span *span = tri__memory_new_large(mem, npages, &dirty, &first);
     if (!span) return NULL;
     atomic_add_relaxed(&mem->building_pages, npages); /* for verify, which stops every thread */
+    *build = (struct large_build){span, first, npages};
     uintptr_t addr = space_page_addr(&mem->space, first);
     if (!(flags & SPAN_LEAF) || (flags & SPAN_ZEROED)) /* the tail too: arrays are scanned to their capacity */
         zero_in_pieces(mem, mutator, space_page_addr(&mem->space, dirty.first),
@@ -58,6 +59,13 @@ void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uin
     tri__span_list_push(&mem->large[*gen & 1], span);
     tri__lock_release(&mem->large_lock);
     atomic_sub_relaxed(&mem->building_pages, npages);
-    *npages_out = npages;
+    build->span = NULL;
     return (void *)addr;
+}
+
+void tri__large_abandon(struct memory *mem, struct large_build *build) {
+    if (!build->span) return;
+    atomic_sub_relaxed(&mem->building_pages, build->npages); /* as above */
+    tri__memory_drop_span(mem, build->span, build->first, build->npages);
+    build->span = NULL;
 }

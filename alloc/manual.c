@@ -523,3 +523,49 @@ void tri__manual_trim(struct memory *mem) {
     drop_pool(mem);
     tri__lock_release(&mem->manual.lock);
 }
+
+/* ---- after a fork -------------------------------------------------------------------------------------------- */
+
+/* What its thread did last may be half done: lists and counts are not trusted, blocks that were in its hands are
+ * lost. */
+static void refile_lost(struct memory *mem, struct manual_cache *c, struct manual_span *ms) {
+    if (atomic_load_relaxed(&ms->remote)) take_remote(ms);
+    ms->next = ms->prev = NULL;
+    if (ms->used == 0) {
+        release_locked(mem, ms);
+        return;
+    }
+    bool has_room = ms->free || ms->nlinked < ms->nslots;
+    atomic_store_relaxed(&ms->full, !has_room);
+    if (has_room) list_push(c, ms);
+    atomic_add_relaxed(&c->nspans[ms->class_index], 1);
+}
+
+static void forget_lists(struct manual_cache *c) {
+    for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++) {
+        c->current[i] = &tri__manual_no_span;
+        c->lists[i] = c->tails[i] = NULL;
+        atomic_store_relaxed(&c->nspans[i], 0);
+    }
+    c->empty_bytes = c->keep_bytes = 0;
+}
+
+void tri__manual_refile_all(struct memory *mem) {
+    const struct space *space = &mem->space;
+    if (tri__manual_pages(mem) == 0) return;
+    drop_pool(mem); /* from here on every span of a class is its owner's */
+    for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) {
+        atomic_store_relaxed(&c->returned, NULL);
+        if (!c->held) forget_lists(c);
+    }
+    size_t npages = atomic_load_relaxed(&space->committed_pages);
+    for (size_t page = 0; page < npages;) {
+        struct manual_span *ms = manual_span_of(space, space_page_addr(space, page));
+        page += ms ? ms->span->npages : 1;
+        struct manual_cache *owner = ms ? atomic_load_relaxed(&ms->owner) : NULL; /* NULL: a large block */
+        if (owner && !owner->held)
+            refile_lost(mem, owner, ms);
+        else if (owner && atomic_load_relaxed(&ms->remote))
+            push_returned(mem, ms); /* a thread was on its way there */
+    }
+}

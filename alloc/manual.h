@@ -211,10 +211,18 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
     return (struct manual_span *)(uintptr_t)atomic_load_relaxed(&entry->place);
 }
 
+/* For fork (gc/fork.c): the lock of who holds which cache; and in the child the caches of threads that it has not
+ * become orphans, all lists made anew from the spans. */
+struct lock *tri__manual_registry_lock(void);
+void tri__manual_after_fork(struct memory *mem);
+
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;
 /* Gives every empty span back, the current ones too; the rest is listed. Requires the manual lock. */
 void tri__manual_settle(struct manual_cache *c);
+/* Makes the lists of every cache that no thread holds anew from the spans, and the stacks of those that one does.
+ * Requires the manual lock, and that no other thread runs. */
+void tri__manual_refile_all(struct memory *mem);
 
 #if TRI_CHECKS >= 1
 enum manual_verdict { MANUAL_FINE, MANUAL_FOREIGN, MANUAL_INTERIOR, MANUAL_FREED, MANUAL_ROOT };

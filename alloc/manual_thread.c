@@ -145,6 +145,34 @@ bool tri__manual_in_other_heap(const struct memory *mem, uintptr_t addr) {
     return false;
 }
 
+/* ---- the child of a fork -------------------------------------------------------------------------------------- */
+
+struct lock *tri__manual_registry_lock(void) {
+    return &registry;
+}
+
+static bool is_own(const struct manual_cache *cache) {
+    for (const struct manual_cache *c = own_caches; c; c = c->next_of_thread)
+        if (c == cache) return true;
+    return false;
+}
+
+void tri__manual_after_fork(struct memory *mem) {
+    struct manual *manual = &mem->manual;
+    tri__lock_acquire(&registry);
+    tri__lock_acquire(&manual->lock);
+    for (struct manual_cache *c = atomic_load_relaxed(&manual->caches); c; c = c->next_of_heap) {
+        if (!c->held || is_own(c)) continue;
+        c->held = false;
+        c->next_orphan = manual->orphans;
+        manual->orphans = c;
+        atomic_store_relaxed(&manual->norphans, manual->norphans + 1); /* as in make_orphan */
+    }
+    tri__manual_refile_all(mem);
+    tri__lock_release(&manual->lock);
+    tri__lock_release(&registry);
+}
+
 /* ---- the beginning and the end of a heap ---------------------------------------------------------------------- */
 
 void tri__manual_init(struct memory *mem) {

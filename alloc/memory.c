@@ -206,6 +206,32 @@ bool tri__memory_is_settled(struct memory *mem) {
     return tri__memory_is_swept(mem) && atomic_load_acquire(&mem->nclaimed) == 0; /* pairs with give_back in inside.c */
 }
 
+/* Words that are zero are not written: their pages may be shared with another process. Requires the gate lock, under
+ * which no span leaves its pages. */
+static void clear_marks_of_page(struct space *space, size_t page) {
+    enum page_kind kind = shape_kind(atomic_load_acquire(&space->pages[page].shape)); /* pairs with span_publish */
+    bool tiny = kind == PAGE_TINY;
+    if (!shape_has_objects(atomic_load_relaxed(&space->pages[page].shape))) return; /* as above */
+    uint64_t *marks = tiny ? (uint64_t *)(space_page_addr(space, page) + PAGE_BYTES - 2 * TINY_BITS_BYTES)
+                           : &space->marks[page * PAGE_BIT_WORDS];
+    size_t nwords = tiny ? TINY_BITS_BYTES / 8 : PAGE_BIT_WORDS;
+    for (size_t i = 0; i < nwords; i++)
+        if (atomic_load_relaxed(&marks[i])) atomic_store_relaxed(&marks[i], 0); /* nobody marks */
+    struct span *span = atomic_load_relaxed(&space->spans[page]);               /* ordered by the shape */
+    if (atomic_load_relaxed(&span->rescan)) atomic_store_relaxed(&span->rescan, 0);
+}
+
+void tri__memory_clear_marks(struct memory *mem) {
+    enum { PAGES_A_LOCK = 512 };
+    size_t npages = atomic_load_acquire(&mem->space.committed_pages); /* pairs with space_commit */
+    for (size_t from = 0; from < npages; from += PAGES_A_LOCK) {
+        tri__lock_acquire(&mem->gate); /* R13 */
+        for (size_t page = from; page < npages && page < from + PAGES_A_LOCK; page++)
+            clear_marks_of_page(&mem->space, page);
+        tri__lock_release(&mem->gate);
+    }
+}
+
 size_t tri__memory_scavenge(struct memory *mem, size_t max_pages) {
     size_t n = tri__pageheap_scavenge(mem->pages, max_pages);
     check_whole(tri__pageheap_verify(mem->pages, NULL, NULL) == 0, "I-PAGE: bits, summaries and counters agree");

@@ -137,9 +137,20 @@ bool tri__memory_is_settled(struct memory *mem);
 /* The flip: heap's generation advances. Requires RANK_THREADS and tri__memory_is_swept before the cycle began. */
 void tri__memory_flip(struct memory *mem);
 
-/* Large objects. `mutator` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). */
+/* A large object under construction, as long as `span` is set: its pages are in no other's books. */
+struct large_build {
+    struct span *span;
+    size_t first, npages;
+};
+
+/* Large objects. `mutator` goes to the zeroing hook; *gen and *black are read after the last safepoint (R12). *build is
+ * the caller's, for whoever has to give back what a thread left that is no more (fork). */
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
-                       const uint32_t *gen, const bool *black, size_t *npages);
+                       const uint32_t *gen, const bool *black, struct large_build *build);
+void tri__large_abandon(struct memory *mem, struct large_build *build);
+
+/* No mark is left in any span (fork). Between two cycles, all spans swept. */
+void tri__memory_clear_marks(struct memory *mem);
 
 /* What became of a slot that was to be freed by hand. LATER: its span is in another thread's cache, a sweep frees
  * it. */

@@ -161,6 +161,10 @@ void tri__pageheap_destroy(struct pageheap *ph) {
     tri__os_release(ph, align_up(sizeof *ph, tri__os_page_size()));
 }
 
+struct lock *tri__pageheap_lock(struct pageheap *ph) {
+    return &ph->lock;
+}
+
 /* ---- Bits of a run, a word at a time ---- */
 
 /* The part of the pages [first, end) that lies in one word of the bitmaps. */

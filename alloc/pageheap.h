@@ -53,6 +53,8 @@ struct pageheap;
  * commits more than max_pages. NULL without memory. */
 struct pageheap *tri__pageheap_create(size_t max_pages, size_t grow_pages, const struct pageheap_ops *ops);
 void tri__pageheap_destroy(struct pageheap *ph);
+/* Its lock, for fork. */
+struct lock *tri__pageheap_lock(struct pageheap *ph);
 
 /* A run of npages at the lowest address. *dirty: some page of it may hold old bytes. False: none, and no growth. */
 bool tri__pageheap_alloc(struct pageheap *ph, size_t npages, size_t *first, bool *dirty);

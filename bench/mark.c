@@ -1,76 +1,44 @@
-/* mark.c - how fast a shuffled graph is marked: nodes of 32 bytes with two references to random others.
+/* mark.c - how fast graphs of many shapes are marked, beside Boehm's collector with as many markers.
  *
- * The graph is made once; then collections are asked for, in which nothing dies. A figure is the processor time of the
- * process for one: marking, nearly all of it; the asking thread waits. `tables` is what the side tables and the other
- * metadata need, huge what of the process lies in huge pages.
+ * Each graph (mark_graphs.c) is built once on each side, without a collection; then collections are asked for in which
+ * nothing dies, by turns on the two sides, so that both see the same machine. A figure is processor time (mark_trigc.c,
+ * mark_boehm.c say of what); the medians are printed, and with several markers the elapsed time beside it.
  *
- *     bench-mark                        4 million nodes, 15 collections
- *     bench-mark --huge                 with metadata_huge=on
- *     bench-mark --nodes=N --rounds=N */
-#include <inttypes.h>
-#include <stdbool.h>
+ *     bench-mark                             every graph, 8 million objects, 7 collections each, one marker
+ *     bench-mark --graph=tree                those with "tree" in their name
+ *     bench-mark --alone                     without Boehm
+ *     bench-mark --workers=2 --nodes=N --rounds=N --huge --set=key=value */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <trigc.h>
-
-struct node {
-    struct node *left, *right;
-    uint64_t numbers[2];
-};
-TRI_TYPE(node_type, struct node, left, right);
-TRI_POINTER_ARRAY_TYPE(nodes_type, 0);
+#include "bench/mark.h"
 
 enum { MOST_ROUNDS = 100 };
 
-static void check(int err) {
-    if (err == TRI_OK) return;
-    fprintf(stderr, "%s\n", tri_last_error());
+struct run {
+    size_t nnodes, nrounds, workers;
+    bool alone;
+    const char *pattern;
+};
+
+_Noreturn void mark_fail(const char *what) {
+    fprintf(stderr, "bench-mark: %s\n", what);
     exit(1);
 }
 
-static uint64_t random_below(uint64_t n) {
-    static uint64_t state = 20261121;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state >> 11) % n;
-}
-
-static double cpu_ms(void) {
+static double clock_ms(clockid_t id) {
     struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    clock_gettime(id, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-static size_t huge_kb(void) {
-    char line[256];
-    unsigned long kb = 0;
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "AnonHugePages: %lu", &kb) == 1) break;
-    if (file) fclose(file);
-    return kb;
+double mark_cpu_ms(void) {
+    return clock_ms(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-/* The array is a root until the graph is made; afterwards one node leads to all that can be reached. */
-static tri_handle make_graph(tri_thread *thread, size_t nnodes) {
-    struct node **nodes = tri_new_n(thread, &nodes_type, nnodes);
-    tri_handle handle = tri_global(thread, nodes);
-    if (!nodes || !handle) check(TRI_ENOMEM);
-    for (size_t i = 0; i < nnodes; i++) {
-        struct node *n = tri_new(thread, &node_type);
-        if (!n) check(TRI_ENOMEM);
-        tri_store(thread, nodes, &nodes[i], n);
-    }
-    for (size_t i = 0; i < nnodes; i++) {
-        tri_store(thread, nodes[i], &nodes[i]->left, nodes[random_below(nnodes)]);
-        tri_store(thread, nodes[i], &nodes[i]->right, nodes[random_below(nnodes)]);
-        tri_poll(thread);
-    }
-    tri_global_set(thread, handle, nodes[0]);
-    return handle;
+double mark_wall_ms(void) {
+    return clock_ms(CLOCK_MONOTONIC);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -78,51 +46,83 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static double median(double *v, size_t n) {
+    qsort(v, n, sizeof *v, by_value);
+    return v[n / 2];
+}
+
+struct series {
+    double cpu_ms[MOST_ROUNDS], wall_ms[MOST_ROUNDS];
+};
+
+static void print_side(const char *name, struct series *s, size_t n, size_t nobjects) {
+    double cpu = median(s->cpu_ms, n);
+    printf("  %s %7.1f ms %6.1f ns (%.1f to %.1f), elapsed %.1f ms", name, cpu, cpu * 1e6 / (double)nobjects,
+           s->cpu_ms[0], s->cpu_ms[n - 1], median(s->wall_ms, n));
+}
+
+static void measure(const struct run *run, const struct graph *graph) {
+    static struct series series[2];
+    const struct side *sides[2] = {&mark_trigc, &mark_boehm};
+    size_t nsides = run->alone || graph->boxed ? 1 : 2, nobjects = 0;
+    for (size_t i = 0; i < nsides; i++) {
+        sides[i]->open();
+        nobjects = graph->build(sides[i], run->nnodes / graph->share);
+        sides[i]->collect(); /* what the graph's building left */
+    }
+    for (size_t r = 0; r < run->nrounds; r++)
+        for (size_t i = 0; i < nsides; i++) {
+            struct cost cost = sides[i]->collect();
+            series[i].cpu_ms[r] = cost.cpu_ms;
+            series[i].wall_ms[r] = cost.wall_ms;
+        }
+    printf("%-15s %9zu objects, %5zu MB:", graph->name, nobjects, sides[0]->live_bytes() >> 20);
+    for (size_t i = 0; i < nsides; i++) print_side(sides[i]->name, &series[i], run->nrounds, nobjects);
+    if (nsides == 2)
+        printf("  speed %.2f", median(series[1].cpu_ms, run->nrounds) / median(series[0].cpu_ms, run->nrounds));
+    if (nsides == 2 && run->workers > 1)
+        printf(", elapsed %.2f", median(series[1].wall_ms, run->nrounds) / median(series[0].wall_ms, run->nrounds));
+    putchar('\n');
+    fflush(stdout);
+    for (size_t i = 0; i < nsides; i++) sides[i]->close();
+}
+
 static int usage(void) {
-    fprintf(stderr, "usage: bench-mark [--huge] [--nodes=N] [--rounds=N]\n");
+    fprintf(stderr, "usage: bench-mark [--graph=NAME] [--alone] [--workers=N] [--nodes=N] [--rounds=N] [--huge] "
+                    "[--set=KEY=VALUE]\n");
     return 2;
 }
 
+static bool parse(struct run *run, char *arg) {
+    if (strcmp(arg, "--huge") == 0)
+        mark_trigc_option("metadata_huge=on");
+    else if (strcmp(arg, "--alone") == 0)
+        run->alone = true;
+    else if (strncmp(arg, "--graph=", 8) == 0)
+        run->pattern = arg + 8;
+    else if (strncmp(arg, "--set=", 6) == 0)
+        mark_trigc_option(arg + 6);
+    else if (strncmp(arg, "--workers=", 10) == 0)
+        run->workers = strtoull(arg + 10, NULL, 10);
+    else if (strncmp(arg, "--nodes=", 8) == 0)
+        run->nnodes = strtoull(arg + 8, NULL, 10);
+    else if (strncmp(arg, "--rounds=", 9) == 0)
+        run->nrounds = strtoull(arg + 9, NULL, 10);
+    else
+        return false;
+    return true;
+}
+
 int main(int argc, char **argv) {
-    size_t nnodes = 4000000, nrounds = 15;
-    bool huge = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--huge") == 0)
-            huge = true;
-        else if (strncmp(argv[i], "--nodes=", 8) == 0)
-            nnodes = strtoull(argv[i] + 8, NULL, 10);
-        else if (strncmp(argv[i], "--rounds=", 9) == 0)
-            nrounds = strtoull(argv[i] + 9, NULL, 10);
-        else
-            return usage();
-    }
-    if (nnodes == 0 || nrounds == 0 || nrounds > MOST_ROUNDS) return usage();
-    tri_heap *heap;
-    tri_thread *thread;
-    tri_config config;
-    tri_config_init(&config);
-    config.flags = TRI_HEAP_PRECISE; /* nothing lives by chance */
-    config.idle_trim_ms = 0;
-    config.wait_limit_ms = 60000;
-    check(tri_heap_create(&config, &heap));
-    if (huge) check(tri_heap_set(heap, "metadata_huge=on"));
-    check(tri_attach(heap, 0, &thread));
-    tri_handle handle = make_graph(thread, nnodes);
-    check(tri_collect(thread));
-    double ms[MOST_ROUNDS];
-    tri_stats stats = {.struct_size = sizeof stats};
-    for (size_t i = 0; i < nrounds; i++) {
-        double before_ms = cpu_ms();
-        check(tri_collect(thread));
-        ms[i] = cpu_ms() - before_ms;
-    }
-    check(tri_stats_get(heap, &stats));
-    qsort(ms, nrounds, sizeof ms[0], by_value);
-    printf(
-        "nodes %zu, live %zu KB, tables %zu KB, huge %zu KB, cpu ms a collection: least %.1f, median %.1f, most %.1f\n",
-        nnodes, stats.live_bytes >> 10, stats.metadata_bytes >> 10, huge_kb(), ms[0], ms[nrounds / 2], ms[nrounds - 1]);
-    tri_global_free(thread, handle);
-    check(tri_detach(thread));
-    check(tri_heap_destroy(heap));
+    struct run run = {.nnodes = 8000000, .nrounds = 7, .workers = 1, .pattern = ""};
+    for (int i = 1; i < argc; i++)
+        if (!parse(&run, argv[i])) return usage();
+    if (run.nnodes < 1024 || run.nrounds == 0 || run.nrounds > MOST_ROUNDS || run.workers == 0) return usage();
+    mark_boehm_markers((unsigned)run.workers);
+    char workers[32];
+    snprintf(workers, sizeof workers, "workers=%zu", run.workers);
+    if (run.workers > 1) mark_trigc_option(workers);
+    for (size_t i = 0; i < mark_ngraphs; i++)
+        if (strstr(mark_graphs[i].name, run.pattern)) measure(&run, &mark_graphs[i]);
     return 0;
 }

@@ -8,6 +8,7 @@
  * layout number is stored with release before the object is returned. Lock ranks: none held across calls. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum {
@@ -55,7 +56,7 @@ void tri__heap_account(struct mutator *m) {
 }
 
 /* Borrows what the collector has marked ahead. */
-static void borrow_credit(struct mutator *m) {
+void tri__borrow_credit(struct mutator *m) {
     int64_t credit = atomic_load_relaxed(&m->heap->background_credit); /* a counter */
     while (credit > 0 && m->assist_debt > 0) {
         int64_t part = credit < m->assist_debt ? credit : m->assist_debt;
@@ -67,8 +68,9 @@ static void borrow_credit(struct mutator *m) {
 }
 
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
-static void assist(struct mutator *m) {
+void tri__assist(struct mutator *m) {
     NO_SAFEPOINT("an assist, which holds what it popped (R3)");
+    NO_FORK(m->os); /* a fork out of a trace callback is told from another */
     tri_heap *heap = m->heap;
     atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
     if (atomic_load_seq(&heap->tracing)) {
@@ -103,7 +105,7 @@ static void take_nap(void *p) {
 /* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
  * answer. A short blocking region gives it both; a longer one far beyond the goal. No nap while a step has waited long
  * for its answers, because a silent thread must not hold up the others before the hard limit. */
-static void throttle(struct mutator *m) {
+void tri__throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
     if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
     uint64_t start = tri__os_now_ns();
@@ -123,13 +125,14 @@ static bool is_beyond_goal(tri_heap *heap) {
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
+    if (TRI_UNLIKELY(heap->stepped)) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) throttle(m);
+    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) tri__throttle(m);
     if (tracing) {
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) borrow_credit(m);
-        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) assist(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__borrow_credit(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__assist(m);
         return m->assist_debt > ASSIST_THRESHOLD_BYTES || is_far_beyond_goal(heap);
     }
     m->assist_debt = 0;
@@ -184,6 +187,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
 
 static void *try_small(struct mutator *m, const struct request *r) {
     NO_SAFEPOINT("an allocation with its slot in hand (I-ALLOC1)");
+    NO_FORK(m->os);
     uint32_t number;
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
@@ -193,14 +197,15 @@ static void *try_small(struct mutator *m, const struct request *r) {
     return obj;
 }
 
+/* Its zeroing reaches safepoints, out of the section that a fork waits for (hook_zeroing in heap.c). */
 static void *try_large(struct mutator *m, const struct request *r) {
+    NO_FORK(m->os);
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
-    size_t npages = 0;
     void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black,
-                                 &npages);
+                                 &m->build);
     if (!obj) return NULL;
-    m->cache.taken_bytes += (int64_t)(npages << PAGE_SHIFT);
-    if (m->cache.black) m->cache.black_bytes += (int64_t)(npages << PAGE_SHIFT);
+    m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
+    if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     return obj;
 }
 
@@ -242,6 +247,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
 static void *try_next_hole(struct mutator *m, const struct request *r) {
     if (!is_small(r) || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
+    NO_FORK(m->os);
     return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
 }
 

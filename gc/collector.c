@@ -13,6 +13,7 @@
  * the collector, or a mutator, until it gives the cycle back. Lock ranks: cycle (10), then threads (20). */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* A cycle on the thread that triggers it: for heaps whose last cycle marked for no longer than that, which have no more
@@ -30,11 +31,17 @@ enum {
     HERE_WINDOW_BYTES = 8 << 20
 };
 
+/* Wakes the collector; starts it in the child of a fork, where it is not. Requires the cycle lock. */
+static void wake_collector(tri_heap *heap) {
+    if (TRI_UNLIKELY(heap->collector_lost)) heap->collector_lost = !tri__collector_start(heap); /* else the next time */
+    tri__cond_broadcast(&heap->cycle_wanted);
+}
+
 void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
-    if (!heap->wanted) heap->wanted = reason;
-    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns()); /* a hint for throttle */
-    tri__cond_broadcast(&heap->cycle_wanted);
+    if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* read without the lock by step.c */
+    atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns());  /* a hint for throttle */
+    wake_collector(heap);
     tri__lock_release(&heap->cycle_lock);
 }
 
@@ -48,13 +55,17 @@ struct cycle_waiter {
 static void wait_for_cycle(void *p) {
     struct cycle_waiter *w = p;
     tri_heap *heap = w->heap;
+    if (heap->stepped) {
+        w->ended = tri__step_collect(heap, w->reason, w->timeout_ns);
+        return;
+    }
     uint64_t start = tri__os_now_ns();
     tri__lock_acquire(&heap->cycle_lock);
     uint64_t target = heap->started + 1; /* I-COL2 */
     while (heap->finished < target) {
         if (heap->started < target) { /* asked for until it begins: one that is running does not count */
-            heap->wanted = w->reason;
-            tri__cond_broadcast(&heap->cycle_wanted);
+            atomic_store_relaxed(&heap->wanted, w->reason);
+            wake_collector(heap);
         }
         uint64_t waited = tri__os_now_ns() - start;
         if (waited >= w->timeout_ns) break;
@@ -92,10 +103,14 @@ static void wait_for_job(void *p) {
     struct job_waiter *w = p;
     tri_heap *heap = w->heap;
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(heap);
+    if (heap->stepped) {
+        w->job.ran = tri__step_job(heap, w->job.fn, w->job.arg, limit_ns);
+        return;
+    }
     tri__lock_acquire(&heap->cycle_lock);
     w->job.next = heap->jobs;
     heap->jobs = &w->job;
-    tri__cond_broadcast(&heap->cycle_wanted);
+    wake_collector(heap);
     while (!w->job.done) {
         uint64_t waited = tri__os_now_ns() - start;
         if (waited >= limit_ns && unlink_job(heap, &w->job)) break;
@@ -146,7 +161,7 @@ static void run_cycle(tri_heap *heap) {
     const char *reason = heap->handed_over ? NULL : heap->wanted;
     runner_set(heap, RUNNER_COLLECTOR);
     if (reason) {
-        heap->wanted = NULL;
+        atomic_store_relaxed(&heap->wanted, NULL);
         heap->started++;
     }
     heap->handed_over = false;
@@ -207,8 +222,8 @@ static bool begin_here(tri_heap *heap, const char *reason) {
     } else {
         rest(heap, true);
         runner_set(heap, RUNNER_NONE);
-        if (!heap->wanted) heap->wanted = reason;
-        tri__cond_broadcast(&heap->cycle_wanted);
+        if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* as everywhere: under the lock */
+        wake_collector(heap);
     }
     tri__lock_release(&heap->cycle_lock);
     return settled;
@@ -222,7 +237,7 @@ static void give_back(tri_heap *heap, bool ended) {
     atomic_add_relaxed(&heap->stats.cycles_here, 1);
     if (!ended) atomic_add_relaxed(&heap->stats.cycles_handed, 1);
     if (ended) end_cycle(heap);
-    if (!ended || heap->wanted || heap->jobs) tri__cond_broadcast(&heap->cycle_wanted);
+    if (!ended || heap->wanted || heap->jobs) wake_collector(heap);
     tri__lock_release(&heap->cycle_lock);
 }
 
@@ -258,17 +273,21 @@ static void run_here(void *p) {
     tri_heap *heap = here->heap;
     heap->patience_ns = HERE_PATIENCE_NS;
     if (!begin_here(heap, here->reason)) return;
+    tri__fork_forbid("the event hook");
     tri__cycle_start(heap, here->reason);
     heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
     bool ended = tri__cycle_continue(heap, tri__os_now_ns() + HERE_SLICE_NS);
     if (ended) choose_window(heap, here->start_ns, tri__os_now_ns());
     give_back(heap, ended);
+    tri__fork_forbid(NULL);
 }
 
 bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
     struct here here = {heap, reason, tri__os_now_ns()};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
+    /* A deep stack's copy takes memory and time that the thread would lose. */
+    if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     tri__blocking_wait(m, run_here, &here);
@@ -280,6 +299,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
 
 static void collector_main(void *p) {
     tri_heap *heap = p;
+    tri__fork_forbid("a hook or a callback, on the collector's thread");
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
         if (heap->runner != RUNNER_NONE) {
@@ -296,15 +316,31 @@ static void collector_main(void *p) {
 }
 
 bool tri__collector_start(tri_heap *heap) {
+    if (heap->stepped) return true; /* I-STEP3 */
     return tri__os_thread_start(&heap->collector, collector_main, heap, "trigc");
 }
 
 void tri__collector_stop(tri_heap *heap) {
+    if (heap->stepped) return;
     tri__lock_acquire(&heap->cycle_lock);
     heap->quit = true;
+    bool lost = heap->collector_lost;
     tri__cond_broadcast(&heap->cycle_wanted);
     tri__lock_release(&heap->cycle_lock);
-    tri__os_thread_join(&heap->collector);
+    if (!lost) tri__os_thread_join(&heap->collector);
+}
+
+/* Who waited for a cycle or a job is not in the child. The lock and what they waited on count them still: made anew. */
+void tri__collector_after_fork(tri_heap *heap) {
+    tri__lock_init(&heap->cycle_lock, RANK_CYCLE, "cycle");
+    tri__cond_init(&heap->cycle_wanted);
+    tri__cond_init(&heap->cycle_done);
+    heap->wanted = NULL;
+    heap->jobs = NULL;
+    heap->handed_over = false;
+    heap->runner = RUNNER_NONE;
+    heap->finished = heap->started;
+    heap->collector_lost = !heap->stepped;
 }
 
 int tri_collect(tri_thread *thread) {

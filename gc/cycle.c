@@ -22,6 +22,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
@@ -161,6 +162,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_ARM:
         m->grey_stack = true;
         set_armed(m, true);
+        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
@@ -209,13 +211,15 @@ static bool handshake(tri_heap *heap, enum step step, uint64_t deadline_ns) {
 
 /* Makes the worker's progress known: credit for assists, the pace of the cycle. */
 static void publish_progress(tri_heap *heap) {
-    struct marker *w = &heap->worker;
-    atomic_add_relaxed(&heap->background_credit, (int64_t)(w->marked_bytes + w->scanned_bytes));
-    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes);
-    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
-    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    tri__workers_tell(heap, &heap->worker);
     tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), heap_total_bytes(heap));
     atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
+}
+
+/* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
+static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns) {
+    uint64_t slice_ns = TRI_CHECKS && atomic_load_relaxed(&heap->stress.delay_us) ? 1 : MARK_SLICE_NS; /* a switch */
+    return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
 }
 
 /* False: the deadline passed. */
@@ -226,10 +230,14 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
     while (!empty && now < deadline_ns) {
-        tri__marker_drain(&heap->worker, deadline_ns - now < MARK_SLICE_NS ? deadline_ns : now + MARK_SLICE_NS);
+        tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
         now = tri__os_now_ns();
-        if (!tri__marker_is_idle(&heap->worker)) continue;
+        if (!tri__marker_is_idle(&heap->worker)) {
+            if (deadline_ns == UINT64_MAX) tri__workers_call(heap);
+            continue;
+        }
+        if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
         if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
     }
@@ -265,6 +273,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
     tri__vmstacks_check_scanned(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
     return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
 
@@ -292,8 +301,26 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
 
 /* ---- the cycle ----------------------------------------------------------------------------------------------- */
 
-static void begin(tri_heap *heap) {
+/* Both look at every list, under its lock. */
+static void check_swept(tri_heap *heap) {
+    NO_FORK_REST();
     check_cheap(tri__memory_is_swept(&heap->mem), "I-CYC2: every span is swept before H1");
+    (void)heap;
+}
+
+static bool is_settled(tri_heap *heap) {
+    NO_FORK_REST();
+    return tri__memory_is_settled(&heap->mem);
+}
+
+static bool sweep_some(tri_heap *heap, size_t nspans) {
+    NO_FORK_REST();
+    return tri__memory_sweep_some(&heap->mem, nspans) > 0;
+}
+
+static void begin(tri_heap *heap) {
+    check_cheap(!heap->forked && !heap->left, "I-FORK3: a cycle begins when what other threads left is settled");
+    check_swept(heap);
     atomic_store_relaxed(&heap->cycle_number, heap->cycle_number + 1); /* own; threads see it after H1 */
     atomic_store_relaxed(&heap->cycle_marked_bytes, 0);
     atomic_store_relaxed(&heap->cycle_black_bytes, 0);
@@ -328,9 +355,10 @@ bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
     bool settled;
-    while (!(settled = tri__memory_is_settled(&heap->mem)) && now < deadline_ns) {
+    tri__fork_settle(heap);
+    while (!(settled = is_settled(heap)) && now < deadline_ns) {
         tri__stress_delay(heap);
-        bool waits = tri__memory_sweep_some(&heap->mem, batch) == 0; /* the last ones are in other hands */
+        bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
         now = tri__os_now_ns();
         if (waits && now >= until_ns) break;
         if (waits) tri__os_yield();
@@ -375,6 +403,7 @@ static void limit_time(tri_heap *heap) {
 
 /* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
 static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
+    NO_FORK_REST(); /* figures that belong together */
     size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
     size_t live = marked + atomic_load_relaxed(&heap->cycle_black_bytes);
     if (live > heap_before_flip) live = heap_before_flip; /* holes that were given back count twice otherwise */
@@ -396,6 +425,11 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     atomic_store_relaxed(&heap->mem.empty_limit_pages,
                          max_size(heap->pacer.goal_bytes / EMPTY_SHARE >> PAGE_SHIFT, EMPTY_FLOOR_PAGES));
     return live;
+}
+
+static void drop_empty(tri_heap *heap, bool all) {
+    NO_FORK_REST();
+    tri__memory_drop_empty(&heap->mem, all);
 }
 
 static void tell_cycle(tri_heap *heap) {
@@ -432,6 +466,7 @@ void tri__cycle_start(tri_heap *heap, const char *reason) {
 static bool scan(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
     if (!run->scanned) {
+        if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
         tri__roots_scan_begin(heap);
@@ -453,8 +488,8 @@ static void after_flip(tri_heap *heap) {
 
 static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
     if (heap->run.lazy) return true;
-    if (!tri__cycle_sweep(heap, deadline_ns)) return false;                       /* model: M-SWEEP */
-    tri__memory_drop_empty(&heap->mem, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
+    if (!tri__cycle_sweep(heap, deadline_ns)) return false;     /* model: M-SWEEP */
+    drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
     return true;
 }
 
@@ -504,4 +539,26 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     tri__scavenger_cycle_ended(heap);
     tell_cycle(heap);
     return true;
+}
+
+/* Nobody else runs, and of the threads that the cycle was about there is one left. What was marked is stale, if the
+ * flip has not made it the sweep's (tri__fork_settle clears it). */
+bool tri__cycle_after_fork(tri_heap *heap) {
+    bool abandoned = heap->gate != GATE_IDLE; /* from before H1 to the flip */
+    heap->gate = GATE_IDLE;
+    heap->mem.pages_stay = false;
+    heap->spoiled = false;
+    heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
+    heap->stopping = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->phase = PHASE_IDLE;
+    if (abandoned) heap->last_step = STEP_NONE;
+    heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};
+    heap->here_trigger_bytes = SIZE_MAX;
+    heap->mem.hold_claims = 0;
+    heap->roots.cursor = NULL;
+    heap->roots.stack_cursor = NULL;
+    heap->roots.nwaiting = 0;
+    heap->turn_taken = false;
+    heap->stale_marks |= abandoned;
+    return abandoned;
 }

@@ -5,9 +5,8 @@
  * blocked thread, holding nothing. Lock ranks: those of alloc/free.c. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
-
-enum { RELOOK_NS = 1000000 };
 
 static bool is_marking(tri_heap *heap) {
     tri__lock_acquire(&heap->mem.gate);
@@ -24,7 +23,7 @@ struct free_wait {
 static void wait_for_flip(void *p) {
     const struct free_wait *w = p;
     while (is_marking(w->heap) && tri__os_now_ns() < w->end_ns)
-        tri__os_futex_wait(&w->heap->triggered, 1, RELOOK_NS); /* woken when H6 is answered; cycle_run */
+        tri__step_or_wait(w->heap, &w->heap->triggered); /* woken when H6 is answered; after_flip */
 }
 
 static int refuse(const struct mutator *m, const void *obj) {
@@ -59,6 +58,11 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     return true;
 }
 
+static enum free_outcome try_to_free(struct mutator *m, void *obj, size_t *freed_bytes) {
+    NO_FORK(m->os);
+    return tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1, freed_bytes);
+}
+
 /* What names the object without keeping it alive loses it, and what waited for its death is due, before its slot can be
  * another object's. Not while a cycle marks: then the caller waits. */
 static void dies(tri_heap *heap, uintptr_t addr) {
@@ -79,8 +83,7 @@ int tri_free(tri_thread *thread, void *obj) {
     size_t freed_bytes = 0;
     for (;;) { /* no safepoint but in wait_with_root */
         dies(m->heap, (uintptr_t)obj);
-        enum free_outcome outcome = tri__memory_free_slot(&m->heap->mem, &m->cache, (uintptr_t)obj, TRI_CHECKS >= 1,
-                                                          &freed_bytes);
+        enum free_outcome outcome = try_to_free(m, obj, &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);
         if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */
         if (outcome != FREE_BUSY) return TRI_OK;

@@ -11,6 +11,7 @@
  * request: at least one of the two sees the other. Lock ranks: threads, os. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum {
@@ -73,6 +74,17 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
     return o;
 }
 
+/* The answer of a blocked thread, if there is one. */
+static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
+    NO_FORK_REST(); /* it has the other's holes in hand */
+    struct owing o = look(heap, seq);
+    if (o.held) {
+        tri__mutator_answer(o.held);
+        release_hold(o.held->os);
+    }
+    return o;
+}
+
 static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns) {
     uint64_t now = tri__os_now_ns();
     if (!heap->config.event || !o->silent_id) return;
@@ -117,12 +129,8 @@ static void watch_silence(tri_heap *heap, const struct owing *o, uint64_t now_ns
 bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t seq = atomic_load_relaxed(&heap->step_seq), until_ns = 0; /* own write */
     while (atomic_load_acquire(&heap->pending)) {                      /* pairs with mutator_answer's decrement */
-        struct owing o = look(heap, seq);
-        if (o.held) {
-            tri__mutator_answer(o.held);
-            release_hold(o.held->os);
-            continue;
-        }
+        struct owing o = answer_for_one(heap, seq);
+        if (o.held) continue;
         if (!until_ns) until_ns = heap_patience_end(heap, deadline_ns);
         if (spin(heap, until_ns)) return true;
         uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS;

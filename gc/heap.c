@@ -9,6 +9,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
@@ -21,7 +22,8 @@ void tri_config_init(tri_config *config) {
                            .growth_percent = 60,
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
-                           .idle_trim_ms = IDLE_TRIM_MS};
+                           .idle_trim_ms = IDLE_TRIM_MS,
+                           .workers = tri__workers_default()};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -34,8 +36,12 @@ static size_t default_reserve(void) {
 }
 
 static void hook_zeroing(void *context, void *mutator, size_t done_bytes) {
+    struct mutator *m = mutator;
+    uint32_t *unforkable = &m->os->unforkable;
     (void)context, (void)done_bytes;
-    safepoint_poll(mutator);
+    unforkable_leave(&unforkable);
+    safepoint_poll(m);
+    unforkable_enter(unforkable);
 }
 
 static void hook_limit_near(void *context) {
@@ -75,6 +81,8 @@ static int check_config(const tri_config *c) {
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
+    if (c->struct_size >= offsetof(tri_config, workers) + sizeof c->workers && c->workers > MAX_WORKERS)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "%u workers are more than %d", c->workers, MAX_WORKERS);
     if (c->hard_limit_bytes && c->hard_limit_bytes < MIN_LIMIT_BYTES)
         return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
                           MIN_LIMIT_BYTES);
@@ -102,13 +110,16 @@ static bool init_memory(tri_heap *heap) {
 
 static void init_parts(tri_heap *heap) {
     tri__lock_init(&heap->threads_lock, RANK_THREADS, "threads");
+    tri__lock_init(&heap->left_lock, RANK_OSTHREAD, "left attachments");
     tri__lock_init(&heap->cycle_lock, RANK_CYCLE, "cycle");
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
     tri__roots_init(heap);
+    tri__copies_init(heap);
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
+    tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
@@ -124,12 +135,15 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_mutator);
     tri__fixalloc_fini(&heap->fix_small);
     tri__fixalloc_fini(&heap->fix_block);
+    tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
+    tri__copies_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
     tri__cond_fini(&heap->cycle_done);
     tri__lock_fini(&heap->cycle_lock);
     tri__lock_fini(&heap->threads_lock);
+    tri__lock_fini(&heap->left_lock);
     if (heap->cold_bytes) tri__os_release(heap->cold_bytes, MAX_LAYOUTS * sizeof(uint32_t));
     tri__memory_fini(&heap->mem);
     free(heap);
@@ -180,11 +194,14 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
     init_parts(heap);
     apply_environment(heap);
+    heap->stepped = heap->config.workers == 0;
     if (!ok || !tri__collector_start(heap)) {
         fini_parts(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
+    tri__fork_add_heap(heap);
+    heap->made = true;
     *out = heap;
     return TRI_OK;
 }
@@ -198,8 +215,11 @@ int tri_heap_destroy(tri_heap *heap) {
     if (n) /* I-HEAP1 */
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
+    tri__fork_remove_heap(heap);
     tri__collector_stop(heap);
+    tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
+    tri__fork_settle(heap);
     fini_parts(heap);
     return TRI_OK;
 }
@@ -261,6 +281,15 @@ static int set_huge(tri_heap *heap, const char *value) {
     return TRI_OK;
 }
 
+static int set_workers(tri_heap *heap, size_t n) {
+    if (n > MAX_WORKERS) return tri__error(TRI_EINVAL, "tri_heap_set", "%zu workers are more than %d", n, MAX_WORKERS);
+    if (heap->made && (n == 0) != heap->stepped)
+        return tri__error(TRI_ESTATE, "tri_heap_set", "the heap was made %s, which stays so; set config.workers",
+                          heap->stepped ? "without workers" : "with workers");
+    atomic_store_relaxed(&heap->config.workers, (uint32_t)n); /* an option */
+    return TRI_OK;
+}
+
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
     if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
@@ -277,6 +306,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
+    if (strcmp(key, "workers") == 0) return set_workers(heap, size);
     if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
     else if (strcmp(key, "soft_limit_bytes") == 0)
@@ -299,9 +329,18 @@ size_t tri_trim(tri_heap *heap) {
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
-    tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
-    tri__memory_drop_empty(&heap->mem, true);
-    while ((n = tri__memory_scavenge(&heap->mem, 4096)) > 0) total += n;
+    {
+        NO_FORK_REST();
+        tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
+        tri__memory_drop_empty(&heap->mem, true);
+    }
+    tri__copies_trim(heap);
+    do {
+        NO_FORK_REST();
+        n = tri__memory_scavenge(&heap->mem, 4096);
+        total += n;
+    } while (n > 0);
+    NO_FORK_REST();
     tri__pageheap_release(heap->mem.pages);
     return (total << PAGE_SHIFT) + tri__memory_return_inside(&heap->mem);
 }

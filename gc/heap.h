@@ -5,10 +5,13 @@
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c
  *   work      grey buffers                    work.c, mark.c
+ *   workers   marking threads                 workers.c
+ *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
  *   death     weak slots, what dies            death.c, weak.c
  *   scavenger memory goes back                scavenger.c
+ *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
  *   stress    switches of checked builds      stress.c
  *
@@ -23,7 +26,9 @@
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
+#include "gc/stackcopy.h"
 #include "gc/work.h"
+#include "gc/workers.h"
 
 /* The steps of a cycle (the table in docs/design.md). */
 enum step { STEP_NONE = 0, STEP_ARM, STEP_SETTLE, STEP_SCAN, STEP_FLUSH, STEP_DISARM, STEP_RETIRE };
@@ -70,9 +75,12 @@ struct roots {
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
     struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
-    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner comes to next [lock] */
+    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
+    size_t stack_cursor_words;          /* of it that are scanned [lock] */
     struct tri_vmstack *suspended;      /* [lock] */
     size_t nslots;                      /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;                  /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;                  /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -88,6 +96,7 @@ struct stress {
     uint32_t collect_every;             /* a cycle at every n-th slow path; 0: off [atomic] */
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
+    uint32_t copy;                      /* stacks are copied, however shallow [atomic] */
     uint32_t here;                      /* the thread that triggers a cycle runs it, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t manual_check;              /* [atomic] */
@@ -105,18 +114,22 @@ enum fault {
     FAULT_DROP_MARK,
     FAULT_FORGET_ROOT,
     FAULT_FLUSH_BLIND,
-    FAULT_STORE_POLLS, /* R1: a safepoint between shading and store */
-    FAULT_EARLY_TRACE, /* R4: tracing does not wait for the last scan answer */
-    FAULT_GATE_OPEN,   /* R5: the gate lets everything through after the close */
-    FAULT_SKIP_STACKS, /* R8: suspended stacks are not scanned */
-    FAULT_ATTACH_LATE, /* R9: a newcomer looks at the last step before it has the lock */
-    FAULT_BARE_ROOT,   /* R17: what enters or leaves a root is not shaded */
-    FAULT_KEEP_WEAK    /* R7: weak slots of dead objects are not cleared */
+    FAULT_STORE_POLLS,    /* R1: a safepoint between shading and store */
+    FAULT_EARLY_TRACE,    /* R4: tracing does not wait for the last scan answer */
+    FAULT_GATE_OPEN,      /* R5: the gate lets everything through after the close */
+    FAULT_SKIP_STACKS,    /* R8: suspended stacks are not scanned */
+    FAULT_ATTACH_LATE,    /* R9: a newcomer looks at the last step before it has the lock */
+    FAULT_BARE_ROOT,      /* R17: what enters or leaves a root is not shaded */
+    FAULT_KEEP_WEAK,      /* R7: weak slots of dead objects are not cleared */
+    FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
+    FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
+    FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
 };
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles;
+    uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
@@ -144,6 +157,11 @@ struct tri_heap {
     struct tri_config config; /* [const] but for what tri_heap_set changes [cycle lock] */
     struct memory mem;
 
+    struct tri_heap *next_heap; /* of the process [heaps lock, fork.c] */
+    struct mutator *left;       /* attachments of threads that a fork's child has not [threads lock to write] */
+    struct lock left_lock;      /* RANK_OSTHREAD: stands in for those threads' own */
+    bool forked, stale_marks;   /* in such a child, before its first cycle: tri__fork_settle [who runs cycles] */
+
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
@@ -160,8 +178,10 @@ struct tri_heap {
 
     struct roots roots;
     struct work work;
-    struct fixalloc fix_small; /* stacks, ranges, scanners: 128-byte blocks */
-    struct fixalloc fix_block; /* handle and scope blocks: 4 KiB */
+    struct copies copies;
+    struct fixalloc fix_small;  /* stacks, ranges, scanners: 128-byte blocks */
+    struct fixalloc fix_block;  /* handle and scope blocks: 4 KiB */
+    struct fixalloc fix_worker; /* records of marking threads */
 
     enum phase phase;      /* written by the collector alone [atomic] */
     enum weak_gate gate;   /* [mem.gate lock] */
@@ -172,11 +192,12 @@ struct tri_heap {
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
     struct marker worker;  /* the collector's own */
+    struct workers workers;
 
     struct lock cycle_lock; /* RANK_CYCLE */
     struct cond cycle_wanted, cycle_done;
     bool quit;                  /* [cycle lock] */
-    const char *wanted;         /* reason, NULL: none [cycle lock] */
+    const char *wanted;         /* reason, NULL: none [cycle lock to write, atomic] */
     uint64_t started, finished; /* cycles begun, and ended with their sweep [cycle lock] */
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
@@ -188,8 +209,13 @@ struct tri_heap {
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
+    bool turn_taken;            /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
+    bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
+    bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
+    bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
-    uint32_t triggered; /* a trigger has been sent and not been served yet [atomic] */
+    bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
+    uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
 
     struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
     size_t trigger_bytes;        /* [atomic] */
@@ -231,6 +257,8 @@ static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
 
 /* collector.c */
 bool tri__collector_start(tri_heap *heap);
+/* In a fork's child: no request and no thread, until somebody asks for a cycle. */
+void tri__collector_after_fork(tri_heap *heap);
 void tri__collector_stop(tri_heap *heap);
 /* Asks for a cycle without waiting. Any thread. */
 void tri__cycle_request(tri_heap *heap, const char *reason);
@@ -244,9 +272,20 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
  * does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
+/* step.c: what takes the collector's place in a heap without workers. */
+/* A slow path's share of the cycle, after its safepoint. True if the thread owes more. */
+bool tri__step_pace(struct mutator *m);
+/* As tri__cycle_wait and tri__collector_run, in a blocking region. */
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns);
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns);
+/* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
+void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
+
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
+/* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
+bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
 /* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
@@ -269,8 +308,12 @@ bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns
 bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
-void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker);
+/* Queues what a stack holds: from a copy as far as there is room in it, the rest in place. */
+void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
+size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
+/* Their thread is not in this process: nobody's, of no use but to be removed. */
+void tri__vmstacks_forget_all(struct mutator *m);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */
@@ -289,6 +332,10 @@ bool tri__lives(tri_heap *heap, const struct slot *slot);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);
+/* The parts of pacing: takes over credit, one slice of marking, a nap beyond the goal. */
+void tri__borrow_credit(struct mutator *m);
+void tri__assist(struct mutator *m);
+void tri__throttle(struct mutator *m);
 /* What requests for 0 bytes get, in every heap. */
 void *tri__zero_address(void);
 

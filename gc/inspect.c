@@ -10,8 +10,6 @@
     "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or " \
     "wrap the wait in tri_blocking"
 
-enum { CLOSE_RELOOK_NS = 1000000 };
-
 /* True if an address is in the unused part of one of the thread's holes (R4). Its thread may bump meanwhile. */
 static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
     for (const tri_hole *h = cache_first(&m->cache); h; h = cache_after(&m->cache, h)) {
@@ -61,6 +59,9 @@ static bool in_some_hole(tri_heap *heap, uintptr_t addr) {
         in = in_hole_of(m, addr);
         tri__lock_release(&m->os->lock);
     }
+    tri__lock_acquire(&heap->left_lock);
+    for (struct mutator *m = heap->left; m && !in; m = m->next) in = in_hole_of(m, addr);
+    tri__lock_release(&heap->left_lock);
     tri__lock_release(&heap->threads_lock);
     return in;
 }
@@ -77,7 +78,7 @@ size_t tri_usable_size(tri_heap *heap, const void *obj) {
 
 static void wait_for_close(void *p) {
     tri_heap *heap = p;
-    tri__os_futex_wait(&heap->loads_wait, 1, CLOSE_RELOOK_NS); /* gate_close wakes */
+    tri__step_or_wait(heap, &heap->loads_wait); /* gate_close wakes */
 }
 
 bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call) {

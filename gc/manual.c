@@ -9,6 +9,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* What is asked for. */
@@ -21,6 +22,7 @@ struct want {
 /* ---- without memory ------------------------------------------------------------------------------------------ */
 
 static void *try_once(tri_heap *heap, const struct want *w, bool *clean) {
+    NO_FORK_REST(); /* without memory it claims empty spans */
     *clean = false;
     if (w->align_bytes > MANUAL_ALIGN) return tri__manual_alloc_aligned(&heap->mem, w->align_bytes, w->size_bytes);
     return tri__manual_alloc(&heap->mem, w->size_bytes, clean);

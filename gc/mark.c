@@ -1,13 +1,14 @@
 /* mark.c - the mark loop, scanning by layout, the prefetch ring; see mark.h. */
 #include "gc/mark.h"
+#include <string.h>
 #include "alloc/base/atomic.h"
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* How many entries are processed between two looks at the clock. */
-enum { ENTRIES_A_CLOCK = 128, TRACE_BUDGET = 4096 };
+/* How many entries are processed between two looks at the clock; with how many something is given away. */
+enum { ENTRIES_A_CLOCK = 128, TRACE_BUDGET = 4096, SHARE_LEAST = 4 };
 
 void tri__marker_init(struct marker *marker, tri_heap *heap) {
     *marker = (struct marker){.heap = heap, .space = &heap->mem.space};
@@ -59,11 +60,37 @@ static bool push_resume(struct marker *mk, uintptr_t addr, size_t from) {
 
 static TRI_COLD bool pop_new_buffer(struct marker *mk) {
     struct workbuf *full = tri__work_get_full(&mk->heap->work);
-    if (!full) return false;
+    if (!full) return tri__copies_shade(mk) && mk->buf && mk->buf->n > 0; /* a piece without references: look again */
     if (mk->buf) tri__work_put_empty(&mk->heap->work, mk->buf);
     mk->buf = full;
     mk->worked = true; /* R2: popped */
     return true;
+}
+
+/* Where to cut a buffer in two: about the middle, and not between an entry and the position that belongs to it. Only
+ * from the top can the two be told apart. */
+static size_t cut_of(const struct workbuf *buf) {
+    size_t at = buf->n;
+    while (at > buf->n / 2) at -= (buf->entries[at - 1] & WORK_TAG_MASK) == WORK_RESUME ? 2 : 1;
+    return at;
+}
+
+/* Somebody has nothing to do: gives the older half of what is in hand away, which is nearer to the roots and so leads
+ * to more. */
+static TRI_COLD void share(struct marker *mk) {
+    struct workbuf *mine = mk->buf, *given;
+    if (!mine || mine->n < SHARE_LEAST || !(given = tri__work_get_empty(&mk->heap->work))) return;
+    size_t n = cut_of(mine);
+    if (n == 0) {
+        tri__work_put_empty(&mk->heap->work, given);
+        return;
+    }
+    memcpy(given->entries, mine->entries, n * sizeof mine->entries[0]);
+    memmove(mine->entries, mine->entries + n, (mine->n - n) * sizeof mine->entries[0]);
+    given->n = n;
+    mine->n -= n;
+    tri__work_put_full(&mk->heap->work, given);
+    mk->worked = true; /* R2: handed over */
 }
 
 void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
@@ -156,29 +183,39 @@ static void scan_map(struct marker *mk, uintptr_t addr, const struct slot_map *m
     }
 }
 
-/* Splits [from, to) so that a long array goes in pieces: queues the rest and returns where this piece ends. */
-static uintptr_t piece_end(struct marker *mk, uintptr_t from, uintptr_t to, size_t stride) {
+/* Bytes of a piece of an array. */
+static size_t piece_bytes(size_t stride) {
     size_t piece = MARK_PIECE_BYTES / stride * stride;
-    if (piece == 0) piece = stride;
+    return piece ? piece : stride;
+}
+
+/* Splits [from, to) so that several markers can share a long array: queues the pieces but the first, whose end it
+ * returns, the last one first; a piece that is one already (`one`) is not split again. */
+static uintptr_t piece_end(struct marker *mk, uintptr_t from, uintptr_t to, size_t stride, bool one) {
+    size_t piece = piece_bytes(stride);
     if (to - from <= piece) return to;
-    if (TRI_UNLIKELY(!mk->buf || mk->buf->n == WORKBUF_ENTRIES) && !push_new_buffer(mk))
-        return to;                         /* all of it now (R19) */
-    push(mk, (from + piece) | WORK_PIECE); /* stride and size are multiples of 8 where there are slots (I-TYPE2) */
+    if (one) return from + piece;
+    for (uintptr_t at = from + (to - from - 1) / piece * piece; at > from; at -= piece) {
+        if (TRI_UNLIKELY(!mk->buf || mk->buf->n == WORKBUF_ENTRIES) && !push_new_buffer(mk))
+            return at + piece < to ? at + piece : to; /* all that is not queued now (R19) */
+        push(mk, at | WORK_PIECE); /* stride and size are multiples of 8 where there are slots (I-TYPE2) */
+    }
     return from + piece;
 }
 
-/* Elements from `from` (the start of one) to the end of the slot: the allocated capacity, never a length (R11). */
-static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t from, uintptr_t end) {
+/* Elements from `from` (the start of one) to the end of the slot, or of the piece: the allocated capacity, never a
+ * length (R11). */
+static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t from, uintptr_t end, bool one) {
     const struct type_desc *d = l->desc;
     if (l->scan == SCAN_RUN_POINTERS || l->scan == SCAN_RUN_VALUES) {
-        uintptr_t to = piece_end(mk, from, end & ~(uintptr_t)7, 8);
+        uintptr_t to = piece_end(mk, from, end & ~(uintptr_t)7, 8, one);
         mk->scanned_bytes += to - from;
         scan_run(mk, (const tri_word *)from, (const tri_word *)to, l->scan == SCAN_RUN_VALUES ? &d->enc : NULL);
         return;
     }
     if (d->elem.nwords == 0) return;
     size_t n = (end - from) / d->elem_size;
-    uintptr_t to = piece_end(mk, from, from + n * d->elem_size, d->elem_size);
+    uintptr_t to = piece_end(mk, from, from + n * d->elem_size, d->elem_size, one);
     mk->scanned_bytes += to - from;
     for (; from < to; from += d->elem_size) scan_map(mk, from, &d->elem, &d->enc);
 }
@@ -200,12 +237,12 @@ static void scan_object(struct marker *mk, const struct slot *slot) {
     case SCAN_MASK: scan_mask(mk, slot->addr, l->mask); return;
     case SCAN_RUN_POINTERS:
     case SCAN_RUN_VALUES:
-        scan_elements(mk, l, slot->addr + l->run_from, slot->addr + tri__slot_bytes(mk->space, slot));
+        scan_elements(mk, l, slot->addr + l->run_from, slot->addr + tri__slot_bytes(mk->space, slot), false);
         return;
     case SCAN_GENERAL:
         scan_map(mk, slot->addr, &l->desc->fixed, &l->desc->enc);
         if (l->desc->elem_size)
-            scan_elements(mk, l, slot->addr + l->desc->size, slot->addr + tri__slot_bytes(mk->space, slot));
+            scan_elements(mk, l, slot->addr + l->desc->size, slot->addr + tri__slot_bytes(mk->space, slot), false);
         return;
     case SCAN_TRACE: scan_traced(mk, l->desc, slot->addr, 0); return;
     }
@@ -217,7 +254,7 @@ static void scan_piece(struct marker *mk, uintptr_t from) {
     check_internal(found, "I-MARK1: a piece lies in its object");
     if (found)
         scan_elements(mk, &tri__layouts[space_layout_of(mk->space, &slot)], from,
-                      slot.addr + tri__slot_bytes(mk->space, &slot));
+                      slot.addr + tri__slot_bytes(mk->space, &slot), true);
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------ */
@@ -372,9 +409,21 @@ bool tri__marker_drain(struct marker *mk, uint64_t deadline_ns) {
             if (empty) break;
             if (h.head != h.tail) hot_process(&h, mk, &space, mk->ring[h.tail++ & MARK_RING_MASK]);
         }
+        if (work_is_wanted(&mk->heap->work)) {
+            hot_leave(&h, mk);
+            share(mk);
+            hot_enter(&h, mk);
+        }
     } while (!empty && (deadline_ns == 0 || tri__os_now_ns() < deadline_ns));
     hot_leave(&h, mk);
     return empty;
+}
+
+void tri__marker_take(struct marker *mk, struct workbuf *buf) {
+    check_internal(tri__marker_is_idle(mk), "I-MARK2: who takes a buffer holds nothing");
+    if (mk->buf) tri__work_put_empty(&mk->heap->work, mk->buf);
+    mk->buf = buf;
+    mk->worked = true; /* R2: popped */
 }
 
 bool tri__marker_hand_over(struct marker *mk) {

@@ -57,6 +57,8 @@ bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 /* Traces until there is nothing left in hand or in the list, or until deadline_ns (0: none) has passed. True: nothing
  * is left. */
 bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
+/* Goes on with a buffer that it was given; it holds nothing. */
+void tri__marker_take(struct marker *marker, struct workbuf *buf);
 /* Hands all grey work over to the heap's list. True if there was any. */
 bool tri__marker_hand_over(struct marker *marker);
 /* True if it holds nothing (I-MARK2). */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 #define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
@@ -90,6 +91,7 @@ static void answer_all(struct osthread *os);
 static void enter_blocked(struct osthread *os, uintptr_t sp) {
     may_safepoint();
     check_cheap(tri__lock_none_held(), "R14: no lock is held in a blocking region");
+    check_cheap(atomic_load_relaxed(&os->unforkable) == 0, "I-FORK2: a section that a fork waits for has no safepoint");
     atomic_store_release(&os->sp, sp); /* pairs with the holder's acquire */
     for (;;) {
         atomic_store_seq(&os->state, OS_BLOCKED); /* pairs with the collector's look at the state after its post */
@@ -109,6 +111,7 @@ static void answer_all(struct osthread *os) {
         uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */
         if (seq == m->answer_seq) continue;
         uint64_t start = tri__os_now_ns();
+        NO_FORK(os);
         tri__mutator_answer(m);
         tri__stats_pause(m->heap, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
     }
@@ -419,6 +422,13 @@ static void leave_as_answer(struct mutator *m) {
     tri__cache_fini(&m->cache);
 }
 
+static void put_mutator(struct mutator *m) {
+    m->os = NULL;
+    m->pub = (struct tri_thread){
+        .holes = no_holes, .armed = 1, .request = 1, .reserved = SENTINEL_MARK}; /* later calls are refused */
+    tri__fixalloc_put(&m->heap->fix_mutator, m);
+}
+
 int tri_detach(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_detach");
     if (!m) return TRI_EUNATTACHED;
@@ -428,11 +438,14 @@ int tri_detach(tri_thread *thread) {
     tri_heap *heap = m->heap;
     struct osthread *os = m->os;
     tri__stress_delay(heap);
+    uint32_t *unforkable = &os->unforkable;
     for (;;) { /* does the pending step, so that none is left when it leaves the list */
         tri__safepoint(m);
+        unforkable_enter(unforkable); /* its spans go back under the lock */
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping) && atomic_load_acquire(&m->request_seq) == m->answer_seq) break;
         tri__lock_release(&heap->threads_lock);
+        unforkable_leave(&unforkable);
     }
     drop_roots(m);
     leave_as_answer(m);
@@ -450,52 +463,93 @@ int tri_detach(tri_thread *thread) {
         }
     tri__lock_release(&os->lock);
     tri__lock_release(&heap->threads_lock);
-    m->os = NULL;
-    m->pub = (struct tri_thread){
-        .holes = no_holes, .armed = 1, .request = 1, .reserved = SENTINEL_MARK}; /* later calls are refused */
-    tri__fixalloc_put(&heap->fix_mutator, m);
+    unforkable_leave(&unforkable);
+    put_mutator(m);
     osthread_put(os);
     return TRI_OK;
 }
 
-/* ---- own roots ----------------------------------------------------------------------------------------------- */
+/* ---- the child of a fork ------------------------------------------------------------------------------------- */
 
-/* Reads the native stack word by word; other frames' redzones and races with itself are none of a sanitizer's
- * business. */
-static NO_SANITIZE_STACK void scan_native(struct mutator *m, uintptr_t low, uintptr_t high) {
-    for (const volatile uintptr_t *p = (const volatile uintptr_t *)align_up(low, 8); (uintptr_t)p + 8 <= high; p++)
-        tri__marker_conservative(&m->marker, *p);
+bool tri__mutator_is_unforkable(void) {
+    return self && atomic_load_relaxed(&self->unforkable) != 0; /* own */
 }
 
-/* A stack that is not the thread's own (a coroutine's, sigaltstack's) has no known end: it is not scanned, but for a
- * report. Such threads keep their references in precise roots. */
-static void scan_own_native(struct mutator *m) {
+/* As if it had just retired, or never been in a cycle. */
+static void go_on_between_cycles(struct mutator *m, bool abandoned) {
+    tri_heap *heap = m->heap;
     struct osthread *os = m->os;
-    uintptr_t sp = atomic_load_acquire(&os->sp); /* pairs with enter_blocked */
-    if (sp >= os->stack_low && sp < os->stack_high) {
-        scan_native(m, sp, os->stack_high);
-        return;
+    os->id = tri__os_thread_id();
+    if (os->state != OS_RUNNING) os->state = OS_BLOCKED; /* a collector that stopped the world may have held it */
+    m->stopped = false;
+    m->nshade = 0;
+    m->assist_debt = 0;
+    tri__marker_init(&m->marker, heap);
+    if (abandoned) {
+        m->armed = m->grey_stack = m->cache.black = false;
+        m->cache.black_bytes = 0;
+        m->cache.tiny = NULL;
+        m->pub.armed = m->heap->stress.slow != 0;
+    } else if (m->answer_seq != m->request_seq) { /* the last step of a cycle */
+        heap->pending = 1;
+        tri__mutator_answer(m);
     }
-    if (!os->told_foreign)
-        tri__report(m->heap, "tri_poll",
-                    "a safepoint on a stack that is not the thread's own (a coroutine's?) is not scanned: "
-                    "keep references in value stacks or frames, and attach with TRI_ATTACH_PRECISE");
-    os->told_foreign = true;
+    m->request_seq = m->answer_seq = heap->step_seq;
+    m->pub.request = 0;
 }
 
-void tri__mutator_scan_roots(struct mutator *m) {
-    struct marker *mk = &m->marker;
-    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_own_native(m);
-    if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
-    for (tri_frame *f = m->pub.frames; f; f = f->prev)
-        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
-    for (struct scope_block *b = m->scopes; b; b = b->prev)
-        for (size_t i = 0; i < b->n; i++) tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);
-    for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) tri__vmstack_scan(s, mk);
-    struct tri_visitor visitor = {.marker = mk};
-    IN_CALLBACK(ROOT_CALLBACK);
-    for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
+/* Of a thread that is no more; the last one frees what was the thread's. */
+static void leave_thread(struct mutator *m) {
+    struct osthread *os = m->os;
+    struct mutator **p = &os->attachments;
+    while (*p != m) p = &(*p)->next_attachment;
+    *p = m->next_attachment;
+    m->os = NULL;
+    m->cache.table_lock = &m->heap->left_lock;
+    if (os->attachments) return;
+    tri__lock_fini(&os->lock);
+    free(os);
 }
+
+void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
+    struct mutator *m = heap->threads, *next;
+    heap->threads = NULL;
+    heap->nthreads = 0;
+    for (; m; m = next) {
+        next = m->next;
+        m->prev = NULL;
+        if (m->os == self) {
+            m->next = NULL;
+            heap->threads = m;
+            heap->nthreads = 1;
+            continue;
+        }
+        leave_thread(m);
+        m->next = heap->left;
+        heap->left = m;
+    }
+    if (heap->threads) go_on_between_cycles(heap->threads, abandoned);
+}
+
+void tri__mutators_settle(tri_heap *heap) {
+    while (heap->left) {
+        struct mutator *m = heap->left;
+        tri__vmstacks_forget_all(m);
+        drop_roots(m);
+        NO_FORK_REST();
+        tri__large_abandon(&heap->mem, &m->build);
+        tri__heap_account(m);
+        tri__cache_flush(&m->cache);
+        tri__heap_account(m);
+        tri__lock_acquire(&heap->threads_lock); /* tri_find may look at it until here */
+        heap->left = m->next;
+        tri__lock_release(&heap->threads_lock);
+        tri__cache_fini(&m->cache);
+        put_mutator(m);
+    }
+}
+
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The frames above the one to pop were left by a longjmp: they lie in stack memory that is in use for something else by
  * now, so they are not looked at. A frame that was popped names itself. */

@@ -36,6 +36,7 @@ struct osthread {
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
     tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
+    uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
 struct tri_vmstack {
@@ -46,6 +47,7 @@ struct tri_vmstack {
     uintptr_t top_address; /* where the host keeps its top [owner] */
     tri_enc enc;
     uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
+    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
 };
 
 struct tri_scanner {
@@ -84,6 +86,7 @@ struct mutator {
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    struct large_build build;        /* the large object that it is building [owner] */
 };
 
 static inline struct mutator *mutator_of(tri_thread *thread) {
@@ -116,9 +119,18 @@ void tri__world_start(tri_heap *heap);
 /* The heap's answer to its last posted step, done on behalf of m (gc/cycle.c). */
 void tri__mutator_answer(struct mutator *m);
 
-/* Shades the roots that belong to m (H3): native stack, frames, handles, VM stacks, scanners. `visit` decides how:
- * into m's marker. */
+/* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
+ * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
+/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
+size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
+
+/* Whether the calling thread is in a section that a fork waits for. */
+bool tri__mutator_is_unforkable(void);
+/* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
+ * tri__mutators_settle to give back what they held, before the first cycle. */
+void tri__mutators_after_fork(tri_heap *heap, bool abandoned);
+void tri__mutators_settle(tri_heap *heap);
 
 /* Turns the barrier's buffer into marks and grey work. True if an entry was unmarked. */
 bool tri__barrier_flush(struct mutator *m);

@@ -283,6 +283,7 @@ void tri__roots_scan_begin(tri_heap *heap) {
     roots->cursor_slot = 0;
     roots->handle_cursor = roots->handles;
     roots->stack_cursor = roots->suspended;
+    roots->stack_cursor_words = 0;
     tri__lock_release(&roots->lock);
 }
 

@@ -28,6 +28,7 @@
  * time. */
 #include "gc/scavenger.h"
 #include "alloc/base/check.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 enum { EVENT_QUIT = 1, EVENT_CYCLE = 2, EVENT_OPTIONS = 4, EVENT_LIMIT = 8, EVENT_STIRRED = 16, EVENT_GROWS = 32 };
@@ -38,6 +39,7 @@ enum {
     REST_FACTOR = 99,         /* 1 % of a core */
     FIRST_SLICE_PAGES = 256,
     LEAST_SLICE_PAGES = 64,
+    LEAST_STEP_PAGES = 4, /* in a step's budget */
     MOST_SLICE_PAGES = 4096,
     URGENT_SLICE_PAGES = 1024,
     FALLBACK_PAGES = 8192, /* at a cycle's end, without the thread */
@@ -52,13 +54,17 @@ enum {
 static const uint64_t AHEAD_REST_NS = 5000000;   /* after it asked and nothing could be done */
 static const uint64_t AHEAD_AGAIN_NS = 50000000; /* a heap that asks again so soon wants more */
 static const uint64_t CYCLE_WAKE_NS = 100000000; /* a small heap has thousands of cycles a second */
-static const uint64_t SLICE_NS = 1000000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
+static const uint64_t SLICE_NS = 1000000, SHORT_SLICE_NS = 20000, SECOND_NS = 1000000000, FOREVER_NS = UINT64_MAX,
                       PRESSED_NS = 5 * 1000000000ull, /* how long one sign of pressure counts */
     DORMANT_AFTER_NS = 5 * 1000000000ull,             /* without an idle period: no ticks after that */
     PRESSURE_CYCLE_NS = 2 * 1000000000ull;            /* between two cycles that pressure asks for */
 static const size_t PRESSURE_GARBAGE_BYTES = 4 << 20; /* less is not worth a cycle */
 
 /* ---- signals ------------------------------------------------------------------------------------------------- */
+
+static bool has_thread(const struct scavenger *s) {
+    return atomic_load_acquire(&s->started); /* pairs with tri__scavenger_start */
+}
 
 static void signal_event(struct scavenger *s, uint32_t event) {
     if (atomic_or_seq(&s->events, event) == 0) /* pairs with the swap in scavenger_main (I-SCAV2) */
@@ -72,7 +78,7 @@ void tri__scavenger_stir(tri_heap *heap, struct scavenger *s) {
 }
 
 void tri__scavenger_limit_near(tri_heap *heap) {
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_LIMIT);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_LIMIT);
 }
 
 /* ---- how much stays ------------------------------------------------------------------------------------------ */
@@ -134,7 +140,7 @@ static void forget_needs(struct scavenger *s) {
 /* How far ahead pages may be populated now: nothing in a small heap, never beyond what the goal lets the heap have. */
 static size_t most_ahead(tri_heap *heap) {
     size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
-    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE)) return 0;                   /* an option */
+    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE) || heap->stepped) return 0;  /* an option */
     if (goal < AHEAD_HEAP_PAGES || atomic_load_relaxed(&heap->scavenger.cannot_populate)) return 0; /* own, and tests */
     size_t most = min_size(min_size(goal / AHEAD_FRACTION, AHEAD_MOST_PAGES), goal > bytes ? goal - bytes : 0);
     return most >= AHEAD_LEAST_PAGES ? most : 0;
@@ -149,7 +155,7 @@ static void ask_for_growth(tri_heap *heap) {
 }
 
 void tri__scavenger_grows(tri_heap *heap) {
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_GROWS);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_GROWS);
 }
 
 /* Further ahead each time when the heap asks again soon, less far when it does not. */
@@ -164,6 +170,7 @@ static void begin_populating(tri_heap *heap, uint64_t now_ns) {
 
 /* A few slices. True if there is more to populate. */
 static bool populate(tri_heap *heap) {
+    NO_FORK_REST();
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     bool working = true;
@@ -213,7 +220,8 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
 void tri__scavenger_cycle_ended(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     atomic_add_seq(&s->cycles, 1); /* before the look at cares; pairs with the turn that sets it */
-    if (s->started) {
+    if (s->lost) tri__scavenger_start(heap);
+    if (has_thread(s)) {
         uint64_t now_ns = tri__os_now_ns();
         if (now_ns - s->woken_ns < CYCLE_WAKE_NS && !atomic_load_seq(&s->cares)) return; /* it sees the count in time */
         s->woken_ns = now_ns;
@@ -225,6 +233,7 @@ void tri__scavenger_cycle_ended(tri_heap *heap) {
     size_t keep = min_size(pages_needed(heap, &ps), near_limit(heap)), resident = ps.used_pages + ps.dirty_free_pages;
     tri__pageheap_take_peak(heap->mem.pages);
     set_alarm(heap);
+    NO_FORK_REST();
     if (resident > keep) tri__memory_scavenge(&heap->mem, min_size(resident - keep, FALLBACK_PAGES));
 }
 
@@ -317,18 +326,20 @@ static uint64_t watch_activity(tri_heap *heap, uint64_t now_ns) {
 static size_t return_slice(tri_heap *heap, size_t npages, bool urgent) {
     struct scavenger *s = &heap->scavenger;
     uint64_t cpu_ns = tri__os_thread_cpu_ns();
-    size_t most = urgent ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t most = urgent && !heap->stepped ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t least = heap->stepped ? LEAST_STEP_PAGES : LEAST_SLICE_PAGES;
     size_t n = tri__memory_scavenge(&heap->mem, min_size(npages, most));
     cpu_ns = tri__os_thread_cpu_ns() - cpu_ns;
-    if (!urgent && n == most && cpu_ns > 0) {
-        size_t fit = (size_t)((double)n * (double)SLICE_NS / (double)cpu_ns);
-        s->slice_pages = max_size(LEAST_SLICE_PAGES, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
+    if ((!urgent || heap->stepped) && n == most && cpu_ns > 0) {
+        size_t fit = (size_t)((double)n * (double)s->slice_ns / (double)cpu_ns);
+        s->slice_pages = max_size(least, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
     }
     return n;
 }
 
 /* Returns some of what is too much. The time until there may be more to return: 0 at once. */
 static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
+    NO_FORK_REST();
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
@@ -336,6 +347,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
         s->trims = false;
         tri__manual_trim(&heap->mem);
         tri__memory_drop_empty(&heap->mem, true);
+        tri__copies_trim(heap);
         tri__memory_return_inside(&heap->mem);
     }
     tri__pageheap_get_stats(heap->mem.pages, &ps);
@@ -386,6 +398,7 @@ static void scavenger_main(void *p) {
     tri_heap *heap = p;
     struct scavenger *s = &heap->scavenger;
     uint32_t fired = 0;
+    tri__fork_forbid("the scavenger's thread");
     tri__pressure_init(&s->pressure);
     after_cycle(heap, tri__os_now_ns());
     for (;;) {
@@ -399,25 +412,82 @@ static void scavenger_main(void *p) {
     }
 }
 
+/* ---- without the thread ---------------------------------------------------------------------------------------- */
+
+bool tri__scavenger_is_due(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (atomic_load_relaxed(&s->events)) return true; /* hints */
+    uint64_t next_ns = atomic_load_relaxed(&s->next_ns);
+    return next_ns != FOREVER_NS && tri__os_now_ns() >= next_ns;
+}
+
+/* What the system has told of since the last look. */
+static uint32_t pressure_news(struct scavenger *s, uint64_t now_ns) {
+    const uint32_t nothing = 0;
+    if (s->pressure.wake_fd < 0 || now_ns - s->looked_ns < SECOND_NS) return 0; /* read where it is not told */
+    return tri__pressure_wait(&s->pressure, &nothing, 1);
+}
+
+bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns) {
+    struct scavenger *s = &heap->scavenger;
+    uint64_t nap_ns = 0, now_ns = tri__os_now_ns();
+    if (!tri__scavenger_is_due(heap)) return false;
+    while (nap_ns == 0 && now_ns + SHORT_SLICE_NS <= deadline_ns) {
+        uint32_t events = atomic_swap_seq(&s->events, 0); /* pairs with signal_event */
+        uint64_t cpu_ns = tri__os_thread_cpu_ns();
+        s->paid_cpu_ns = cpu_ns; /* what the thread did before was its host's */
+        nap_ns = turn(heap, events, pressure_news(s, now_ns));
+        atomic_add_relaxed(&s->cpu_ns, tri__os_thread_cpu_ns() - cpu_ns); /* a counter */
+        now_ns = tri__os_now_ns();
+        atomic_store_relaxed(&s->next_ns, nap_ns == FOREVER_NS ? FOREVER_NS : now_ns + nap_ns); /* a hint */
+    }
+    return nap_ns == 0;
+}
+
 void tri__scavenger_start(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     s->pressure = (struct pressure)PRESSURE_INIT;
     s->slice_pages = FIRST_SLICE_PAGES;
     s->quiet = SCAVENGER_DORMANT;
     set_alarm(heap);
-    s->started = true; /* before its first cycle; nobody else knows the heap yet */
-    s->started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
+    s->slice_ns = heap->stepped ? SHORT_SLICE_NS : SLICE_NS;
+    s->lost = false;
+    if (heap->stepped) {
+        s->slice_pages = LEAST_STEP_PAGES;
+        s->next_ns = FOREVER_NS;
+        tri__pressure_init(&s->pressure);
+        after_cycle(heap, tri__os_now_ns());
+    }
+    atomic_store_release(&s->started, true); /* before its first cycle */
+    if (heap->stepped) return;
+    bool started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
+    atomic_store_release(&s->started, started); /* pairs with has_thread */
+}
+
+/* Its descriptors are the parent's as well: they are closed, not written to. */
+void tri__scavenger_after_fork(tri_heap *heap) {
+    struct scavenger *s = &heap->scavenger;
+    if (!s->started && !s->lost) return;                            /* the heap never had the thread */
+    if (s->pressure.wake_fd >= 0) tri__pressure_fini(&s->pressure); /* set last by tri__pressure_init */
+    *s = (struct scavenger){.pressure = PRESSURE_INIT,
+                            .cycles = s->cycles,
+                            .cycles_seen = s->cycles,
+                            .cpu_ns = s->cpu_ns,
+                            .next_ns = FOREVER_NS,
+                            .lost = true};
 }
 
 void tri__scavenger_stop(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
-    if (!s->started) return;
-    signal_event(s, EVENT_QUIT);
-    tri__os_thread_join(&s->thread);
+    if (!has_thread(s)) return;
+    if (!heap->stepped) {
+        signal_event(s, EVENT_QUIT);
+        tri__os_thread_join(&s->thread);
+    }
     tri__pressure_fini(&s->pressure); /* not by the thread: who wakes it may still write to its descriptor */
 }
 
 void tri__scavenger_options(tri_heap *heap) {
     set_alarm(heap);
-    if (heap->scavenger.started) signal_event(&heap->scavenger, EVENT_OPTIONS);
+    if (has_thread(&heap->scavenger)) signal_event(&heap->scavenger, EVENT_OPTIONS);
 }

@@ -24,7 +24,8 @@ enum scavenger_quiet { SCAVENGER_STIRRED = 0, SCAVENGER_QUIET, SCAVENGER_DORMANT
 
 struct scavenger {
     struct os_thread thread;
-    bool started;             /* [const once the heap is made] */
+    bool started;             /* [const once the heap is made, but in a fork's child; atomic] */
+    bool lost;                /* in a fork's child: not started yet [whoever runs cycles] */
     uint32_t events;          /* what has happened; the thread sleeps while it is zero [atomic] */
     uint32_t cares;           /* the next cycle's end wakes the thread [atomic] */
     uint64_t cycles;          /* that have ended [atomic] */
@@ -51,13 +52,22 @@ struct scavenger {
     uint64_t ask_ns;    /* when to listen again; 0: it does */
     bool grows;         /* it was asked, and is not yet that far ahead */
     bool cannot_populate;
+    uint64_t slice_ns;              /* how long a slice of returning may take */
+    uint64_t next_ns;               /* without a thread: when there is something to look at [atomic] */
     uint64_t cost_ns, cost_seen_ns; /* of the last cycle, of all until then */
 };
 
 /* Starts the thread. A heap works without it: memory then goes back at the end of each cycle. */
 void tri__scavenger_start(tri_heap *heap);
+/* Without a thread (heap->stepped): what it would do now, in slices up to the deadline. True if something is left to do
+ * at once. By who has the heap's turn. */
+bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns);
+/* Whether there is something to do. Any thread. */
+bool tri__scavenger_is_due(tri_heap *heap);
 /* After the collector's thread has ended. */
 void tri__scavenger_stop(tri_heap *heap);
+/* In a fork's child: the thread is started by the end of the first cycle. */
+void tri__scavenger_after_fork(tri_heap *heap);
 /* A cycle has ended, with its sweep. Whoever runs cycles, no lock held. */
 void tri__scavenger_cycle_ended(tri_heap *heap);
 /* Limits or options have changed. Any thread. */

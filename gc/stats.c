@@ -21,7 +21,7 @@ void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
 uint64_t tri__stats_spent_ns(tri_heap *heap) {
     struct stats *s = &heap->stats;
     return atomic_load_relaxed(&s->mark_ns) + atomic_load_relaxed(&s->sweep_ns) + atomic_load_relaxed(&s->assist_ns) +
-           atomic_load_relaxed(&s->stall_ns);
+           atomic_load_relaxed(&s->stall_ns) + atomic_load_relaxed(&s->worker_ns);
 }
 
 int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
@@ -55,7 +55,7 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .free_bytes = ps.dirty_free_pages << PAGE_SHIFT,
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
-                          tri__fixalloc_in_use_bytes(&heap->fix_mutator) +
+                          tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),

@@ -8,9 +8,11 @@
 
 #if TRI_CHECKS >= 1
 
-static const char *const fault_names[] = {"none",        "no_barrier",  "no_settle",   "drop_mark", "forget_root",
-                                          "flush_blind", "store_polls", "early_trace", "gate_open", "skip_stacks",
-                                          "attach_late", "bare_root",   "keep_weak"};
+static const char *const fault_names[] = {
+    "none",        "no_barrier",  "no_settle",      "drop_mark",   "forget_root", "flush_blind",
+    "store_polls", "early_trace", "gate_open",      "skip_stacks", "attach_late", "bare_root",
+    "keep_weak",   "lose_copy",   "copy_uncounted", "fork_lock",
+};
 
 static uint64_t next_random(void) {
     static _Thread_local uint64_t state;
@@ -85,6 +87,7 @@ static bool set_number(tri_heap *heap, const char *key, uint32_t n) {
     } switches[] = {{"stress.collect", &heap->stress.collect_every},
                     {"stress.delay", &heap->stress.delay_us},
                     {"stress.slow", &heap->stress.slow},
+                    {"stress.copy", &heap->stress.copy},
                     {"stress.here", &heap->stress.here},
                     {"checkmark", &heap->stress.checkmark},
                     {"manual_check", &heap->stress.manual_check},
@@ -112,8 +115,8 @@ bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *er
 #else
 
 bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *err) {
-    static const char *const names[] = {"fault",     "stress.collect", "stress.delay", "stress.slow", "stress.here",
-                                        "checkmark", "manual_check",   "poison",       "verify"};
+    static const char *const names[] = {"fault",       "stress.collect", "stress.delay", "stress.slow", "stress.copy",
+                                        "stress.here", "checkmark",      "manual_check", "poison",      "verify"};
     (void)heap, (void)value;
     for (size_t i = 0; i < TRI_COUNT(names); i++)
         if (strcmp(key, names[i]) == 0) {

@@ -7,6 +7,7 @@
 #include "alloc/base/os.h"
 #include "alloc/fixalloc.h"
 #include "gc/error.h"
+#include "gc/fork.h"
 #include "gc/rules.h"
 
 struct layout tri__layouts[65536];
@@ -344,6 +345,7 @@ int tri__type_bind(tri_type *type, const char *call) {
             tri__os_yield();
             continue;
         }
+        NO_FORK_REST(); /* a claim would stay for ever in the child */
         if (!atomic_cas_acqrel(&type->layout, &found, LAYOUT_CLAIMED)) continue;
         uint32_t first = 0;
         int err = build(type, call, &first);

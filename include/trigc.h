@@ -16,7 +16,10 @@
  *    calls out of a trace or root callback (TRI_ESTATE, where there is a status), stores that miss their object.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
- *  - A child of fork may exec or _exit, but not use a heap of its parent's.
+ *  - After fork, from a thread that is attached or not, in tri_blocking or not, the child has every heap as it was,
+ *    with the calling thread's attachments alone. Other threads' tri_thread pointers are void, their roots gone; a
+ *    value stack that one of them ran may only be removed. The parent is not disturbed. Not out of a callback or an
+ *    event hook, nor out of a signal handler that interrupted a call: reported, and the child may only exec or _exit.
  *  - References are kept by roots and by objects that roots reach, and by nothing else: a reference that sits only in
  *    malloc'd memory, a C queue or another heap keeps nothing alive. Use a handle (`tri_global`) to hand one over.
  */
@@ -152,12 +155,16 @@ typedef struct tri_config {
     /* A heap in which nothing was allocated for so long is collected and trimmed, once for each such period;
      * 0: never; default 5000. With TRI_HEAP_NO_CYCLES it is trimmed only. */
     uint64_t idle_trim_ms;
+    /* Threads that mark; default a quarter of the processors that the process may use, at least 1. 0: the heap starts
+     * no thread at all. All its work is then done in slices inside allocations, and in tri_step. */
+    uint32_t workers;
 } tri_config;
 
 /* Fills `config` with the defaults. Any thread. */
 TRI_API void tri_config_init(tri_config *config);
 
-/* Creates a heap and starts its collector thread, and one that gives memory back to the system. `config` may be NULL
+/* Creates a heap and, unless it has no workers, starts its collector threads, and one that gives memory back to the
+ * system. `config` may be NULL
  * for the defaults. Environment: TRI_TRACE=1 prints a line a cycle to standard error; TRI_OPTIONS="key=value,..." is
  * applied as by tri_heap_set, and what it refuses is reported. Any thread. Fails with TRI_EINVAL, TRI_ENOMEM,
  * TRI_EABI. */
@@ -168,15 +175,16 @@ static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
- * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "cycles=on|off", "tiny=on|off",
- * "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off"
- * (huge pages for the side tables from now on, TRI_ENOMEM where the system has none); K, M and G may follow a number.
- * In builds with checks also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at
- * every N-th slow path of an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of
- * up to N microseconds inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from
- * each thread's next step of a cycle on), "stress.here=1" (the thread that triggers a cycle runs it itself, however
- * long the last one was), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an
- * unknown key or a bad value. Any thread. */
+ * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
+ * "cycles=on|off", "tiny=on|off", "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next
+ * allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the system has
+ * none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section "Correct
+ * first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every N-th slow
+ * poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1" (every
+ * allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (the thread
+ * that triggers a cycle runs it itself, however long the last one was), "stress.copy=1" (stacks are copied at a scan,
+ * however shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown
+ * key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -532,6 +540,15 @@ TRI_API void tri_visit_values(tri_visitor *visitor, const void *slots, size_t n,
  * before is gone then, but for what a conservative scan took for a reference. TRI_ETIMEDOUT after wait_limit_ms.
  * SAFEPOINT. Any attached thread. */
 TRI_API int tri_collect(tri_thread *thread);
+
+/* For a heap without workers (config.workers is 0): does what is to be done of a cycle, of sweeping and of returning
+ * memory, for about budget_ns, which it keeps but for what cannot be cut: a thread's own stack, one trace callback, the
+ * trim of a heap that has been idle for idle_trim_ms. Call it where the program has time to spare: at the end of a
+ * frame, when an event loop has nothing to do. It begins a cycle earlier than allocations do; if that time is enough,
+ * allocations do nothing but allocate. True if something is left to do now; where other threads of the heap have to
+ * answer first that may take until their next safepoints. With workers: a safepoint, and false. SAFEPOINT. Any attached
+ * thread. */
+TRI_API bool tri_step(tri_thread *thread, uint64_t budget_ns);
 
 /* Returns all free pages to the system now, those that the last cycle emptied among them; collects nothing itself: call
  * tri_collect first for what is garbage. The number of bytes that went. Any thread; not a safepoint. */

@@ -61,6 +61,7 @@ void use(tri_thread *thread) {
     for (int i = 0; i < 3; i++) {
         tri_poll(thread);
         EXPECT(tri_collect(thread) == TRI_OK);
+        EXPECT(!tri_step(thread, 1000));
     }
     EXPECT(tri_deref(handle) == b && b->value == 42);
     EXPECT(a->left == b && a->right == b && leaf->bytes[7] == 7);

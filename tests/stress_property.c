@@ -153,14 +153,14 @@ static void *sleep_some(void *arg) {
 
 /* Other switches for the next stretch. Most of the time none, so that many operations meet many cycles. */
 static void rotate(struct run *run, uint64_t *rng) {
-    static const char *const off[] = {"stress.delay=0", "stress.slow=0", "stress.collect=0",
-                                      "checkmark=0",    "verify=0",      "manual_check=0"};
+    static const char *const off[] = {"stress.delay=0", "stress.slow=0",  "stress.collect=0", "checkmark=0",
+                                      "verify=0",       "manual_check=0", "stress.copy=0"};
     static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
-                                     "checkmark=1",     "verify=1",      "manual_check=1"};
+                                     "checkmark=1",     "verify=1",      "manual_check=1",     "stress.copy=1"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
-        if (r % 16 < 7) must_set(run->worlds[h], on[r % 16]);
+        if (r % 16 < sizeof on / sizeof *on) must_set(run->worlds[h], on[r % 16]);
     }
 }
 
@@ -272,6 +272,22 @@ TEST(property, with_delays_in_every_step) {
                                   .settings = {"stress.delay=50", "poison=1"}});
 }
 
+TEST(property, with_two_markers_and_delays) {
+    run_property((struct options){.name = "two markers",
+                                  .nops = scaled(60000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {"stress.delay=30", "poison=1", "checkmark=1", "workers=2"}});
+}
+
+TEST(property, with_four_markers_and_delays) {
+    run_property((struct options){.name = "four markers",
+                                  .nops = scaled(60000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {"stress.delay=30", "poison=1", "checkmark=1", "workers=4"}});
+}
+
 TEST(property, with_every_path_slow) {
     run_property((struct options){.name = "slow paths",
                                   .nops = scaled(150000),
@@ -286,6 +302,14 @@ TEST(property, with_every_check) {
                                   .nheaps = 1,
                                   .min_heap_kib = 512,
                                   .settings = {"poison=1", "checkmark=1", "verify=1"}});
+}
+
+TEST(property, with_every_stack_copied) {
+    run_property((struct options){.name = "copies",
+                                  .nops = scaled(150000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {"stress.copy=1", "stress.delay=20", "poison=1", "checkmark=1"}});
 }
 
 TEST(property, in_two_heaps) {

@@ -3,6 +3,8 @@
  * spans, lookups, several heaps side by side, and memory that comes and goes.
  */
 #include "tests/fixture.h"
+
+#include "gc/fork.h"
 #include "tests/process.h"
 
 /* ---- Objects ---- */
@@ -177,8 +179,11 @@ static void collect_while_zeroing(void *context, void *mutator, size_t done_byte
     for (size_t page = 0; page < atomic_load_acquire(&heap->mem.space.committed_pages); page++)
         published += shape_kind(atomic_load_acquire(&heap->mem.space.pages[page].shape)) != PAGE_NONE;
     CHECK_EQ(published + heap->mem.building_pages, heap->mem.used_pages);
+    uint32_t *section = &m->os->unforkable; /* out of it, as the library's own hook */
+    unforkable_leave(&section);
     CHECK_EQ(tri_collect(&m->pub), TRI_OK);
     CHECK_EQ(tri_verify(&m->pub), 0);
+    unforkable_enter(section);
 }
 
 TEST(heap, a_large_object_under_construction_is_left_alone) {

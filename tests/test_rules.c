@@ -1,8 +1,8 @@
 /*
- * Rules that builds with checks assert where they run: R1, R4, R5, R8, R9 and R17. Each is broken by a planted fault,
- * in a process of its own that has to end with the rule's name, and beside it the same program without the fault runs
- * to its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever new
- * garbage holds up the close for a bounded number of rounds.
+ * Rules that builds with checks assert where they run: R1, R3, R4, R5, R8, R9 and R17. Each is broken by a planted
+ * fault, in a process of its own that has to end with the rule's name, and beside it the same program without the fault
+ * runs to its end. What a callback may not call is reported and refused. And R5's other half: a host that looks up ever
+ * new garbage holds up the close for a bounded number of rounds.
  */
 #include "tests/held.h"
 #include "tests/process.h"
@@ -70,6 +70,22 @@ static void suspend_and_collect(const char *fault) {
 
 TEST(rules, r8_a_suspended_stack_that_was_not_scanned_ends_the_process) {
     expect_broken(suspend_and_collect, "fault=skip_stacks", "R8: at the close every suspended stack has been scanned");
+}
+
+static void copy_and_collect(const char *fault) {
+    struct fixture f = open_heap("stress.copy=1", fault);
+    TRI_LOCALS(f.thread, roots, 1);
+    tri_word words[4] = {0}, *top = words;
+    tri_vmstack *stack = tri_vmstack_add(f.thread, words, &top, NULL);
+    *top++ = (tri_word)(uintptr_t)(roots[0] = tri_new(f.thread, &leaf_type));
+    fixture_collect(&f);
+    tri_vmstack_remove(f.thread, stack);
+    TRI_POP(f.thread, roots);
+    close_heap(&f);
+}
+
+TEST(rules, r3_a_round_that_closes_over_an_unshaded_copy_ends_the_process) {
+    expect_broken(copy_and_collect, "fault=copy_uncounted", "I-COPY1");
 }
 
 static void attach_another(const char *fault) {

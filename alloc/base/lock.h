@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 enum lock_rank {
+    RANK_HEAPS = 3,     /* the process's: all heaps, for fork */
     RANK_REGISTRY = 5,  /* the process's: whose cache of manual memory is whose */
     RANK_CYCLE = 10,    /* requests for a cycle, and who waits for one */
     RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
@@ -19,6 +20,7 @@ enum lock_rank {
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */
     RANK_WORK = 60,     /* full and empty work buffers */
+    RANK_COPIES = 62,   /* copies of deep stacks */
     RANK_MANUAL = 65,   /* a heap's spans of manual memory, caches of ended threads */
     RANK_PAGEHEAP = 70, /* page runs, arenas */
     RANK_FIXALLOC = 80  /* one kind of metadata */
@@ -34,6 +36,9 @@ void tri__lock_init(struct lock *lock, enum lock_rank rank, const char *name);
 void tri__lock_fini(struct lock *lock);
 void tri__lock_acquire(struct lock *lock);
 void tri__lock_release(struct lock *lock);
+/* The same for fork, which takes all locks, several of one rank: not counted among the thread's. */
+void tri__lock_acquire_any(struct lock *lock);
+void tri__lock_release_any(struct lock *lock);
 /* True in unchecked builds, too: use it only inside check_ macros. */
 bool tri__lock_held(const struct lock *lock);
 /* True if the calling thread holds no lock of ours (always true in unchecked builds): before each wait (R14). */

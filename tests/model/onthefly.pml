@@ -34,6 +34,7 @@
  *   M-ATTACH   a newcomer starts as if it had answered the last posted step
  *   M-DETACH   a leaver does the pending step and hands over what it has
  *   M-ASSIST   a mutator pops a grey object and traces it
+ *   M-WORKER   a second marker beside the collector: takes from the queue, traces, shares, goes idle (WORKERS)
  *
  * The barrier only appends: a word that looks unmarked goes into the thread's candidate
  * buffer, without its mark bit. The bit is set when the buffer is flushed: at the H4 answer,
@@ -78,6 +79,12 @@
  *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
  *                                  -DFAULT_QUIET        the answer tells only what is held now
  *                                  -DFAULT_HIDDEN       such a flush in a round tells nothing till the next answer
+ *   -DWORKERS  a second marker beside the collector, which counts as busy from the step that takes its first
+ *              object until it holds nothing:
+ *                                  -DFAULT_WORKER_LATE  it takes first and counts itself afterwards
+ *                                  -DFAULT_WORKER_EARLY it counts itself idle with an object in hand
+ *                                  -DFAULT_WORKER_UNSEEN  a round does not wait for it
+ *   -DWORKERROUND (with WORKERS) it may take what is handed over in a round; without it, it waits for the mark phase
  *   -DQUIETROUND (with ASSIST) assists are stopped before a round; without it they go on in it
  *   -DATTACH   attach and detach:  -DFAULT_ATTACH_IDLE -DFAULT_ATTACH_LATE -DFAULT_ATTACH_GEN
  *                                  -DFAULT_DETACH_QUIET (with ASSIST)
@@ -246,6 +253,23 @@ bit  late[NT];                  /* has answered, is copied later */
 #else
 #define COPYWORK COPIES
 #endif
+#endif
+#ifdef WORKERS
+byte wbuf;                      /* grey objects that the second marker holds */
+bit  busy;                      /* it holds one, or traces one */
+#ifdef FAULT_WORKER_UNSEEN
+#define WORKING false
+#else
+#define WORKING busy
+#endif
+#ifdef WORKERROUND
+#define WORKER_MAY true
+#else
+bit  open;                      /* it may take work: from the mark phase's beginning until all is seen empty */
+#define WORKER_MAY open
+#endif
+#else
+#define WORKING false
 #endif
 mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
 mtype req[NT] = none;
@@ -947,6 +971,51 @@ unblock:
   od
 }
 
+#ifdef WORKERS
+/* M-WORKER, an entry o that was taken: marked if it was a candidate, traced. */
+#ifdef CANDQ
+#define TAKE(set) if :: set & BIT(o) -> set = set & ~BIT(o); i = 1 :: else -> set = set & ~CAND(o); i = 0 fi
+#define TAKE_OWN wbuf = wbuf & ~CAND(o)
+#else
+#define TAKE(set) set = set & ~BIT(o)
+#define TAKE_OWN TAKE(wbuf)
+#endif
+inline trace_taken() {
+#ifdef CANDQ
+  atomic { if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o); forget_marked() fi; i = 0 };
+#endif
+  old = (o == NIL -> NIL : slot[o]);
+  atomic { found_word(wbuf, old); o = 0; old = 0 }
+}
+
+proctype worker() {
+  byte o, old;
+#ifdef CANDQ
+  bit i;
+#endif
+  do
+  :: atomic { WORKER_MAY && queue != 0; pick_entry(queue, o); TAKE(queue)
+#ifndef FAULT_WORKER_LATE
+     ; busy = 1
+#endif
+     };
+#ifdef FAULT_WORKER_LATE
+     busy = 1;
+#endif
+#ifdef FAULT_WORKER_EARLY
+     busy = 0;
+#endif
+     trace_taken();
+     do
+     :: atomic { wbuf != 0; pick_entry(wbuf, o); TAKE_OWN }; trace_taken()
+     :: atomic { wbuf != 0 -> queue = queue | wbuf; wbuf = 0 }  /* others are idle: it shares */
+     :: wbuf == 0 -> break
+     od;
+     busy = 0
+  od
+}
+#endif
+
 byte c, v;
 #ifdef BLOCK
 byte d;
@@ -1031,8 +1100,12 @@ active proctype collector() {
     c = 0 };
   atomic { run mutator(0);
 #if NT > 1
-    run mutator(1)
+    run mutator(1);
 #endif
+#ifdef WORKERS
+    run worker();
+#endif
+    skip
   };
   do
   ::
@@ -1070,6 +1143,11 @@ active proctype collector() {
 #endif
 mark_phase:
      atomic { rounds = 0; tracing = 1 };
+#ifdef WORKERS
+#ifndef WORKERROUND
+     open = 1;
+#endif
+#endif
 #ifndef FAULT_ROUND_RESET
      found = 0;                 /* before the queue is seen empty: a leaver's "any" from here on counts in this round */
 #endif
@@ -1084,10 +1162,25 @@ mark_phase:
         do :: v < NL -> copy_word(copied, loc[(NT-1)*NL+v]); v++ :: else -> break od; v = 0 }
 #endif
 #endif
-     :: ACKED && queue == 0 && !COPYWORK ->
+     :: atomic { ACKED && queue == 0 && !COPYWORK && !WORKING ->
+#ifdef WORKERS
+#ifndef WORKERROUND
+        open = 0;               /* R3: nobody takes anything from here to the next M-MARK */
+#endif
+#endif
+        skip };
 #ifdef QUIETROUND
         tracing = 0; nassist == 0;                              /* R3: no assist from here to the next M-MARK */
-        if :: queue != 0 || COPYWORK -> tracing = 1 :: else -> break fi
+        if
+        :: queue != 0 || COPYWORK -> tracing = 1;
+#ifdef WORKERS
+#ifndef WORKERROUND
+           open = 1;
+#endif
+#endif
+           skip
+        :: else -> break
+        fi
 #else
         break
 #endif

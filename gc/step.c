@@ -1,0 +1,258 @@
+/* step.c - a heap without threads of its own (workers=0): cycles, sweeps, jobs and the return of memory in slices on
+ * the host's threads, inside allocation and at tri_step.
+ *
+ * Owns the turn: whoever has it is what the collector's thread is in other heaps, for as long as one slice takes. The
+ * cycle itself is cycle.c's, which can be left at any deadline and gone on with. A slice runs in a blocking region of
+ * its thread, so the steps that it posts are answered by itself where they are its own, as for any blocked thread;
+ * those of running threads it looks at for a moment, and again in the next slice. Who needs a cycle's end (tri_collect,
+ * memory at its limit, a job, tri_free) runs it, one after another.
+ *
+ *   allocation   pays as it goes: debt by the assist ratio while marking, 50 us at most at a time; the steps between,
+ *                and the sweep, a little at each slow path
+ *   tri_step     whatever there is to do, up to its budget; begins a cycle half-way to the trigger, so that a host
+ *                which steps often enough finds no slice in its allocations
+ *
+ * Invariants: I-STEP1 one thread at most has the turn, and only it runs the cycle, jobs and the scavenger's turns.
+ * I-STEP2 the turn is held in a blocking region and given back before its end, so nobody who has it is waited for at a
+ * safepoint. I-STEP3 such a heap starts no thread. Lock rank: cycle (10), released while the turn is used. */
+#include "alloc/base/check.h"
+#include "gc/error.h"
+#include "gc/fork.h"
+#include "gc/heap.h"
+
+enum {
+    SLICE_NS = 50000,      /* of an allocation while marking */
+    SWEEP_NS = 10000,      /* and at each slow path besides: some hundreds of KB are swept for 32 KB taken */
+    CLOCK_NS = 4000,       /* half of what is marked between two looks at the clock */
+    PATIENCE_NS = 2000,    /* for running threads */
+    RELOOK_NS = 1000000,   /* of waits that somebody else ends */
+    DEBT_BYTES = 16 << 10, /* less is not worth a slice */
+    SWEEP_FRACTION = 4,
+    EARLY_FRACTION = 2 /* tri_step begins a cycle when this part of the way to the trigger is left */
+};
+
+/* ---- the turn -------------------------------------------------------------------------------------------------- */
+
+#define THE_TURN "a hook or a callback of a cycle"
+
+static bool take_turn(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool is_free = !heap->turn_taken;
+    atomic_store_relaxed(&heap->turn_taken, true); /* read as a hint without the lock */
+    tri__lock_release(&heap->cycle_lock);
+    if (is_free) tri__fork_forbid(THE_TURN);
+    return is_free;
+}
+
+static void give_turn(tri_heap *heap) {
+    tri__fork_forbid(NULL);
+    tri__lock_acquire(&heap->cycle_lock);
+    check_cheap(heap->turn_taken, "I-STEP1: the turn is given back by who has it");
+    atomic_store_relaxed(&heap->turn_taken, false);
+    tri__cond_broadcast(&heap->cycle_done);
+    tri__lock_release(&heap->cycle_lock);
+}
+
+/* Waits for it. False: until_ns came first. Requires the cycle lock. */
+static bool await_turn(tri_heap *heap, uint64_t until_ns) {
+    while (heap->turn_taken) {
+        uint64_t now = tri__os_now_ns();
+        if (now >= until_ns) return false;
+        tri__cond_wait_for(&heap->cycle_done, &heap->cycle_lock, until_ns - now);
+    }
+    atomic_store_relaxed(&heap->turn_taken, true);
+    tri__fork_forbid(THE_TURN);
+    return true;
+}
+
+/* ---- with the turn --------------------------------------------------------------------------------------------- */
+
+static void begin_cycle(tri_heap *heap, const char *reason, bool early) {
+    atomic_store_relaxed(&heap->began_early, early); /* a hint */
+    tri__lock_acquire(&heap->cycle_lock);
+    atomic_store_relaxed(&heap->wanted, NULL);
+    heap->started++;
+    tri__lock_release(&heap->cycle_lock);
+    tri__cycle_start(heap, reason);
+}
+
+/* True when it has ended. */
+static bool continue_cycle(tri_heap *heap, uint64_t deadline_ns) {
+    if (!tri__cycle_continue(heap, deadline_ns)) return false;
+    tri__lock_acquire(&heap->cycle_lock);
+    heap->finished++;
+    check_cheap(heap->started == heap->finished, "I-COL1: one cycle at a time");
+    tri__cond_broadcast(&heap->cycle_done);
+    tri__lock_release(&heap->cycle_lock);
+    return true;
+}
+
+/* Bytes at which a cycle begins. */
+static size_t begin_bytes(tri_heap *heap, bool early) {
+    size_t trigger = atomic_load_relaxed(&heap->trigger_bytes), live = atomic_load_relaxed(&heap->live_bytes);
+    size_t base = live + atomic_load_relaxed(&heap->external_bytes); /* counters */
+    if (!early || trigger <= base) return trigger;
+    return trigger - (trigger - base) / EARLY_FRACTION;
+}
+
+/* What a cycle would be begun for; NULL: nothing. */
+static const char *due(tri_heap *heap, bool early) {
+    const char *wanted = atomic_load_relaxed(&heap->wanted); /* a hint for who has not the turn */
+    if (wanted) return wanted;
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return NULL; /* an option */
+    return heap_total_bytes(heap) >= begin_bytes(heap, early) ? "trigger" : NULL;
+}
+
+static bool is_idle(tri_heap *heap) {
+    return heap_phase(heap) == PHASE_IDLE;
+}
+
+/* The cycle that is due or under way, as far as there is time, and what the scavenger has to do. One cycle's begin at
+ * most. True if something is left. */
+static bool work(tri_heap *heap, uint64_t deadline_ns, bool early) {
+    heap->patience_ns = PATIENCE_NS;
+    if (!is_idle(heap) && !continue_cycle(heap, deadline_ns)) return true;
+    const char *reason = due(heap, early);
+    if (reason) {
+        if (!tri__cycle_sweep(heap, deadline_ns)) return true; /* R21: before H1; a batch may be in other hands */
+        begin_cycle(heap, reason, early && !due(heap, false));
+        if (!continue_cycle(heap, deadline_ns)) return true;
+    }
+    return tri__scavenger_step(heap, deadline_ns) || due(heap, early);
+}
+
+/* ---- slices ---------------------------------------------------------------------------------------------------- */
+
+struct slice {
+    tri_heap *heap;
+    uint64_t deadline_ns;
+    bool early;
+    bool had_turn, more;
+};
+
+static void run_slice(void *p) {
+    struct slice *s = p;
+    s->had_turn = take_turn(s->heap);
+    if (!s->had_turn) return;
+    s->more = work(s->heap, s->deadline_ns, s->early);
+    give_turn(s->heap);
+}
+
+/* False: another thread has the turn. */
+static bool slice(struct mutator *m, uint64_t budget_ns) {
+    uint64_t start = tri__os_now_ns();
+    struct slice s = {.heap = m->heap, .deadline_ns = start + budget_ns};
+    if (atomic_load_relaxed(&m->heap->turn_taken)) return false; /* a hint */
+    tri__blocking_wait(m, run_slice, &s);
+    if (s.had_turn) tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+    return s.had_turn;
+}
+
+static bool owes(tri_heap *heap, const struct mutator *m) {
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* a counter */
+    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > goal + goal / 4;
+}
+
+/* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
+ * has time for a quarter of the way to the trigger. */
+static bool is_called_for(tri_heap *heap, enum phase phase) {
+    size_t total = heap_total_bytes(heap), trigger = atomic_load_relaxed(&heap->trigger_bytes); /* counters */
+    size_t base = atomic_load_relaxed(&heap->live_bytes) + atomic_load_relaxed(&heap->external_bytes);
+    if (phase == PHASE_IDLE) return due(heap, false) || tri__scavenger_is_due(heap);
+    if (phase == PHASE_SWEEP) return trigger < base || total > base + (trigger - base) / SWEEP_FRACTION;
+    return total >= trigger || !atomic_load_relaxed(&heap->began_early); /* a hint */
+}
+
+/* The phases in which there is nothing to pay with but slices of the cycle's own steps. */
+static bool pace_between(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    enum phase phase = heap_phase(heap);
+    if (!is_called_for(heap, phase)) return false;
+    bool mine = slice(m, phase == PHASE_SWEEP ? SWEEP_NS : SLICE_NS);
+    enum phase now = heap_phase(heap);
+    if (heap_total_bytes(heap) <= atomic_load_relaxed(&heap->goal_bytes)) return false; /* a counter */
+    if (now == PHASE_IDLE || now == PHASE_SWEEP) return false;
+    if (!mine || now == phase) tri__throttle(m); /* it waits for others' answers: for a core, maybe */
+    return now == PHASE_MARK && owes(heap, m);
+}
+
+bool tri__step_pace(struct mutator *m) {
+    tri_heap *heap = m->heap;
+    tri__heap_account(m);
+    if (!atomic_load_acquire(&heap->tracing)) { /* see heap_account */
+        m->assist_debt = 0;
+        return pace_between(m);
+    }
+    if (m->assist_debt > DEBT_BYTES) tri__borrow_credit(m);
+    if (!owes(heap, m)) return false;
+    if (!slice(m, SLICE_NS)) tri__assist(m);
+    tri__borrow_credit(m);
+    return owes(heap, m);
+}
+
+/* In a blocking region: runs some of what a wait is for, or lets somebody else. */
+void tri__step_or_wait(tri_heap *heap, const uint32_t *word) {
+    struct slice s = {.heap = heap, .deadline_ns = tri__os_now_ns() + RELOOK_NS};
+    if (heap->stepped) run_slice(&s);
+    if (!s.had_turn || s.more) tri__os_futex_wait(word, 1, heap->stepped ? SLICE_NS : RELOOK_NS);
+}
+
+bool tri_step(tri_thread *thread, uint64_t budget_ns) {
+    struct mutator *m = tri__mutator_check(thread, "tri_step");
+    if (!m) return false;
+    uint64_t start = tri__os_now_ns();
+    safepoint_poll(m);
+    tri_heap *heap = m->heap;
+    if (!heap->stepped) return false;
+    tri__heap_account(m);
+    if (is_idle(heap) && !due(heap, true) && !tri__scavenger_is_due(heap)) return false;
+    uint64_t work_ns = budget_ns - min_size(budget_ns / 16, CLOCK_NS); /* the clock is looked at between two pieces */
+    struct slice s = {
+        .heap = heap, .deadline_ns = work_ns < UINT64_MAX - start ? start + work_ns : UINT64_MAX - 1, .early = true};
+    tri__blocking_wait(m, run_slice, &s);
+    return s.had_turn ? s.more : !is_idle(heap);
+}
+
+/* ---- who needs a cycle, or the world ---------------------------------------------------------------------------- */
+
+/* Requires the cycle lock and the turn; releases the lock meanwhile. */
+static void run_to_end(tri_heap *heap, const char *reason, uint64_t until_ns) {
+    tri__lock_release(&heap->cycle_lock);
+    heap->patience_ns = UINT64_MAX;
+    if (is_idle(heap) && reason && tri__cycle_sweep(heap, until_ns)) begin_cycle(heap, reason, false);
+    if (!is_idle(heap)) continue_cycle(heap, until_ns);
+    tri__lock_acquire(&heap->cycle_lock);
+}
+
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns) {
+    uint64_t until_ns = tri__os_now_ns() + timeout_ns;
+    tri__lock_acquire(&heap->cycle_lock);
+    uint64_t target = heap->started + 1; /* I-COL2 */
+    while (heap->finished < target && await_turn(heap, until_ns)) {
+        if (heap->finished < target) run_to_end(heap, reason, until_ns);
+        tri__fork_forbid(NULL);
+        atomic_store_relaxed(&heap->turn_taken, false);
+        tri__cond_broadcast(&heap->cycle_done);
+        if (tri__os_now_ns() >= until_ns) break;
+    }
+    bool ended = heap->finished >= target;
+    tri__lock_release(&heap->cycle_lock);
+    return ended;
+}
+
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns) {
+    uint64_t until_ns = tri__os_now_ns() + timeout_ns;
+    bool ran = false;
+    tri__lock_acquire(&heap->cycle_lock);
+    bool mine = await_turn(heap, until_ns);
+    if (mine) run_to_end(heap, NULL, until_ns);
+    tri__lock_release(&heap->cycle_lock);
+    if (!mine) return false;
+    if (is_idle(heap) && tri__cycle_sweep(heap, until_ns) && tri__world_stop(heap)) {
+        fn(heap, arg);
+        tri__world_start(heap);
+        ran = true;
+    }
+    give_turn(heap);
+    return ran;
+}

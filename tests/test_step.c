@@ -1,0 +1,338 @@
+/*
+ * Heaps without workers (gc/step.c): no thread is started, whatever the heap has to do; allocation alone keeps it near
+ * its goal, or tri_step does with budgets that it keeps; who needs a cycle or the world runs it; several threads share
+ * the turn; threads that answer late are not waited for. Objects carry a sum, so that one freed too early shows.
+ */
+#include "tests/fixture.h"
+
+#include <dirent.h>
+
+struct sealed {
+    struct sealed *next;
+    uint64_t number, seal;
+};
+TRI_TYPE(sealed_type, struct sealed, next);
+
+static uint64_t seal_of(uint64_t number) {
+    return (number + 1) * 0x9e3779b97f4a7c15ull;
+}
+
+static struct sealed *new_sealed(tri_thread *thread, struct sealed *next, uint64_t number) {
+    struct sealed *s = tri_new(thread, &sealed_type);
+    CHECK_MSG(s != NULL, "%s", tri_last_error());
+    tri_init(thread, s, &s->next, next);
+    s->number = number;
+    s->seal = seal_of(number);
+    return s;
+}
+
+static uint64_t check_list(const struct sealed *s) {
+    uint64_t n = 0;
+    for (; s; s = s->next, n++)
+        CHECK_MSG(s->seal == seal_of(s->number), "object %llu is damaged", (unsigned long long)s->number);
+    return n;
+}
+
+static struct fixture open_stepped(uint32_t flags) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | flags);
+    config.workers = 0;
+    config.min_heap_bytes = MIB;
+    return fixture_open_config(&config);
+}
+
+/* A ring of lists, one replaced at each step. */
+enum { NLISTS = 64, LIST_LENGTH = 500, LIST_BYTES = LIST_LENGTH * sizeof(struct sealed) };
+
+static void replace(tri_thread *thread, void **lists, uint64_t i) {
+    uint64_t at = i % NLISTS;
+    if (lists[at]) CHECK_EQ(check_list(lists[at]), LIST_LENGTH);
+    lists[at] = NULL;
+    for (uint64_t k = 0; k < LIST_LENGTH; k++) lists[at] = new_sealed(thread, lists[at], i * LIST_LENGTH + k);
+}
+
+static size_t nthreads_of_process(void) {
+    size_t n = 0;
+    DIR *dir = opendir("/proc/self/task");
+    CHECK(dir != NULL);
+    for (struct dirent *e; (e = readdir(dir)) != NULL;) n += e->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+TEST(step, no_thread_is_started) {
+    size_t before = nthreads_of_process(), nmanual = 0;
+    struct fixture f = open_stepped(0);
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    for (uint64_t i = 0; i < 4 * NLISTS; i++) {
+        replace(f.thread, lists, i);
+        tri_step(f.thread, 100000);
+        void *block = tri_manual_alloc(f.heap, 1000);
+        nmanual += block != NULL;
+        tri_manual_free(f.heap, block);
+    }
+    fixture_collect(&f);
+    CHECK(tri_walk(f.thread, NULL, NULL) >= (size_t)NLISTS * LIST_LENGTH);
+    tri_trim(f.heap);
+    CHECK(fixture_stats(f.heap).cycles > 2 && nmanual > 0);
+    CHECK_EQ(nthreads_of_process(), before);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+    CHECK_EQ(nthreads_of_process(), before);
+}
+
+static double goal_share(tri_heap *heap) {
+    return (double)atomic_load_relaxed(&heap->heap_bytes) / (double)atomic_load_relaxed(&heap->goal_bytes);
+}
+
+TEST(step, allocation_alone_keeps_the_heap_near_its_goal) {
+    struct fixture f = open_stepped(0);
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    for (uint64_t i = 0; i < NLISTS; i++) replace(f.thread, lists, i);
+    fixture_collect(&f);
+    double worst = 0;
+    uint64_t before = fixture_stats(f.heap).cycles;
+    for (uint64_t i = NLISTS; i < (TEST_IS_SLOW ? 20u : 60u) * NLISTS; i++) {
+        replace(f.thread, lists, i);
+        worst = goal_share(f.heap) > worst ? goal_share(f.heap) : worst;
+    }
+    uint64_t cycles = fixture_stats(f.heap).cycles - before;
+    CHECK_MSG(cycles >= (TEST_IS_SLOW ? 3 : 10), "%llu cycles", (unsigned long long)cycles);
+    CHECK_MSG(worst < 1.25, "%.2f times the goal", worst);
+    CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
+    for (int i = 0; i < NLISTS; i++) CHECK_EQ(check_list(lists[i]), LIST_LENGTH);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+/* The share of one core that the thread had, so that a busy machine does not count as a budget exceeded. */
+struct lap {
+    uint64_t wall_ns, cpu_ns;
+};
+static struct lap lap_now(void) {
+    return (struct lap){tri__os_now_ns(), tri__os_thread_cpu_ns()};
+}
+
+static uint64_t nslices(tri_heap *heap) {
+    uint64_t buckets[PAUSE_BUCKETS], n = 0;
+    CHECK_EQ(tri_histogram(heap, TRI_PAUSE_ASSIST, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
+    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
+    return n;
+}
+
+/* A frame loop: a little allocation, then a step with what is left of the frame. */
+TEST(step, a_step_keeps_its_budget_and_spares_the_allocations) {
+    enum { FRAMES = TEST_IS_SLOW ? 300 : 2000, BUDGET_NS = 200000 };
+    struct fixture f = open_stepped(0);
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    TRI_LOCALS(f.thread, ballast, 1);
+    for (uint64_t i = 0; i < 100000; i++) ballast[0] = new_sealed(f.thread, ballast[0], i);
+    for (uint64_t i = 0; i < NLISTS; i++) replace(f.thread, lists, i);
+    fixture_collect(&f);
+    while (tri_step(f.thread, BUDGET_NS)) {}
+    uint64_t slices = nslices(f.heap), cycles = fixture_stats(f.heap).cycles, noverrun = 0, nbusy = 0;
+    for (uint64_t i = 0; i < FRAMES; i++) {
+        replace(f.thread, lists, i);
+        struct lap start = lap_now();
+        bool more = tri_step(f.thread, BUDGET_NS);
+        struct lap end = lap_now();
+        uint64_t cpu_ns = end.cpu_ns - start.cpu_ns, wall_ns = end.wall_ns - start.wall_ns;
+        nbusy += more;
+        noverrun += (cpu_ns < wall_ns ? cpu_ns : wall_ns) > BUDGET_NS + BUDGET_NS / 5;
+    }
+    cycles = fixture_stats(f.heap).cycles - cycles;
+    CHECK_MSG(cycles >= (TEST_IS_SLOW ? 1 : 3) && nbusy > 2 * cycles, "%llu cycles, %llu steps had more to do",
+              (unsigned long long)cycles, (unsigned long long)nbusy);
+    CHECK_MSG(noverrun * 50 <= FRAMES || TEST_IS_SLOW, "%llu of %d steps took more than 1.2 times their budget",
+              (unsigned long long)noverrun, FRAMES);
+    CHECK_EQ(nslices(f.heap), slices); /* no allocation had to help */
+    CHECK_EQ(check_list(ballast[0]), 100000);
+    TRI_POP(f.thread, ballast);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+/* In whatever phase the cycle was left: who wants another, a walk, a verification, or to free by hand gets it. */
+TEST(step, whoever_needs_the_cycle_runs_it) {
+    enum { NLIVE = 2000 };
+    struct fixture f = open_stepped(TRI_HEAP_NO_CYCLES);
+    TRI_LOCALS(f.thread, roots, 2);
+    for (uint64_t i = 0; i < NLIVE; i++) roots[0] = new_sealed(f.thread, roots[0], i);
+    uint32_t phases = 0;
+    for (int i = 0; i < 400; i++) {
+        tri__cycle_request(f.heap, "test");
+        for (int k = i % 37; k >= 0; k--) tri_step(f.thread, 5000);
+        phases |= 1u << heap_phase(f.heap);
+        roots[1] = new_sealed(f.thread, NULL, 1);
+        switch (i % 4) {
+        case 0: CHECK_EQ(tri_free(f.thread, roots[1]), TRI_OK); break;
+        case 1: CHECK_EQ(tri_walk(f.thread, NULL, NULL) >= NLIVE, true); break;
+        case 2: CHECK_EQ(tri_verify(f.thread), 0); break;
+        default: {
+            uintptr_t hidden = hide(roots[1]);
+            roots[1] = NULL;
+            fixture_collect(&f);
+            CHECK(!is_alive(f.heap, hidden));
+        }
+        }
+        roots[1] = NULL;
+    }
+    CHECK_MSG(phases & 1u << PHASE_MARK && (phases & (phases - 1)) != 0, "phases 0x%x", phases);
+    CHECK_EQ(check_list(roots[0]), NLIVE);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+struct sharer {
+    tri_heap *heap;
+    uint32_t collects;
+    uint64_t nsteps;
+};
+
+static void *share_main(void *arg) {
+    struct sharer *s = arg;
+    tri_thread *thread = fixture_attach(s->heap);
+    TRI_LOCALS(thread, lists, NLISTS);
+    for (uint64_t i = 0; i < s->nsteps; i++) {
+        replace(thread, lists, i);
+        if (i % 8 == 3) tri_step(thread, 20000);
+        if (s->collects && i % 64 == 17) CHECK_EQ(tri_collect(thread), TRI_OK);
+        if (i % 100 == 50) { /* it comes and goes in every phase */
+            for (int k = 0; k < NLISTS; k++) lists[k] = NULL;
+            TRI_POP(thread, lists);
+            CHECK_EQ(tri_detach(thread), TRI_OK);
+            thread = fixture_attach(s->heap);
+            tri_frame_push(thread, &lists_frame);
+        }
+    }
+    for (int i = 0; i < NLISTS; i++) CHECK(!lists[i] || check_list(lists[i]) == LIST_LENGTH);
+    TRI_POP(thread, lists);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+static void share(const char *setting) {
+    enum { SHARERS = 3 };
+    struct fixture f = open_stepped(0);
+    if (setting) fixture_set(f.heap, setting);
+    pthread_t threads[SHARERS];
+    struct sharer sharers[SHARERS];
+    for (uint32_t i = 0; i < SHARERS; i++) {
+        sharers[i] = (struct sharer){f.heap, i, TEST_IS_SLOW || setting ? 150 : 600};
+        CHECK_EQ(pthread_create(&threads[i], NULL, share_main, &sharers[i]), 0);
+    }
+    for (int i = 0; i < SHARERS; i++) fixture_join(f.thread, threads[i]);
+    CHECK(fixture_stats(f.heap).cycles > 5);
+    if (setting) fixture_set(f.heap, "stress.delay=0");
+    fixture_close(&f);
+}
+
+TEST(step, threads_share_the_turn) {
+    share(NULL);
+}
+
+TEST(step, threads_share_the_turn_under_every_check) {
+    share("checkmark=1");
+    share("stress.delay=5");
+}
+
+struct silent {
+    tri_heap *heap;
+    uint32_t attached, stop, ntold;
+};
+
+static void *silent_main(void *arg) {
+    struct silent *s = arg;
+    tri_thread *thread = fixture_attach(s->heap);
+    atomic_store_release(&s->attached, 1);
+    while (!atomic_load_acquire(&s->stop)) sched_yield();
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+static void on_silence(const tri_event *event, void *user) {
+    struct silent *s = user;
+    if (event->kind == TRI_EVENT_SILENT_THREAD) atomic_add_relaxed(&s->ntold, 1);
+}
+
+TEST(step, a_step_does_not_wait_for_a_silent_thread) {
+    struct silent s = {0};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.silent_after_ms = 20;
+    config.event = on_silence;
+    config.user = &s;
+    struct fixture f = fixture_open_config(&config);
+    pthread_t other;
+    s.heap = f.heap;
+    CHECK_EQ(pthread_create(&other, NULL, silent_main, &s), 0);
+    while (!atomic_load_acquire(&s.attached)) sched_yield();
+    tri__cycle_request(f.heap, "test");
+    uint64_t cpu_ns = tri__os_thread_cpu_ns(), nsteps = 0;
+    for (; nsteps < 10; nsteps++) {
+        CHECK(tri_step(f.thread, 1000000000)); /* a second, and nothing to do but to wait */
+        fixture_sleep_ms(5);
+    }
+    cpu_ns = tri__os_thread_cpu_ns() - cpu_ns;
+    CHECK_MSG(cpu_ns < 10 * 2000000, "%llu ns", (unsigned long long)cpu_ns);
+    CHECK(atomic_load_relaxed(&s.ntold) > 0);
+    CHECK_EQ(heap_phase(f.heap), PHASE_ARM);
+    atomic_store_release(&s.stop, 1);
+    fixture_join(f.thread, other);
+    while (tri_step(f.thread, 1000000)) {}
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    fixture_close(&f);
+}
+
+TEST(step, an_idle_heap_is_collected_and_trimmed_by_steps) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.idle_trim_ms = 100;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    for (uint64_t i = 0; i < 400000; i++) roots[0] = new_sealed(f.thread, roots[0], i);
+    roots[0] = NULL;
+    size_t most = fixture_stats(f.heap).committed_bytes + fixture_stats(f.heap).free_bytes, left = most;
+    CHECK(most > 8 * MIB);
+    for (int i = 0; i < 2000 && left > most / 8; i++) {
+        while (tri_step(f.thread, 1000000)) {}
+        fixture_sleep_ms(1);
+        left = fixture_stats(f.heap).committed_bytes + fixture_stats(f.heap).free_bytes;
+    }
+    CHECK_MSG(left <= most / 8, "%zu of %zu bytes are left", left, most);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* The heap ends with a cycle that nobody ended. */
+TEST(step, a_heap_may_end_in_the_middle_of_a_cycle) {
+    for (int i = 0; i < 40; i++) {
+        struct fixture f = open_stepped(TRI_HEAP_NO_CYCLES);
+        TRI_LOCALS(f.thread, roots, 1);
+        for (uint64_t k = 0; k < 5000; k++) roots[0] = new_sealed(f.thread, roots[0], k);
+        tri__cycle_request(f.heap, "test");
+        for (int k = 0; k < i; k++) tri_step(f.thread, 1000);
+        TRI_POP(f.thread, roots);
+        CHECK_EQ(tri_detach(f.thread), TRI_OK);
+        CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+    }
+}
+
+TEST(step, the_number_of_workers_is_an_option_that_keeps_zero_apart) {
+    tri_config config;
+    tri_config_init(&config);
+    CHECK(config.workers >= 1);
+    config.workers = 100000;
+    tri_heap *heap;
+    CHECK_EQ(tri_heap_create(&config, &heap), TRI_EINVAL);
+    struct fixture f = open_stepped(0), g = fixture_open();
+    CHECK_EQ(tri_heap_set(f.heap, "workers=0"), TRI_OK);
+    CHECK_EQ(tri_heap_set(f.heap, "workers=1"), TRI_ESTATE);
+    CHECK_EQ(tri_heap_set(g.heap, "workers=1"), TRI_OK);
+    CHECK_EQ(tri_heap_set(g.heap, "workers=0"), TRI_ESTATE);
+    CHECK_EQ(tri_heap_set(g.heap, "workers=100000"), TRI_EINVAL);
+    CHECK(!tri_step(g.thread, 1000000)); /* a safepoint */
+    CHECK(!tri_step(NULL, 1000) && strstr(tri_last_error(), "tri_step") != NULL);
+    fixture_take_reports();
+    fixture_close(&g);
+    fixture_close(&f);
+}
