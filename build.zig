@@ -123,6 +123,7 @@ const tests = [_]Program{
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
+    .{ .name = "test_signals", .tsan = true },
     .{ .name = "test_step", .tsan = true },
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },

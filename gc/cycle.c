@@ -449,6 +449,7 @@ static void tell_cycle(tri_heap *heap) {
                        .time_ns = tri__os_now_ns()};
     event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
 
