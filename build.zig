@@ -133,6 +133,7 @@ const tests = [_]Program{
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_scavenger", .tsan = true },
+    .{ .name = "test_resident" },
     .{ .name = "test_pressure", .tsan = true },
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
