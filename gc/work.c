@@ -177,6 +177,13 @@ bool tri__work_settle(struct work *work, struct work_waiter *me, uint64_t timeou
     return settled;
 }
 
+void tri__work_forget_workers(struct work *work) {
+    work->waiting = work->settling = NULL;
+    work->open = false;
+    work->nbusy = 0;
+    atomic_store_relaxed(&work->nhungry, 0); /* nobody else is there */
+}
+
 void tri__work_quit(struct work *work, bool quit) {
     tri__lock_acquire(&work->lock);
     work->quit = quit;

@@ -83,6 +83,8 @@ void tri__work_open(struct work *work);
 /* The collector holds nothing: true if no worker does either and the list is empty, which is then closed. Else it parks
  * until a buffer is put, the last worker rests, or timeout_ns have passed. */
 bool tri__work_settle(struct work *work, struct work_waiter *me, uint64_t timeout_ns);
+/* In a forked child, which has none of them: nobody waits or works. */
+void tri__work_forget_workers(struct work *work);
 /* Ends the workers' waiting, for good or (false) not: they return NULL from tri__work_await. */
 void tri__work_quit(struct work *work, bool quit);
 /* True if somebody parks who could be given something. */

@@ -1,6 +1,7 @@
 /* workers.c - marking threads: started when a mark phase needs them, parked otherwise; see workers.h. */
 #include "gc/workers.h"
 #include "alloc/base/check.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* How long a worker marks between two accounts of it; how long the collector waits for one before it looks at the pace
@@ -21,6 +22,7 @@ void tri__workers_tell(tri_heap *heap, struct marker *m) {
 
 static void worker_main(void *p) {
     struct mark_worker *w = p;
+    tri__fork_forbid("a callback, on a marking thread");
     tri_heap *heap = w->heap;
     struct workbuf *buf;
     while ((buf = tri__work_await(&heap->work, &w->waiter))) {
@@ -62,6 +64,13 @@ void tri__workers_stop(tri_heap *heap) {
         tri__fixalloc_put(&heap->fix_worker, w);
     }
     tri__work_quit(&heap->work, false);
+}
+
+void tri__workers_after_fork(tri_heap *heap) {
+    struct workers *ws = &heap->workers;
+    tri__work_forget_workers(&heap->work);
+    while (ws->nstarted > 0) tri__fixalloc_put(&heap->fix_worker, ws->each[--ws->nstarted]);
+    ws->called = false;
 }
 
 void tri__workers_call(tri_heap *heap) {
