@@ -115,7 +115,7 @@ void tri__throttle(struct mutator *m) {
     tri__blocking_wait(m, take_nap, &nap);
     uint64_t ns = tri__os_now_ns() - start;
     atomic_add_relaxed(&heap->stats.stall_ns, ns); /* a counter */
-    tri__stats_pause(heap, TRI_PAUSE_ASSIST, ns);
+    tri__stats_pause(heap, TRI_PAUSE_NAP, ns);
 }
 
 static bool is_beyond_goal(tri_heap *heap) {
@@ -149,6 +149,8 @@ static bool pace_once(struct mutator *m) {
 /* As many slices as the request is large, with a safepoint between two: one for a hole, more for a large object. */
 static void pace(struct mutator *m, size_t size_bytes) {
     scavenger_note_allocation(m->heap, &m->heap->scavenger);
+    uint64_t waited_ns = tri__lock_take_waited();
+    if (TRI_UNLIKELY(waited_ns > 0)) tri__stats_pause(m->heap, TRI_PAUSE_LOCK, waited_ns);
     size_t taken = m->cache.taken_bytes > 0 ? (size_t)m->cache.taken_bytes : 0; /* holes since the last time */
     for (size_t slices = 1 + max_size(size_bytes, taken) / PACE_UNIT_BYTES; pace_once(m) && --slices > 0;)
         safepoint_poll(m);
@@ -200,9 +202,11 @@ static void *try_small(struct mutator *m, const struct request *r) {
 /* Its zeroing reaches safepoints, out of the section that a fork waits for (hook_zeroing in heap.c). */
 static void *try_large(struct mutator *m, const struct request *r) {
     NO_FORK(m->os);
+    m->piece_ns = tri__os_now_ns();
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0));
     void *obj = tri__large_alloc(&m->heap->mem, m, r->size_bytes, r->layout, flags, &m->cache.gen, &m->cache.black,
                                  &m->build);
+    tri__stats_pause(m->heap, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
     if (!obj) return NULL;
     m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);

@@ -42,6 +42,7 @@ static void phase_set(tri_heap *heap, enum phase to) {
     enum phase from = atomic_load_relaxed(&heap->phase); /* own */
     check_always(phase_edges[from] >> to & 1, "I-CYC1: phases follow the table of edges");
     atomic_store_release(&heap->phase, to); /* pairs with heap_phase */
+    tri__stats_phase(heap, to);
     tri__stress_delay(heap);
 }
 
@@ -103,7 +104,7 @@ static void answer_scan(struct mutator *m) {
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
-    tri__stats_pause(m->heap, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
 }
 
 /* H4: "any" if since its last answer it turned an object grey, popped one or handed over a buffer (R2). */
@@ -327,7 +328,6 @@ static void begin(tri_heap *heap) {
     atomic_store_relaxed(&heap->background_credit, 0);
     atomic_store_relaxed(&heap->triggered,
                          1); /* whatever started it: until the sweep, allocation is held to the goal */
-    atomic_store_relaxed(&heap->stats.cycle_worst_pause_ns, 0);
     atomic_store_relaxed(&heap->stats.cycle_assist_ns, 0);
     gate_set(heap, GATE_OPEN, false); /* before H1: from the first armed thread on such loads shade */
 }
@@ -434,21 +434,20 @@ static void drop_empty(tri_heap *heap, bool all) {
 
 static void tell_cycle(tri_heap *heap) {
     const struct cycle_run *run = &heap->run;
-    tri_event event = {sizeof event,
-                       TRI_EVENT_CYCLE_END,
-                       heap->cycle_number,
-                       run->reason,
-                       run->heap_before_bytes,
-                       run->live_bytes,
-                       heap->pacer.goal_bytes,
-                       run->end_ns - run->start_ns,
-                       run->mark_ns,
-                       atomic_load_relaxed(&heap->stats.cycle_worst_pause_ns),
-                       atomic_load_relaxed(&heap->stats.cycle_assist_ns),
-                       run->rounds,
-                       atomic_load_relaxed(&heap->nthreads),
-                       0,
-                       0};
+    tri_event event = {.struct_size = sizeof event,
+                       .kind = TRI_EVENT_CYCLE_END,
+                       .cycle = heap->cycle_number,
+                       .reason = run->reason,
+                       .live_before_bytes = run->heap_before_bytes,
+                       .live_after_bytes = run->live_bytes,
+                       .goal_bytes = heap->pacer.goal_bytes,
+                       .cycle_ns = run->end_ns - run->start_ns,
+                       .mark_ns = run->mark_ns,
+                       .assist_ns = atomic_load_relaxed(&heap->stats.cycle_assist_ns),
+                       .flush_rounds = run->rounds,
+                       .nthreads = atomic_load_relaxed(&heap->nthreads),
+                       .time_ns = tri__os_now_ns()};
+    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
@@ -470,8 +469,10 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
         tri__roots_scan_begin(heap);
+        tri__death_scan_begin(heap);
     }
     return tri__roots_scan(heap, &heap->worker, deadline_ns) &&            /* model: M-ROOTS */
+           tri__death_scan(heap, &heap->worker, deadline_ns) &&            /* finalizer queues */
            tri__vmstacks_scan_suspended(heap, &heap->worker, deadline_ns); /* R8 */
 }
 
@@ -558,6 +559,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->roots.cursor = NULL;
     heap->roots.stack_cursor = NULL;
     heap->roots.nwaiting = 0;
+    tri__death_after_fork(heap);
     heap->turn_taken = false;
     heap->stale_marks |= abandoned;
     return abandoned;

@@ -3,13 +3,13 @@
  *   config, options, create, destroy          heap.c
  *   mem       spans, pages, tables            alloc/memory.h
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
- *   roots     ranges, handles, stacks         roots.c, vmstack.c
+ *   roots     ranges, handles, stacks         roots.c, vmstack.c, suspended.c, native.c
  *   work      grey buffers                    work.c, mark.c
  *   workers   marking threads                 workers.c
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
- *   death     weak slots, what dies            death.c, weak.c
+ *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
@@ -127,12 +127,13 @@ enum fault {
 };
 
 struct stats {
-    uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, cycle_worst_pause_ns, handshakes, marked_objects;
+    uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
+    /* worst_told: of the cycle, with its kind in the lowest bits */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
 
@@ -299,7 +300,7 @@ void tri__roots_fini(tri_heap *heap);
  * deadline passed. */
 void tri__roots_scan_begin(tri_heap *heap);
 bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
-/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8), in the same way. */
+/* suspended.c: stacks that nobody has scanned in this cycle (R8), in the same way. */
 bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
@@ -307,6 +308,8 @@ void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
 size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
+/* native.c: the stack that a thread ends on is forgotten with it. */
+void tri__native_release(struct mutator *m);
 /* Their thread is not in this process: nobody's, of no use but to be removed. */
 void tri__vmstacks_forget_all(struct mutator *m);
 
@@ -335,7 +338,15 @@ void tri__throttle(struct mutator *m);
 void *tri__zero_address(void);
 
 /* stats.c */
-void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns);
+/* A mutator was kept from running until now. No lock held; `m` NULL: the calling thread, attached or not. */
+void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns);
+static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
+    tri__stats_pause_of(heap, NULL, kind, ns);
+}
+/* The longest since this was asked last, and its kind. */
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
+/* Tells the hook of a phase (TRI_HEAP_EVENTS). */
+void tri__stats_phase(tri_heap *heap, enum phase phase);
 /* What collecting has taken, ever: marking, sweeping, assists, and allocations that were held back. */
 uint64_t tri__stats_spent_ns(tri_heap *heap);
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);

@@ -4,18 +4,56 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
+enum { WORST_KIND_BITS = 4, WORST_KIND_MASK = (1 << WORST_KIND_BITS) - 1 };
+_Static_assert(TRI_PAUSE_KINDS <= WORST_KIND_MASK + 1, "the kind lies in the lowest bits of the worst pause");
+
 static void raise_to(uint64_t *worst, uint64_t ns) {
     uint64_t seen = atomic_load_relaxed(worst);
     while (ns > seen && !atomic_cas_relaxed(worst, &seen, ns)) {}
 }
 
-void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
+static bool tells_all(const tri_heap *heap) {
+    return heap->config.event && atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_EVENTS; /* an option */
+}
+
+static tri_event event_of(tri_heap *heap, uint32_t kind) {
+    return (tri_event){.struct_size = sizeof(tri_event),
+                       .kind = kind,
+                       .cycle = atomic_load_relaxed(&heap->cycle_number), /* a counter */
+                       .time_ns = tri__os_now_ns()};
+}
+
+static TRI_COLD void tell_pause(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
+    tri_event event = event_of(heap, TRI_EVENT_PAUSE);
+    event.pause_kind = (uint32_t)kind;
+    event.pause_ns = ns;
+    event.thread_id = m ? m->os->id : tri__os_thread_id();
+    heap->config.event(&event, heap->config.user);
+}
+
+void tri__stats_phase(tri_heap *heap, enum phase phase) {
+    static const char *const names[NUM_PHASES] = {"idle",  "arm",   "settle", "scan",   "mark",
+                                                  "flush", "death", "disarm", "retire", "sweep"};
+    if (!tells_all(heap)) return;
+    tri_event event = event_of(heap, TRI_EVENT_PHASE);
+    event.phase = names[phase];
+    heap->config.event(&event, heap->config.user);
+}
+
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
+    uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
+    *kind = (uint32_t)(told & WORST_KIND_MASK);
+    return told >> WORST_KIND_BITS;
+}
+
+void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
     atomic_add_relaxed(&heap->stats.pauses[kind][bucket], 1);
+    if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
     if (kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
     raise_to(&heap->stats.worst_pause_ns, ns);
-    raise_to(&heap->stats.cycle_worst_pause_ns, ns);
+    raise_to(&heap->stats.worst_told, ns << WORST_KIND_BITS | (uint64_t)kind);
 }
 
 uint64_t tri__stats_spent_ns(tri_heap *heap) {
@@ -56,7 +94,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
-                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
+                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
         .returned_bytes = (ps.returned_pages << PAGE_SHIFT) +
@@ -71,17 +110,24 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns),
         .stall_ns = atomic_load_relaxed(&s->stall_ns),
         .limited_cycles = atomic_load_relaxed(&s->limited_cycles),
-        .limiter_percent = atomic_load_relaxed(&s->limiter_percent)};
+        .limiter_percent = atomic_load_relaxed(&s->limiter_percent),
+        .weak_cleared = atomic_load_relaxed(&heap->death.cleared_slots),
+        .cleanups_due = atomic_load_relaxed(&heap->death.watches.ndue),
+        .cleanups_run = atomic_load_relaxed(&heap->death.watches.nrun),
+        .watched_objects = atomic_load_relaxed(&heap->death.watches.n)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }
 
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
+    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",
+                                                        "wait",      "nap",  "zero",   "lock"};
     fprintf(stderr,
             "trigc %llu @%.3fs %s: %.1f->%.1f MB, goal %.1f MB; cycle %.2f ms, mark %.2f ms, assists %.2f ms, "
-            "worst pause %.1f us, %u rounds, %u threads\n",
+            "worst wait %.1f us (%s), %u rounds, %u threads\n",
             (unsigned long long)e->cycle, (double)(tri__os_now_ns() - heap->created_ns) * 1e-9, e->reason,
             (double)e->live_before_bytes / 1048576.0, (double)e->live_after_bytes / 1048576.0,
             (double)e->goal_bytes / 1048576.0, (double)e->cycle_ns * 1e-6, (double)e->mark_ns * 1e-6,
-            (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, e->flush_rounds, e->nthreads);
+            (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, causes[e->pause_kind], e->flush_rounds,
+            e->nthreads);
 }

@@ -48,9 +48,10 @@ extern "C" {
 typedef struct tri_heap tri_heap;       /* one collected heap; heaps share nothing */
 typedef struct tri_thread tri_thread;   /* one thread's attachment to one heap */
 typedef struct tri_visitor tri_visitor; /* handed to trace and root callbacks */
-typedef struct tri_vmstack tri_vmstack; /* a registered value stack */
+typedef struct tri_vmstack tri_vmstack; /* a registered value stack, or native stack of a coroutine */
 typedef struct tri_root tri_root;       /* a registered range of global slots */
 typedef struct tri_scanner tri_scanner; /* a registered root callback */
+typedef struct tri_finq tri_finq;       /* a queue of objects that came back to be finalized */
 typedef struct tri_ref *tri_handle;     /* a local or a persistent handle; NULL is no handle */
 
 /* A slot as it lies in memory: a plain pointer or an encoded value. May alias any type, so a `struct foo *` field can
@@ -90,27 +91,39 @@ TRI_API const char *tri_version(void);
 
 /* Kinds of event that the host's hook is told. */
 enum {
-    TRI_EVENT_CYCLE_END = 1,    /* a collection is complete, its sweep too */
-    TRI_EVENT_SILENT_THREAD = 2 /* a thread has not reached a safepoint for silent_after_ms */
+    TRI_EVENT_CYCLE_END = 1,     /* a collection is complete, its sweep too */
+    TRI_EVENT_SILENT_THREAD = 2, /* a thread has not reached a safepoint for silent_after_ms */
+    /* With TRI_HEAP_EVENTS only: */
+    TRI_EVENT_PHASE = 3, /* a cycle has come to another phase: `phase`; "idle" when it has ended */
+    TRI_EVENT_PAUSE =
+        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread, or on the one
+                            that answered for it. A scan is part of a handshake, and told before it */
 };
 
 /* One event. Valid during the hook only. */
 typedef struct tri_event {
-    uint32_t struct_size;      /* sizeof(tri_event) in the library */
-    uint32_t kind;             /* TRI_EVENT_* */
-    uint64_t cycle;            /* number of the cycle, from 1 */
-    const char *reason;        /* what began it: "trigger", "forced", "limit", "pressure", "idle", "stress" */
-    size_t live_before_bytes;  /* in the heap when the cycle began */
-    size_t live_after_bytes;   /* marked, with what was allocated meanwhile */
-    size_t goal_bytes;         /* the size at which the next cycle should be complete */
-    uint64_t cycle_ns;         /* arm to retire */
-    uint64_t mark_ns;          /* the part of it spent tracing */
-    uint64_t worst_pause_ns;   /* longest that one mutator was kept from running in this cycle; waits apart */
-    uint64_t assist_ns;        /* time that mutators spent on assists, together */
-    uint32_t flush_rounds;     /* rounds of H4 that were needed */
-    uint32_t nthreads;         /* attached threads */
-    uint64_t silent_ns;        /* SILENT_THREAD: how long */
+    uint32_t struct_size;     /* sizeof(tri_event) in the library */
+    uint32_t kind;            /* TRI_EVENT_* */
+    uint64_t cycle;           /* number of the cycle, from 1 */
+    const char *reason;       /* what began it: "trigger", "forced", "limit", "pressure", "idle", "stress" */
+    size_t live_before_bytes; /* in the heap when the cycle began */
+    size_t live_after_bytes;  /* marked, with what was allocated meanwhile */
+    size_t goal_bytes;        /* the size at which the next cycle should be complete */
+    uint64_t cycle_ns;        /* arm to retire */
+    uint64_t mark_ns;         /* the part of it spent tracing */
+    uint64_t
+        worst_pause_ns;    /* longest that one mutator was kept from running since the last cycle's end; waits apart */
+    uint64_t assist_ns;    /* time that mutators spent on assists, together */
+    uint32_t flush_rounds; /* rounds of H4 that were needed */
+    uint32_t nthreads;     /* attached threads */
+    uint64_t silent_ns;    /* SILENT_THREAD: how long */
     uint64_t silent_thread_id; /* SILENT_THREAD: the system's thread id */
+    uint64_t time_ns;          /* now, on the system's monotonic clock: a pause's end */
+    const char *phase;         /* PHASE: "idle", "arm", "settle", "scan", "mark", "flush", "death", "disarm", "retire",
+                                  "sweep" */
+    uint32_t pause_kind;       /* PAUSE: TRI_PAUSE_*; CYCLE_END: the cause of worst_pause_ns */
+    uint64_t pause_ns;         /* PAUSE: how long */
+    uint64_t thread_id;        /* PAUSE: the system's thread id */
 } tri_event;
 
 /* Flags of a heap. */
@@ -127,7 +140,11 @@ enum {
     /* The heap's memory thread populates pages ahead of a growing heap of 64 MiB or more: fewer page faults in the
      * program and more throughput where cores are free; longer single waits, since it holds the system's lock on the
      * address space meanwhile. */
-    TRI_HEAP_POPULATE = 1u << 4
+    TRI_HEAP_POPULATE = 1u << 4,
+    /* tri_heap_destroy runs every cleanup that has not been run, of live objects too; without it they are dropped. */
+    TRI_HEAP_RUN_CLEANUPS = 1u << 6,
+    /* The event hook is told of phases and pauses too: some ten calls a cycle, and one for each pause. */
+    TRI_HEAP_EVENTS = 1u << 5
 };
 
 /* Configuration of a heap. Fill it with tri_config_init, then change what you need. */
@@ -146,8 +163,8 @@ typedef struct tri_config {
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
     int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
-    /* Told of events, on a thread of the heap's or the one that ran a cycle. May call nothing of the heap but
-     * tri_stats_get. */
+    /* Told of events, on a thread of the heap's, the one that ran a cycle, or the one that was kept. May call nothing
+     * of the heap but tri_stats_get. */
     void (*event)(const tri_event *event, void *user);
     /* Told in words of misuse and of what the checking modes find. NULL: standard error. Any thread. */
     void (*report)(const char *message, void *user);
@@ -170,21 +187,22 @@ TRI_API void tri_config_init(tri_config *config);
  * TRI_EABI. */
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 
-/* Ends the heap: joins its threads, unmaps everything. TRI_EBUSY while a thread is attached. Any thread, not
- * concurrently with another call on the same heap. */
+/* Ends the heap: joins its threads, unmaps everything. With TRI_HEAP_RUN_CLEANUPS, cleanups run first, on the calling
+ * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues is dropped.
+ * TRI_EBUSY while a thread is attached. Any thread, not concurrently with another call on the same heap. */
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
- * "cycles=on|off", "tiny=on|off", "populate=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from the next
- * allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the system has
- * none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section "Correct
- * first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every N-th slow
- * poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1" (every
- * allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a heap's only
- * thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a scan, however
- * shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a
- * bad value. Any thread. */
+ * "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from
+ * the next allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the
+ * system has none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section
+ * "Correct first": "stress.collect=N" (a cycle at every N-th slow path of an allocation, a request for one at every
+ * N-th slow poll), "stress.delay=N" (random delays of up to N microseconds inside protocol steps), "stress.slow=1"
+ * (every allocation and store takes its slow path, from each thread's next step of a cycle on), "stress.here=1" (a
+ * heap's only thread runs its cycles itself, however long the last one was), "stress.copy=1" (stacks are copied at a
+ * scan, however shallow), "checkmark=1", "manual_check=1", "poison=1", "verify=1", "fault=NAME". TRI_EINVAL for an
+ * unknown key or a bad value. Any thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -449,6 +467,39 @@ TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots
  * for that end, for wait_limit_ms at most (NULL, with TRI_ETIMEDOUT as the last error). Any attached thread. */
 static inline void *tri_weak_load(tri_thread *thread, const void *slot);
 
+/* Cleanups: fn(arg) is due once `obj` is gone: in the cycle that finds it unreachable and not coming back (or at its
+ * tri_free), when its weak references are cleared. It runs when the host says so, on the thread that does. `arg` is the
+ * host's and no root; it must not lead to `obj`, which would not die then. An object may have several: they are due in
+ * the order in which they were added. TRI_EINVAL for fn NULL, for what is no object of this heap and for one that
+ * shares its slot (tiny=on); TRI_ENOMEM. Not a safepoint. Any attached thread. */
+TRI_API int tri_cleanup_add(tri_thread *thread, void *obj, void (*fn)(void *arg), void *arg);
+
+/* Takes back the first such cleanup of a live object; TRI_EINVAL when it has none. Not a safepoint. Any attached
+ * thread. */
+TRI_API int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *arg), void *arg);
+
+/* Runs up to `max` cleanups that are due, each once, and returns how many; one load when there are none, so it may be
+ * called at each turn of a loop. They run here, one after the other and with nothing locked, and may do whatever the
+ * thread may. SAFEPOINT if they are. Any attached thread; several may run them at once. */
+TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
+
+/* Finalizer queues, for objects that must be seen once more. An object that is watched and that nothing reaches any
+ * more comes back once, with all that it names, and lies in its queue (which is a root) until the host takes it out.
+ * All that die in one cycle come back in it, in no particular order, also those that name each other. Weak slots that
+ * named it are cleared before, its cleanups wait until it dies for good. Prefer cleanups: they cost no second cycle.
+ *
+ * A new queue, which lives as long as its heap. NULL: TRI_ENOMEM. Not a safepoint. Any attached thread. */
+TRI_API tri_finq *tri_finq_new(tri_thread *thread);
+
+/* Watches `obj` for the queue, until it has come back (then it can be watched again) or is freed by tri_free.
+ * TRI_ESTATE when it is watched already; TRI_EINVAL, TRI_ENOMEM as tri_cleanup_add. Not a safepoint. Any attached
+ * thread. */
+TRI_API int tri_finq_watch(tri_thread *thread, tri_finq *queue, void *obj);
+
+/* Takes the next object out of the queue, or NULL: there is none now. A reference like any other from here on: root it
+ * before the next safepoint. Not a safepoint. Any attached thread. */
+TRI_API void *tri_finq_poll(tri_thread *thread, tri_finq *queue);
+
 /* ---------------------------------------------------------------------------------------------------------------
  * Roots
  * ------------------------------------------------------------------------------------------------------------- */
@@ -512,15 +563,38 @@ TRI_API tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void 
  * (TRI_ESTATE as the last error). */
 TRI_API void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const void *top_address);
 
-/* Forgets a stack that the thread runs, or that is suspended. One that another thread runs is reported and stays. */
+/* Forgets a value stack that the thread runs, or a stack of either kind that is suspended. One that another thread
+ * runs, or a native one that this thread runs on, is reported and stays. */
 TRI_API void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack);
 
 /* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed. Resume: it is the calling
  * thread's. Touch: before the calling thread reads or writes a slot of a suspended stack (an open upvalue, a resume
- * argument). TRI_ESTATE when the stack is in another state. */
+ * argument); it holds until the thread's next safepoint. Threads that share stacks agree by a lock of their own about
+ * who resumes, and who touches and then reads or writes. TRI_ESTATE when the stack is in another state, or native (but
+ * for touch). */
 TRI_API int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack);
+
+/* Registers a native stack for a coroutine: size_bytes of the host's memory from `low` on, growing down, suspended and
+ * empty; what its first function needs lies in roots until that has run. Enough for the calls made on it: trigc's slow
+ * paths need some 8 KiB, without the host's callbacks. Its words are scanned conservatively, and the frames pushed on
+ * it precisely; by an attachment with TRI_ATTACH_PRECISE, the frames alone. It is a root until tri_vmstack_remove.
+ * NULL: TRI_ENOMEM; TRI_EINVAL for an address or size that is no multiple of 16, or less than 1024 bytes. Any attached
+ * thread. */
+TRI_API tri_vmstack *tri_native_add(tri_thread *thread, void *low, size_t size_bytes);
+
+/* Leaves the native stack that the calling thread runs on for `to`, which is suspended; NULL: for the thread's own.
+ * Spills the registers and calls jump(arg) on the stack that is left: it switches (swapcontext, or some instructions of
+ * assembly) and returns once somebody has switched back, maybe on another thread; then this call returns TRI_OK.
+ * Between the call and jump's switch there is no safepoint, and jump makes none. From then on the stack that was left
+ * may be switched to by any thread of the heap, which has to be told so from the stack that was switched to, not
+ * before; a thread's own stack only by that thread. After it returns, use the tri_thread of the thread that it returned
+ * on (tri_self), and that for frames; no scope of local handles may be open across it. A thread attached to several
+ * heaps calls it for each, the next one inside jump. A thread may detach or end on a registered stack: it is forgotten
+ * then. TRI_ESTATE when `to` is not suspended, or the thread is on another stack than it said last; TRI_EINVAL when
+ * `to` is none of this heap's native stacks: jump is not called then. */
+TRI_API int tri_native_switch(tri_thread *thread, tri_vmstack *to, void (*jump)(void *arg), void *arg);
 
 /* Registers a callback that visits roots of the calling thread, in its scan handshake, on its own thread or, while it
  * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM, TRI_EINVAL. */
@@ -582,12 +656,26 @@ typedef struct tri_stats {
     uint64_t limited_cycles;  /* before which the soft limit was exceeded, so that collecting takes no more than half of
                                  the processors' time */
     uint64_t limiter_percent; /* how near that is: at 100 it is so now */
+    uint64_t weak_cleared;    /* weak slots that cycles have cleared, ever */
+    uint64_t cleanups_due;    /* that tri_cleanup_run would run now */
+    uint64_t cleanups_run;    /* ever */
+    uint64_t watched_objects; /* cleanups and finalizer queues' claims on objects that live */
 } tri_stats;
 /* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 
 /* What kept a mutator from running. */
-enum { TRI_PAUSE_HANDSHAKE = 0, TRI_PAUSE_SCAN, TRI_PAUSE_ASSIST, TRI_PAUSE_SWEEP, TRI_PAUSE_WAIT, TRI_PAUSE_KINDS };
+enum {
+    TRI_PAUSE_HANDSHAKE = 0, /* the answer to a step, its scan included */
+    TRI_PAUSE_SCAN,          /* of the thread's own roots */
+    TRI_PAUSE_ASSIST,        /* marking for its allocation; without workers, a slice of the cycle */
+    TRI_PAUSE_SWEEP,         /* on demand, for a free slot */
+    TRI_PAUSE_WAIT,          /* for a cycle or a stopped world: the host asked, or memory is at its limit */
+    TRI_PAUSE_NAP,           /* held back beyond the goal, while the collector waits for a core or an answer */
+    TRI_PAUSE_ZERO,          /* zeroing of a piece of a large object, or of what its tables need */
+    TRI_PAUSE_LOCK,          /* locks of the heap that others held, up to an allocation's slow path, together */
+    TRI_PAUSE_KINDS
+};
 
 /* Histogram of one kind of pause since the heap was made: buckets[i] counts pauses of less than 2^i ns (and at least
  * half of that), the last one all longer ones too. Returns the number of buckets written (at most n), or TRI_EINVAL.

@@ -193,7 +193,7 @@ TEST(api, trace_prints_a_line_a_cycle) {
     text[n] = '\0';
     int lines = 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), lines++)
-        CHECK_MSG(strncmp(line, "trigc ", 6) == 0 && strstr(line, "forced") && strstr(line, "pause"), "%s", line);
+        CHECK_MSG(strncmp(line, "trigc ", 6) == 0 && strstr(line, "forced") && strstr(line, "worst wait"), "%s", line);
     CHECK_EQ(lines, 3);
 }
 

@@ -461,10 +461,10 @@ TEST(marking, who_allocates_beyond_the_goal_with_nothing_to_mark_naps, .timeout 
     size_t goal_bytes = fixture_stats(f.heap).goal_bytes;
     while (fixture_stats(f.heap).heap_bytes < goal_bytes * 8 / 10) CHECK(tri_new(f.thread, &pair_type) != NULL);
     CHECK_EQ(atomic_load_relaxed(&f.heap->stats.stall_ns), 0);
-    uint64_t before = count_pauses(f.heap, TRI_PAUSE_ASSIST);
+    uint64_t before = count_pauses(f.heap, TRI_PAUSE_NAP);
     while (fixture_stats(f.heap).heap_bytes < goal_bytes * 11 / 10) CHECK(tri_new(f.thread, &pair_type) != NULL);
     CHECK_MSG(atomic_load_relaxed(&f.heap->stats.stall_ns) > 0, "nobody was held back beyond the goal");
-    CHECK(count_pauses(f.heap, TRI_PAUSE_ASSIST) > before);
+    CHECK(count_pauses(f.heap, TRI_PAUSE_NAP) > before);
     CHECK_EQ(heap_phase(f.heap), PHASE_MARK);
     end_cycle(&f, collect);
     expect_silence();

@@ -18,6 +18,7 @@
 
 #include "alloc/base/bits.h"
 #include "alloc/base/check.h"
+#include "alloc/base/os.h"
 
 #if TRI_CHECKS >= 1
 
@@ -152,10 +153,24 @@ void tri__lock_fini(struct lock *lock) {
     check_always(error == 0, "I-LOCK a lock is free when it ends");
 }
 
-void tri__lock_acquire(struct lock *lock) {
-    before_take(lock);
+static _Thread_local uint64_t waited_ns; /* for locks, since the thread asked last */
+
+static TRI_COLD void take_from_another(struct lock *lock) {
+    uint64_t start = tri__os_now_ns();
     int error = pthread_mutex_lock(&lock->mutex);
     check_always(error == 0, "I-LOCK an initialised lock can be taken");
+    waited_ns += tri__os_now_ns() - start;
+}
+
+uint64_t tri__lock_take_waited(void) {
+    uint64_t ns = waited_ns;
+    if (TRI_UNLIKELY(ns != 0)) waited_ns = 0;
+    return ns;
+}
+
+void tri__lock_acquire(struct lock *lock) {
+    before_take(lock);
+    if (TRI_UNLIKELY(pthread_mutex_trylock(&lock->mutex) != 0)) take_from_another(lock);
     after_take(lock);
 }
 

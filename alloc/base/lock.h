@@ -16,6 +16,7 @@ enum lock_rank {
     RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
     RANK_OSTHREAD = 25, /* one OS thread's attachments */
     RANK_ROOTS = 30,    /* ranges, persistent handles, suspended stacks */
+    RANK_WATCHES = 32,  /* objects whose death is waited for, cleanups, finalizer queues */
     RANK_GATE = 40,     /* the weak-load gate and the decision to close (R5) */
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */
@@ -43,6 +44,9 @@ void tri__lock_release_any(struct lock *lock);
 bool tri__lock_held(const struct lock *lock);
 /* True if the calling thread holds no lock of ours (always true in unchecked builds): before each wait (R14). */
 bool tri__lock_none_held(void);
+
+/* For how long the calling thread has waited for locks that others held, since it asked last. */
+uint64_t tri__lock_take_waited(void);
 
 /* A condition variable to go with a lock; timeouts on the monotonic clock. */
 struct cond {

@@ -1,0 +1,203 @@
+/*
+ * What a host sees of its heap (gc/stats.c): each cause of a pause in its own histogram, the worst one of a cycle with
+ * its cause, phases and pauses as events in order, the trace line in its documented format, and statistics that are
+ * cheap enough for every frame.
+ */
+#include "tests/fixture.h"
+#include "tests/process.h"
+
+static uint64_t count(tri_heap *heap, int kind) {
+    uint64_t buckets[PAUSE_BUCKETS], n = 0;
+    CHECK_EQ(tri_histogram(heap, kind, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
+    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
+    return n;
+}
+
+static void grow(struct fixture *f, void **root, int n) {
+    for (int i = 0; i < n; i++) {
+        struct pair *p = tri_new(f->thread, &pair_type);
+        CHECK(p != NULL);
+        tri_init(f->thread, p, &p->left, *root);
+        *root = p;
+    }
+}
+
+TEST(seen, handshake_scan_and_wait_have_their_histograms) {
+    struct fixture f = fixture_open();
+    fixture_collect(&f);
+    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) > 0 || count(f.heap, TRI_PAUSE_SCAN) == 1); /* answered for, maybe */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_ZERO), 0);
+    fixture_close(&f);
+}
+
+TEST(seen, zeroing_of_a_large_object_counts_by_pieces) {
+    struct fixture f = fixture_open();
+    for (int i = 0; i < 2; i++) { /* in used pages: the second time */
+        CHECK(tri_new_n(f.thread, &array_type, 4 * MIB / 8) != NULL);
+        fixture_collect(&f);
+    }
+    uint64_t before = count(f.heap, TRI_PAUSE_ZERO);
+    CHECK(tri_new_n(f.thread, &array_type, 4 * MIB / 8) != NULL);
+    CHECK(count(f.heap, TRI_PAUSE_ZERO) > before);
+    fixture_close(&f);
+}
+
+struct holder {
+    tri_heap *heap;
+    uint32_t holds, let_go;
+};
+
+static void *hold_lock(void *arg) {
+    struct holder *h = arg;
+    tri__lock_acquire(&h->heap->roots.lock);
+    atomic_store_release(&h->holds, 1);
+    while (!atomic_load_acquire(&h->let_go)) fixture_sleep_ms(1);
+    fixture_sleep_ms(5);
+    tri__lock_release(&h->heap->roots.lock);
+    return NULL;
+}
+
+TEST(seen, a_lock_that_another_thread_holds_is_a_pause) {
+    struct fixture f = fixture_open();
+    struct holder h = {.heap = f.heap};
+    pthread_t other;
+    TRI_LOCALS(f.thread, roots, 1);
+    grow(&f, &roots[0], 10000);
+    uint64_t before = count(f.heap, TRI_PAUSE_LOCK);
+    CHECK_EQ(pthread_create(&other, NULL, hold_lock, &h), 0);
+    while (!atomic_load_acquire(&h.holds)) fixture_sleep_ms(1);
+    atomic_store_release(&h.let_go, 1);
+    tri_global_free(f.thread, tri_global(f.thread, roots[0])); /* takes the lock */
+    grow(&f, &roots[0], 10000);                                /* and a slow path tells */
+    CHECK_MSG(count(f.heap, TRI_PAUSE_LOCK) > before, "%llu waits", (unsigned long long)before);
+    fixture_join(f.thread, other);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+enum { MOST_EVENTS = 4096 };
+struct told {
+    pthread_mutex_t mutex;
+    uint32_t n, ncycles;
+    tri_event events[MOST_EVENTS];
+};
+
+static void on_event(const tri_event *event, void *user) {
+    struct told *t = user;
+    pthread_mutex_lock(&t->mutex);
+    if (t->n < MOST_EVENTS) t->events[t->n++] = *event;
+    t->ncycles += event->kind == TRI_EVENT_CYCLE_END;
+    pthread_mutex_unlock(&t->mutex);
+}
+
+static struct told *collect_with(uint32_t flags, uint32_t workers, int ncycles) {
+    static struct told told;
+    told = (struct told){.mutex = PTHREAD_MUTEX_INITIALIZER};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | flags);
+    config.event = on_event;
+    config.user = &told;
+    config.workers = workers;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    grow(&f, &roots[0], 20000);
+    for (int i = 0; i < ncycles; i++) fixture_collect(&f);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+    return &told;
+}
+
+static void check_phases(uint32_t workers) {
+    static const char *const order[] = {"arm",   "settle", "scan",   "mark",  "flush",
+                                        "death", "disarm", "retire", "sweep", "idle"};
+    const struct told *t = collect_with(TRI_HEAP_EVENTS, workers, 3);
+    uint32_t at = 0, npauses = 0, ncycles = 0;
+    uint64_t time_ns = 0;
+    for (uint32_t i = 0; i < t->n; i++) {
+        const tri_event *e = &t->events[i];
+        npauses += e->kind == TRI_EVENT_PAUSE && e->thread_id != 0 && e->pause_kind < TRI_PAUSE_KINDS;
+        ncycles += e->kind == TRI_EVENT_CYCLE_END;
+        if (e->kind != TRI_EVENT_PHASE) continue;
+        CHECK(e->time_ns >= time_ns);
+        time_ns = e->time_ns;
+        if (strcmp(e->phase, "mark") == 0 && at == 5) at = 3; /* a round that failed */
+        CHECK_MSG(strcmp(e->phase, order[at]) == 0, "%s where %s is due", e->phase, order[at]);
+        at = (at + 1) % 10;
+    }
+    CHECK_EQ(ncycles, 3);
+    CHECK(at == 0 && npauses >= 3 * 2); /* a scan and a wait, at least */
+}
+
+TEST(seen, phases_and_pauses_are_events_in_order) {
+    check_phases(1);
+    check_phases(0);
+}
+
+TEST(seen, without_the_flag_only_cycles_are_told) {
+    const struct told *t = collect_with(0, 1, 4);
+    CHECK_EQ(t->n, 4);
+    for (uint32_t i = 0; i < t->n; i++) CHECK_EQ(t->events[i].kind, TRI_EVENT_CYCLE_END);
+}
+
+TEST(seen, the_worst_pause_of_a_cycle_has_its_cause) {
+    struct fixture f = fixture_open();
+    uint32_t kind = 99;
+    (void)tri__stats_take_worst(f.heap, &kind);
+    tri__stats_pause(f.heap, TRI_PAUSE_SCAN, 1000);
+    tri__stats_pause(f.heap, TRI_PAUSE_SWEEP, 7000);
+    tri__stats_pause(f.heap, TRI_PAUSE_HANDSHAKE, 3000);
+    tri__stats_pause(f.heap, TRI_PAUSE_WAIT, 1000000); /* the host asked for it */
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 7000);
+    CHECK_EQ(kind, TRI_PAUSE_SWEEP);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 0);
+    fixture_close(&f);
+}
+
+/* ---- the trace line ---------------------------------------------------------------------------------------------- */
+
+static void traced(const void *arg) {
+    (void)arg;
+    setenv("TRI_TRACE", "1", 1);
+    struct fixture f = fixture_open();
+    fixture_collect(&f);
+    fixture_collect(&f);
+}
+
+TEST(seen, the_trace_is_one_line_a_cycle_in_the_documented_format) {
+    static char text[4096];
+    CHECK_EQ(process_in_child(traced, NULL, text, sizeof text), 0);
+    const char *line = text;
+    for (unsigned n = 1; n <= 2; n++) {
+        unsigned number, rounds, threads;
+        char reason[16], cause[16];
+        double at, before, after, goal, cycle, mark, assists, worst;
+        int fields = sscanf(line,
+                            "trigc %u @%lfs %15[a-z]: %lf->%lf MB, goal %lf MB; cycle %lf ms, mark %lf ms, assists %lf "
+                            "ms, worst wait %lf us (%15[a-z]), %u rounds, %u threads",
+                            &number, &at, reason, &before, &after, &goal, &cycle, &mark, &assists, &worst, cause,
+                            &rounds, &threads);
+        CHECK_MSG(fields == 13, "%d fields of: %s", fields, line);
+        CHECK(number == n && strcmp(reason, "forced") == 0 && threads == 1 && rounds >= 1);
+        line = strchr(line, '\n');
+        CHECK(line != NULL);
+        line++;
+    }
+    CHECK_STR_EQ(line, "");
+}
+
+/* A frame has some 16 ms: a thousandth of that is cheap. On a busy machine the least of many counts. */
+TEST(seen, statistics_are_cheap_enough_for_each_frame) {
+    struct fixture f = fixture_open();
+    uint64_t least_ns = UINT64_MAX;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t start = tri__os_now_ns();
+        fixture_stats(f.heap);
+        uint64_t ns = tri__os_now_ns() - start;
+        least_ns = ns < least_ns ? ns : least_ns;
+    }
+    CHECK_MSG(least_ns < 16000 || TEST_IS_SLOW, "%llu ns", (unsigned long long)least_ns);
+    fixture_close(&f);
+}
