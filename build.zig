@@ -48,6 +48,8 @@ const library_sources = [_][]const u8{
     "gc/manual.c",
     "gc/manual_check.c",
     "gc/mark.c",
+    "gc/markpage.c",
+    "gc/markscan.c",
     "gc/mutator.c",
     "gc/native.c",
     "gc/pacer.c",
