@@ -138,6 +138,7 @@ const tests = [_]Program{
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
     .{ .name = "test_marking" },
+    .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
