@@ -449,6 +449,7 @@ static void tell_cycle(tri_heap *heap) {
                        .time_ns = tri__os_now_ns()};
     event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
 
@@ -550,7 +551,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->mem.pages_stay = false;
     heap->spoiled = false;
     heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
-    heap->stopping = heap->borrowed = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->stopping = heap->triggered = heap->tracing = heap->nassists = 0;
     heap->phase = PHASE_IDLE;
     if (abandoned) heap->last_step = STEP_NONE;
     heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};

@@ -54,6 +54,11 @@ static void hook_grows(void *context) {
     tri__scavenger_grows(context);
 }
 
+static void hook_manual_moves(void *context) {
+    tri_heap *heap = context;
+    scavenger_note_allocation(heap, &heap->scavenger);
+}
+
 static void hook_swept(void *context, uint64_t ns) {
     tri__stats_pause(context, TRI_PAUSE_SWEEP, ns);
 }
@@ -93,6 +98,7 @@ static bool init_memory(tri_heap *heap) {
                                 .zeroing = hook_zeroing,
                                 .limit_near = hook_limit_near,
                                 .grows = hook_grows,
+                                .manual_moves = hook_manual_moves,
                                 .delay = HOOK_DELAY,
                                 .context = heap};
     while (!tri__memory_init(&heap->mem, reserve, &hooks)) {

@@ -13,7 +13,7 @@
  * whether it is worth it: the visits of a window have to mark DENSE_OBJECTS each. If they do not, it goes on entry by
  * entry, and tries again after more and more of those.
  *
- * Invariants: I-PAGE1 a page has at most one place; a place without a page has no bit set. I-PAGE2 `used` names each
+ * Invariants: I-SET1 a page has at most one place; a place without a page has no bit set. I-SET2 `used` names each
  * place with a page once. */
 #include <string.h>
 #include "alloc/base/os.h"
@@ -81,7 +81,7 @@ void tri__mark_unfold_page(struct marker *mk, uintptr_t entry) {
 TRI_COLD void tri__mark_page_open(struct marker *mk, struct page_bits *place, size_t page) {
     struct page_set *set = mk->set;
     if (place->page == NO_PAGE) {
-        set->used[set->nused++] = (uint8_t)(place - set->each); /* I-PAGE2 */
+        set->used[set->nused++] = (uint8_t)(place - set->each); /* I-SET2 */
     } else {
         unsigned nbits = count_bits(place->bits);
         set->nvisits++; /* as good, or as bad, as one */

@@ -157,6 +157,7 @@ void tri__safepoint(struct mutator *m) {
 void tri_poll_slow(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_poll");
     if (!m) return;
+    IN_CALL("tri_poll");
     if (m->os != self) {
         tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
         return;
@@ -350,8 +351,6 @@ static void wait_while_stopping(void *p) {
     tri_heap *heap = p;
     if (atomic_load_acquire(&heap->stopping))            /* pairs with world_stop */
         tri__os_futex_wait(&heap->stopping, 1, 1000000); /* until world_start, or for another look */
-    else
-        tri__os_futex_wait(&heap->borrowed, 1, 1000000); /* until the heap's only thread has run its cycle */
 }
 
 static void enter_list(struct mutator *m) {
@@ -359,8 +358,7 @@ static void enter_list(struct mutator *m) {
     for (;;) {
         if (heap_fault(heap, FAULT_ATTACH_LATE)) start_like_last_step(m); /* what another post may make stale */
         tri__lock_acquire(&heap->threads_lock);
-        if (!atomic_load_acquire(&heap->stopping) && !atomic_load_acquire(&heap->borrowed))
-            break; /* pair with world_stop and give_back in collector.c */
+        if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
         if (m->os->attachments) /* a wait is a blocking region in the thread's other heaps (R14) */
             tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);

@@ -67,6 +67,8 @@ bool tri__work_init(struct work *work);
 void tri__work_fini(struct work *work);
 /* Forgets all work and whose hand a buffer was in (fork). By who runs cycles, between two. */
 void tri__work_reset(struct work *work);
+/* Nobody waits, nobody is busy (fork). */
+void tri__work_forget_waiters(struct work *work);
 /* An empty buffer, NULL without memory. */
 struct workbuf *tri__work_get_empty(struct work *work);
 void tri__work_put_empty(struct work *work, struct workbuf *buf);
@@ -84,8 +86,6 @@ void tri__work_open(struct work *work);
 /* The collector holds nothing: true if no worker does either and the list is empty, which is then closed. Else it parks
  * until a buffer is put, the last worker rests, or timeout_ns have passed. */
 bool tri__work_settle(struct work *work, struct work_waiter *me, uint64_t timeout_ns);
-/* In a forked child, which has none of them: nobody waits or works. */
-void tri__work_forget_workers(struct work *work);
 /* Ends the workers' waiting, for good or (false) not: they return NULL from tri__work_await. */
 void tri__work_quit(struct work *work, bool quit);
 /* True if somebody parks who could be given something. */

@@ -22,9 +22,9 @@ void tri__workers_tell(tri_heap *heap, struct marker *m) {
 
 static void worker_main(void *p) {
     struct mark_worker *w = p;
-    tri__fork_forbid("a callback, on a marking thread");
     tri_heap *heap = w->heap;
     struct workbuf *buf;
+    tri__fork_forbid("a trace callback, on a marking thread");
     while ((buf = tri__work_await(&heap->work, &w->waiter))) {
         tri__marker_take(&w->marker, buf);
         uint64_t start = tri__os_now_ns(), now = start;
@@ -67,10 +67,9 @@ void tri__workers_stop(tri_heap *heap) {
 }
 
 void tri__workers_after_fork(tri_heap *heap) {
-    struct workers *ws = &heap->workers;
-    tri__work_forget_workers(&heap->work);
-    while (ws->nstarted > 0) tri__fixalloc_put(&heap->fix_worker, ws->each[--ws->nstarted]);
-    ws->called = false;
+    heap->workers = (struct workers){.nstarted = 0};
+    tri__fixalloc_reset(&heap->fix_worker);
+    tri__work_forget_waiters(&heap->work);
 }
 
 void tri__workers_call(tri_heap *heap) {

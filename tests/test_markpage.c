@@ -102,8 +102,8 @@ static void close_bench(struct bench *b) {
 }
 
 /* Pages whose numbers differ by SET_PAGES share a place; the one that is there goes to the buffer, as one entry with
- * its words, or as candidates where they are few; nothing is lost on any way, and no page is in two places (I-PAGE1,
- * I-PAGE2). */
+ * its words, or as candidates where they are few; nothing is lost on any way, and no page is in two places (I-SET1,
+ * I-SET2). */
 TEST(markpage, pages_that_contend_for_a_place_lose_nothing) {
     struct bench b;
     open_bench(&b);
