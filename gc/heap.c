@@ -123,7 +123,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
     tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
-    tri__marker_init(&heap->worker, heap);
+    tri__marker_init(&heap->worker, heap, &heap->page_set);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
     heap->trigger_bytes = heap->pacer.trigger_bytes;

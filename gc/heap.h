@@ -194,6 +194,7 @@ struct tri_heap {
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
     struct marker worker;  /* the collector's own */
+    struct page_set page_set;
     struct workers workers;
 
     struct lock cycle_lock; /* RANK_CYCLE */

@@ -402,7 +402,7 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     m->os = os;
     m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
-    tri__marker_init(&m->marker, heap);
+    tri__marker_init(&m->marker, heap, NULL);
     tri__stress_delay(heap);
     enter_list(m);
     note_site(m, CALL_SITE("tri_attach"));
@@ -489,7 +489,7 @@ static void go_on_between_cycles(struct mutator *m, bool abandoned) {
     m->stopped = false;
     m->nshade = 0;
     m->assist_debt = 0;
-    tri__marker_init(&m->marker, heap);
+    tri__marker_init(&m->marker, heap, NULL);
     if (abandoned) {
         m->armed = m->grey_stack = m->cache.black = false;
         m->cache.black_bytes = 0;
