@@ -2,7 +2,7 @@
  *
  * Who may touch a span is decided by where it is (I-SPAN1), so what can be done at once depends on that:
  *
- *   a list, swept        under the list's lock: bits cleared, filed anew; a large object's pages are free or ready at once
+ *   a list, swept        under the list's lock: bits cleared, filed anew; a large one's pages go, or lie ready
  *   a list, not swept    the slot's mark is cleared, the sweep that is due frees it
  *   the caller's cache   bits cleared: the caller is the holder
  *   another's cache      nothing: the next cycle frees it. A look into that thread's holes would race with its bumps
