@@ -134,9 +134,10 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     case RANK_MANUAL: fn(&mem->manual.lock); break;
     case RANK_PAGEHEAP: fn(tri__pageheap_lock(mem->pages)); break;
     case RANK_FIXALLOC: { /* nobody takes two of them */
-        struct fixalloc *all[] = {&mem->fix_span,   &mem->fix_central,        &mem->manual.fix_span,
-                                  &heap->work.fix,  &heap->fix_mutator,       &heap->fix_small,
-                                  &heap->fix_block, &heap->death.watches.fix, &heap->death.maps.fix};
+        struct fixalloc *all[] = {&mem->fix_span,       &mem->fix_central,  &mem->manual.fix_span,
+                                  &heap->work.fix,      &heap->fix_mutator, &heap->fix_small,
+                                  &heap->fix_block,     &heap->fix_worker,  &heap->death.watches.fix,
+                                  &heap->death.maps.fix};
         for (size_t i = 0; i < TRI_COUNT(all); i++) fn(&all[i]->lock);
         break;
     }
@@ -209,6 +210,7 @@ static void in_child(void) {
     for (tri_heap *heap = heaps; heap; heap = heap->next_heap) {
         bool abandoned = tri__cycle_after_fork(heap);
         tri__collector_after_fork(heap);
+        tri__workers_after_fork(heap);
         tri__scavenger_after_fork(heap);
         tri__mutators_after_fork(heap, abandoned);
         tri__manual_after_fork(&heap->mem);
@@ -249,5 +251,5 @@ void tri__fork_settle(tri_heap *heap) {
     heap->stale_marks = false;
     tri__work_reset(&heap->work);
     tri__copies_reset(heap);
-    tri__marker_init(&heap->worker, heap);
+    tri__marker_init(&heap->worker, heap, &heap->page_set);
 }

@@ -28,6 +28,7 @@ static TRI_COLD void tell_pause(tri_heap *heap, const struct mutator *m, int kin
     event.pause_kind = (uint32_t)kind;
     event.pause_ns = ns;
     event.thread_id = m ? m->os->id : tri__os_thread_id();
+    IN_HOOK();
     heap->config.event(&event, heap->config.user);
 }
 
@@ -37,6 +38,7 @@ void tri__stats_phase(tri_heap *heap, enum phase phase) {
     if (!tells_all(heap)) return;
     tri_event event = event_of(heap, TRI_EVENT_PHASE);
     event.phase = names[phase];
+    IN_HOOK();
     heap->config.event(&event, heap->config.user);
 }
 

@@ -1,6 +1,8 @@
 /* workers.c - marking threads: started when a mark phase needs them, parked otherwise; see workers.h. */
 #include "gc/workers.h"
 #include "alloc/base/check.h"
+#include "alloc/base/pressure.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* How long a worker marks between two accounts of it; how long the collector waits for one before it looks at the pace
@@ -8,7 +10,7 @@
 enum { WORKER_SLICE_NS = 200000, SETTLE_WAIT_NS = 1000000, CORES_A_WORKER = 4 };
 
 uint32_t tri__workers_default(void) {
-    uint32_t n = tri__os_ncpus() / CORES_A_WORKER;
+    uint32_t n = tri__group_cpus(tri__os_ncpus()) / CORES_A_WORKER;
     return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : n;
 }
 
@@ -23,16 +25,18 @@ static void worker_main(void *p) {
     struct mark_worker *w = p;
     tri_heap *heap = w->heap;
     struct workbuf *buf;
+    tri__fork_forbid("a trace callback, on a marking thread");
     while ((buf = tri__work_await(&heap->work, &w->waiter))) {
         tri__marker_take(&w->marker, buf);
-        uint64_t start = tri__os_now_ns(), now = start;
+        uint64_t start = tri__os_now_ns(), now = start, slice_ns = start, away_ns = 0;
         do {
             tri__stress_delay(heap);
             tri__marker_drain(&w->marker, now + WORKER_SLICE_NS);
             tri__workers_tell(heap, &w->marker); /* I-WKR2 */
+            away_ns += tri__give_way(heap, &slice_ns);
             now = tri__os_now_ns();
         } while (!tri__marker_is_idle(&w->marker));
-        atomic_add_relaxed(&heap->stats.worker_ns, now - start); /* a counter */
+        atomic_add_relaxed(&heap->stats.worker_ns, now - start - away_ns); /* a counter */
         tri__stress_delay(heap);
         tri__work_rest(&heap->work);
     }
@@ -44,7 +48,7 @@ static bool start_one(tri_heap *heap) {
     struct mark_worker *w = tri__fixalloc_get(&heap->fix_worker);
     if (!w) return false;
     *w = (struct mark_worker){.heap = heap};
-    tri__marker_init(&w->marker, heap);
+    tri__marker_init(&w->marker, heap, &w->page_set);
     if (!tri__os_thread_start(&w->thread, worker_main, w, "trigc-mark")) {
         tri__fixalloc_put(&heap->fix_worker, w);
         return false;
@@ -62,6 +66,12 @@ void tri__workers_stop(tri_heap *heap) {
         tri__fixalloc_put(&heap->fix_worker, w);
     }
     tri__work_quit(&heap->work, false);
+}
+
+void tri__workers_after_fork(tri_heap *heap) {
+    heap->workers = (struct workers){.nstarted = 0};
+    tri__fixalloc_reset(&heap->fix_worker);
+    tri__work_forget_waiters(&heap->work);
 }
 
 void tri__workers_call(tri_heap *heap) {

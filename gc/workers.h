@@ -19,6 +19,7 @@ enum { MAX_WORKERS = 256 };
 struct mark_worker {
     tri_heap *heap;            /* [const] */
     struct marker marker;      /* [its thread] */
+    struct page_set page_set;  /* [its thread] */
     struct work_waiter waiter; /* [work lock, atomic] */
     struct os_thread thread;   /* [collector] */
 };
@@ -34,6 +35,9 @@ struct workers {
 uint32_t tri__workers_default(void);
 /* Ends the threads. Between cycles, by whoever runs them or destroys the heap. */
 void tri__workers_stop(tri_heap *heap);
+
+/* In a fork's child: none is started, and nobody waits for work. */
+void tri__workers_after_fork(tri_heap *heap);
 
 /* The collector has marked for a slice and is not done: one more worker, if there may be. */
 void tri__workers_call(tri_heap *heap);
