@@ -225,16 +225,15 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
 HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     uintptr_t entry;
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_RESUME)) {
+        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) >= WORK_RESUME)) {
+            bool resumes = (entry & WORK_TAG_MASK) == WORK_RESUME;
             hot_leave(h, mk);
-            tri__mark_resume(mk, entry);
+            if (resumes)
+                tri__mark_resume(mk, entry);
+            else
+                tri__mark_unfold_page(mk, entry);
             hot_enter(h, mk);
-            return true; /* a slice of tracing is much: look at the clock */
-        }
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_PAGE)) {
-            hot_leave(h, mk);
-            tri__mark_unfold_page(mk, entry);
-            hot_enter(h, mk);
+            if (resumes) return true; /* a slice of tracing is much: look at the clock */
             continue;
         }
         __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
