@@ -295,6 +295,28 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     return true;
 }
 
+/* ---- scarce cores ------------------------------------------------------------------------------------------------ */
+
+/* A slice of a thread of the heap's own, and, under a quota, its share of one core. */
+enum { OWN_SLICE_NS = 200000, QUOTA_SHARE = 4 };
+
+/* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
+ * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used (what is used
+ * beyond the quota stops the whole program until the period's end), unless a thread waits for the collector. */
+uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
+    uint64_t now = tri__os_now_ns();
+    if (now - *since_ns < OWN_SLICE_NS) return 0;
+    *since_ns = now;
+    uint32_t nthreads = atomic_load_relaxed(&heap->nthreads); /* hints, all of them */
+    if (TRI_LIKELY(nthreads < heap->ncpus)) return 0;
+    if (!heap->quota)
+        tri__os_yield();
+    else if (nthreads >= heap->ncpus + atomic_load_relaxed(&heap->nwaits))
+        tri__os_sleep_ns(OWN_SLICE_NS * (QUOTA_SHARE - 1));
+    *since_ns = tri__os_now_ns();
+    return *since_ns - now;
+}
+
 /* ---- the thread ------------------------------------------------------------------------------------------------ */
 
 static void collector_main(void *p) {
@@ -347,10 +369,12 @@ int tri_collect(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_collect");
     if (!m) return TRI_EUNATTACHED;
     IN_CALL("tri_collect");
+    note_site(m, CALL_SITE("tri_collect"));
     if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
+    char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
                       "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
-                      "takes longer than that: raise wait_limit_ms",
-                      (unsigned long long)m->heap->config.wait_limit_ms);
+                      "takes longer than that: raise wait_limit_ms%s",
+                      (unsigned long long)m->heap->config.wait_limit_ms, tri__silent_text(m->heap, silent));
 }

@@ -158,6 +158,7 @@ void tri_poll_slow(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_poll");
     if (!m) return;
     IN_CALL("tri_poll");
+    note_site(m, CALL_SITE("tri_poll"));
     if (m->os != self) {
         tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
         return;
@@ -203,6 +204,7 @@ static bool is_callable(struct mutator *m, const char *call, void *(*fn)(void *)
 void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_blocking");
     if (!m || !is_callable(m, "tri_blocking", fn)) return NULL;
+    note_site(m, CALL_SITE("tri_blocking"));
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
         return NULL;
@@ -222,6 +224,7 @@ static void run_callin(struct osthread *os, void *p) {
 void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_callin");
     if (!m || !is_callable(m, "tri_callin", fn)) return NULL;
+    note_site(m, CALL_SITE("tri_callin"));
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
         tri__error(TRI_ESTATE, "tri_callin",
@@ -259,7 +262,9 @@ static void run_wait(struct osthread *os, void *p) {
 
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
     struct internal_wait wait = {fn, arg};
+    atomic_add_relaxed(&m->heap->nwaits, 1); /* a hint for tri__give_way */
     tri__with_registers_spilled(run_wait, m->os, &wait);
+    atomic_sub_relaxed(&m->heap->nwaits, 1);
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
@@ -402,6 +407,7 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     tri__marker_init(&m->marker, heap, NULL);
     tri__stress_delay(heap);
     enter_list(m);
+    note_site(m, CALL_SITE("tri_attach"));
     *out = &m->pub;
     return TRI_OK;
 }
@@ -454,6 +460,7 @@ int tri_detach(tri_thread *thread) {
     else
         heap->threads = m->next;
     if (m->next) m->next->prev = m->prev;
+    if (heap->look_next == m) heap->look_next = m->next;
     atomic_store_relaxed(&heap->nthreads, heap->nthreads - 1);
     tri__lock_acquire(&os->lock);
     for (struct mutator **p = &os->attachments; *p; p = &(*p)->next_attachment)
@@ -513,7 +520,7 @@ static void leave_thread(struct mutator *m) {
 
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
     struct mutator *m = heap->threads, *next;
-    heap->threads = NULL;
+    heap->threads = heap->look_next = NULL;
     heap->nthreads = 0;
     for (; m; m = next) {
         next = m->next;

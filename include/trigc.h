@@ -125,6 +125,8 @@ typedef struct tri_event {
     uint32_t pause_kind;       /* PAUSE: TRI_PAUSE_*; CYCLE_END: the cause of worst_pause_ns */
     uint64_t pause_ns;         /* PAUSE: how long */
     uint64_t thread_id;        /* PAUSE: the system's thread id */
+    const char *silent_call; /* SILENT_THREAD: the call in which it reached its last safepoint, and from where in the */
+    const void *silent_site; /* program (a return address); NULL: none yet */
 } tri_event;
 
 /* Flags of a heap. */
