@@ -148,6 +148,7 @@ const tests = [_]Program{
     .{ .name = "test_marking" },
     .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
+    .{ .name = "test_worksim" },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },

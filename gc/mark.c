@@ -8,9 +8,6 @@
 #include "gc/heap.h"
 #include "gc/mark_inline.h"
 
-/* How many entries are processed between two looks at the clock; with how many something is given away. */
-enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
-
 void tri__marker_init(struct marker *marker, tri_heap *heap, struct page_set *set) {
     *marker = (struct marker){.heap = heap, .space = &heap->mem.space, .set = set};
     if (set) tri__page_set_init(set);
@@ -52,32 +49,37 @@ TRI_COLD bool tri__mark_more(struct marker *mk) {
     return true;
 }
 
-/* Where to cut a buffer in two: about the middle, and not between an entry and the words below that belong to it. Only
- * from the top can they be told apart. */
-static size_t cut_of(const struct workbuf *buf) {
-    size_t at = buf->n;
-    while (at > buf->n / 2) {
+/* Where the entries of a buffer begin, each with the words below that belong to it; how many there are. Only from the
+ * top can the two be told apart. */
+static size_t entries_of(const struct workbuf *buf, uint8_t *starts) {
+    size_t n = 0;
+    for (size_t at = buf->n; at > 0; starts[n++] = (uint8_t)at) {
         uintptr_t tag = buf->entries[at - 1] & WORK_TAG_MASK;
         at -= tag == WORK_RESUME ? 2 : tag == WORK_PAGE ? 1 + PAGE_BIT_WORDS : 1;
     }
-    return at;
+    return n;
 }
 
-/* Somebody has nothing to do: gives the older half of what is in hand away, which is nearer to the roots and so leads
- * to more. */
+/* Every other entry, from the second oldest on: the older ones are nearer to the roots and lead to more, so both sides
+ * have some of each kind. (Whoever gets all of the older ones gives the oldest away again before it comes to it.) */
 TRI_COLD void tri__mark_share(struct marker *mk) {
     if (mk->set) tri__mark_pages_flush(mk);
     struct workbuf *mine = mk->buf, *given;
-    if (!mine || mine->n < SHARE_LEAST || !(given = tri__work_get_empty(&mk->heap->work))) return;
-    size_t n = cut_of(mine);
-    if (n == 0) {
-        tri__work_put_empty(&mk->heap->work, given);
-        return;
+    uint8_t starts[WORKBUF_ENTRIES];
+    size_t n = mine ? entries_of(mine, starts) : 0, end, kept = 0;
+    if (n < 2 || mine->n < SHARE_LEAST || !(given = tri__work_get_empty(&mk->heap->work))) return;
+    for (size_t i = 0; i < n; i++) {
+        size_t from = starts[n - 1 - i];
+        end = i + 1 < n ? starts[n - 2 - i] : mine->n;
+        if (i % 2) {
+            memcpy(given->entries + given->n, mine->entries + from, (end - from) * sizeof mine->entries[0]);
+            given->n += end - from;
+        } else {
+            memmove(mine->entries + kept, mine->entries + from, (end - from) * sizeof mine->entries[0]);
+            kept += end - from;
+        }
     }
-    memcpy(given->entries, mine->entries, n * sizeof mine->entries[0]);
-    memmove(mine->entries, mine->entries + n, (mine->n - n) * sizeof mine->entries[0]);
-    given->n = n;
-    mine->n -= n;
+    mine->n = kept;
     tri__work_put_full(&mk->heap->work, given);
     mk->worked = true; /* R2: handed over */
 }
@@ -225,16 +227,15 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
 HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     uintptr_t entry;
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_RESUME)) {
+        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) >= WORK_RESUME)) {
+            bool resumes = (entry & WORK_TAG_MASK) == WORK_RESUME;
             hot_leave(h, mk);
-            tri__mark_resume(mk, entry);
+            if (resumes)
+                tri__mark_resume(mk, entry);
+            else
+                tri__mark_unfold_page(mk, entry);
             hot_enter(h, mk);
-            return true; /* a slice of tracing is much: look at the clock */
-        }
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_PAGE)) {
-            hot_leave(h, mk);
-            tri__mark_unfold_page(mk, entry);
-            hot_enter(h, mk);
+            if (resumes) return true; /* a slice of tracing is much: look at the clock */
             continue;
         }
         __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
