@@ -87,16 +87,25 @@ static void words(struct checkmark *c, const tri_word *p, const tri_word *end, c
     }
 }
 
+static void frames(struct checkmark *c, const tri_frame *f) {
+    static const tri_enc plain = {0, 0, ~0ull, ~0ull};
+    for (; f; f = f->prev)
+        words(c, (const tri_word *)(void *)f->slots, (const tri_word *)(void *)(f->slots + f->nslots), &plain);
+}
+
 static void vmstack(struct checkmark *c, const struct tri_vmstack *s) {
-    typedef uintptr_t __attribute__((__may_alias__)) top_word;
-    words(c, (const tri_word *)s->base, (const tri_word *)*(const top_word *)s->top_address, &s->enc);
+    const tri_word *base = (const tri_word *)s->base;
+    if (s->native)
+        frames(c, s->frames);
+    else
+        words(c, base, base + tri__vmstack_bytes(s) / 8, &s->enc);
 }
 
 static void thread_roots(struct checkmark *c, struct mutator *m) {
     static const tri_enc plain = {0, 0, ~0ull, ~0ull};
     c->root = "a frame of a thread";
-    for (tri_frame *f = m->pub.frames; f; f = f->prev)
-        words(c, (const tri_word *)(void *)f->slots, (const tri_word *)(void *)(f->slots + f->nslots), &plain);
+    frames(c, m->pub.frames);
+    if (m->native) frames(c, m->own_frames);
     c->root = "a local handle";
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = 0; i < b->n; i++) words(c, &b->slots[i].word, &b->slots[i].word + 1, &plain);

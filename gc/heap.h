@@ -3,7 +3,7 @@
  *   config, options, create, destroy          heap.c
  *   mem       spans, pages, tables            alloc/memory.h
  *   threads   attached mutators, handshakes   mutator.c, handshake.c
- *   roots     ranges, handles, stacks         roots.c, vmstack.c
+ *   roots     ranges, handles, stacks         roots.c, vmstack.c, suspended.c, native.c
  *   work      grey buffers                    work.c, mark.c
  *   workers   marking threads                 workers.c
  *   copies    of deep stacks                  stackcopy.c
@@ -300,7 +300,7 @@ void tri__roots_fini(tri_heap *heap);
  * deadline passed. */
 void tri__roots_scan_begin(tri_heap *heap);
 bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
-/* vmstack.c: suspended stacks that nobody has scanned in this cycle (R8), in the same way. */
+/* suspended.c: stacks that nobody has scanned in this cycle (R8), in the same way. */
 bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
@@ -308,6 +308,8 @@ void tri__vmstacks_check_scanned(tri_heap *heap);
 void tri__vmstack_scan(struct tri_vmstack *stack, struct marker *marker, struct copying *copying);
 size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
+/* native.c: the stack that a thread ends on is forgotten with it. */
+void tri__native_release(struct mutator *m);
 /* Their thread is not in this process: nobody's, of no use but to be removed. */
 void tri__vmstacks_forget_all(struct mutator *m);
 

@@ -49,6 +49,9 @@ void tri__marker_candidate(struct marker *marker, uintptr_t addr);
 /* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation
  * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
+/* stackscan.c: the words of a native stack, read conservatively, and the slots of frames. */
+void tri__marker_native_words(struct marker *marker, const tri_word *words, size_t n);
+void tri__marker_frames(struct marker *marker, const tri_frame *frames);
 /* Shades what words name (enc NULL: plain pointers): for roots that are added, removed or change hands while armed. */
 void tri__marker_shade_words(struct marker *marker, const tri_word *p, const tri_word *end, const tri_enc *enc);
 /* Shades at once: marks and queues. True if the object was unmarked. */

@@ -118,14 +118,12 @@ static void answer_all(struct osthread *os) {
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
 }
 
-/* Runs fn with every callee-saved register of its callers in memory at or above os->sp. */
-typedef void (*spilled_fn)(struct osthread *os, void *arg);
 static NO_SANITIZE_STACK void with_sp(spilled_fn fn, struct osthread *os, void *arg) {
     atomic_store_release(&os->sp, (uintptr_t)__builtin_frame_address(0)); /* below the spilled frame */
     fn(os, arg);
     __asm__ volatile("" ::: "memory"); /* no tail call: this frame stays under fn */
 }
-static __attribute__((noinline)) void with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg) {
+__attribute__((noinline)) void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg) {
     __builtin_unwind_init(); /* saves all callee-saved registers in this frame */
     with_sp(fn, os, arg);
     __asm__ volatile("" ::: "memory");
@@ -153,7 +151,7 @@ static void safepoint_spilled(struct osthread *os, void *arg) {
 void tri__safepoint(struct mutator *m) {
     may_safepoint();
     check_cheap(tri__lock_none_held(), "R1: no lock is held at a safepoint");
-    with_registers_spilled(safepoint_spilled, m->os, NULL);
+    tri__with_registers_spilled(safepoint_spilled, m->os, NULL);
 }
 
 void tri_poll_slow(tri_thread *thread) {
@@ -209,7 +207,7 @@ void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
-    with_registers_spilled(run_blocking, m->os, &call);
+    tri__with_registers_spilled(run_blocking, m->os, &call);
     return call.result;
 }
 
@@ -236,7 +234,7 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     uint32_t depth = os->depth;
     os->depth = 0;
     os->ncallins++;
-    with_registers_spilled(run_callin, os, &call);
+    tri__with_registers_spilled(run_callin, os, &call);
     os->ncallins--;
     os->depth = depth;
     os->blocking_arg = outer;
@@ -260,7 +258,7 @@ static void run_wait(struct osthread *os, void *p) {
 
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
     struct internal_wait wait = {fn, arg};
-    with_registers_spilled(run_wait, m->os, &wait);
+    tri__with_registers_spilled(run_wait, m->os, &wait);
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
@@ -269,6 +267,7 @@ void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
 static void drop_roots(struct mutator *m) {
     m->pub.frames = NULL;
     tri__vmstacks_release_all(m);
+    tri__native_release(m);
     while (m->scanners) {
         struct tri_scanner *s = m->scanners;
         m->scanners = s->next;

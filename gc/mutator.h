@@ -39,13 +39,24 @@ struct osthread {
     uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
+/* A value stack, or a native stack of a coroutine. */
 struct tri_vmstack {
     struct tri_vmstack *next, *prev; /* in its mutator's list, or the heap's suspended list [owner / roots lock] */
-    struct mutator *owner;           /* NULL: suspended [roots lock] */
+    struct mutator *owner;           /* NULL: suspended [atomic, written under the roots lock] */
     tri_heap *heap;
-    uintptr_t base;        /* [owner] */
-    uintptr_t top_address; /* where the host keeps its top [owner] */
-    tri_enc enc;
+    uintptr_t base;    /* its lowest word; of a native one, where it was left [owner / roots lock] */
+    bool native;       /* [const] */
+    bool conservative; /* a native one whose words are scanned, else its frames alone [const] */
+    union {
+        struct {                   /* a value stack */
+            uintptr_t top_address; /* where the host keeps its top [owner] */
+            tri_enc enc;           /* [const] */
+        };
+        struct {                 /* a native one */
+            uintptr_t low, high; /* its bounds [const] */
+            tri_frame *frames;   /* pushed on it, while it is suspended [roots lock] */
+        };
+    };
     uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
     size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
 };
@@ -81,6 +92,9 @@ struct mutator {
     size_t nshade;                   /* [owner] */
     uintptr_t shade[SHADE_BUFFER];   /* the barrier's buffer [owner] */
     struct tri_vmstack *vmstacks;    /* running ones [owner] */
+    struct tri_vmstack *native;      /* that it runs on; NULL: the OS thread's own (I-NAT1) [owner] */
+    uintptr_t own_sp;                /* where its own stack was left, while it runs on another [owner] */
+    tri_frame *own_frames;           /* the frames on it then [owner] */
     struct tri_scanner *scanners;    /* [owner] */
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
@@ -103,6 +117,10 @@ void tri__safepoint(struct mutator *m);
 static inline void safepoint_poll(struct mutator *m) {
     if (TRI_UNLIKELY(atomic_load_relaxed(&m->pub.request))) tri__safepoint(m); /* see tri_poll */
 }
+
+/* Runs fn with every callee-saved register of its callers in memory at or above os->sp. */
+typedef void (*spilled_fn)(struct osthread *os, void *arg);
+void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg);
 
 /* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. */
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);

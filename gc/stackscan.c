@@ -9,41 +9,61 @@
 
 #define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
 
-/* Reads a native stack word by word; other frames' redzones and races with itself are none of a sanitizer's
- * business. */
-static NO_SANITIZE_STACK void scan_words(struct marker *mk, const tri_word *words, size_t n) {
+/* Other frames' redzones, and races with what a blocking region's function writes into frames above it, are none of a
+ * sanitizer's business. */
+NO_SANITIZE_STACK void tri__marker_native_words(struct marker *mk, const tri_word *words, size_t n) {
     const volatile uintptr_t *p = (const volatile uintptr_t *)(uintptr_t)words;
     for (size_t i = 0; i < n; i++) tri__marker_conservative(mk, p[i]);
+}
+
+void tri__marker_frames(struct marker *mk, const tri_frame *f) {
+    for (; f; f = f->prev)
+        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
 }
 
 static void scan_native(struct marker *mk, struct copying *copying, uintptr_t low, uintptr_t high) {
     const tri_word *p = (const tri_word *)align_up(low, 8);
     size_t n = (high - (uintptr_t)p) / 8, done = tri__copying_words(copying, p, n, NULL);
-    scan_words(mk, p + done, n - done);
+    tri__marker_native_words(mk, p + done, n - done);
 }
 
-static bool runs_on_own(const struct osthread *os, uintptr_t sp) {
-    return sp >= os->stack_low && sp < os->stack_high;
+/* Two parts: the stack that the thread runs on, from sp up, and, if that is a coroutine's, its own from where it was
+ * left. Either is empty where it is scanned precisely or its end is not known. */
+struct native_part {
+    uintptr_t low, high;
+};
+
+/* False when the thread runs on a stack that is neither its own nor one that it has switched to. */
+static bool native_parts(const struct mutator *m, uintptr_t sp, struct native_part parts[2]) {
+    const struct osthread *os = m->os;
+    const struct tri_vmstack *on = m->native;
+    bool own = !(m->flags & TRI_ATTACH_PRECISE);
+    parts[0] = parts[1] = (struct native_part){0, 0};
+    if (on && own) parts[1] = (struct native_part){m->own_sp, os->stack_high};
+    if (on ? !on->conservative : !own) return true;
+    uintptr_t low = on ? on->low : os->stack_low, high = on ? on->high : os->stack_high;
+    if (sp < low || sp >= high) return false;
+    parts[0] = (struct native_part){sp, high};
+    return true;
 }
 
-/* A stack that is not the thread's own (a coroutine's, sigaltstack's) has no known end: it is not scanned, but for a
- * report. Such threads keep their references in precise roots. */
-static void scan_own_native(struct mutator *m, struct copying *copying) {
-    uintptr_t sp = atomic_load_acquire(&m->os->sp); /* pairs with enter_blocked */
-    if (runs_on_own(m->os, sp)) {
-        scan_native(&m->marker, copying, sp, m->os->stack_high);
-        return;
-    }
+/* A stack that is not the thread's own (a coroutine's, sigaltstack's), and to which it has not switched by
+ * tri_native_switch, has no known end: it is not scanned, but for a report. Such threads keep their references in
+ * precise roots. */
+static void report_foreign(struct mutator *m) {
     if (!m->os->told_foreign)
         tri__report(m->heap, "tri_poll",
-                    "a safepoint on a stack that is not the thread's own (a coroutine's?) is not scanned: "
-                    "keep references in value stacks or frames, and attach with TRI_ATTACH_PRECISE");
+                    "a safepoint on a stack that is not the thread's own (a coroutine's?) is not scanned: switch to it "
+                    "by tri_native_switch, or keep references in value stacks or frames and attach with "
+                    "TRI_ATTACH_PRECISE");
     m->os->told_foreign = true;
 }
 
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp) {
+    struct native_part parts[2];
     size_t bytes = m->nlocals * sizeof(struct tri_ref);
-    if (!(m->flags & TRI_ATTACH_PRECISE) && runs_on_own(m->os, sp)) bytes += m->os->stack_high - sp;
+    native_parts(m, sp, parts);
+    for (int i = 0; i < 2; i++) bytes += parts[i].high - parts[i].low;
     for (const struct tri_vmstack *s = m->vmstacks; s; s = s->next) bytes += tri__vmstack_bytes(s);
     return bytes;
 }
@@ -52,11 +72,15 @@ void tri__mutator_scan_roots(struct mutator *m) {
     static const tri_enc plain = {0, 0, ~0ull, ~0ull};
     struct marker *mk = &m->marker;
     struct copying copying;
-    tri__copying_begin(&copying, m->heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp)));
-    if (!(m->flags & TRI_ATTACH_PRECISE)) scan_own_native(m, &copying);
+    struct native_part parts[2];
+    uintptr_t sp = atomic_load_acquire(&m->os->sp); /* pairs with enter_blocked */
+    tri__copying_begin(&copying, m->heap, tri__mutator_stack_bytes(m, sp));
+    if (!native_parts(m, sp, parts)) report_foreign(m);
+    for (int i = 0; i < 2; i++)
+        if (parts[i].high) scan_native(mk, &copying, parts[i].low, parts[i].high);
     if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
-    for (tri_frame *f = m->pub.frames; f; f = f->prev)
-        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
+    tri__marker_frames(mk, m->pub.frames);
+    if (m->native) tri__marker_frames(mk, m->own_frames);
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = tri__copying_words(&copying, &b->slots[0].word, b->n, &plain); i < b->n; i++)
             tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);

@@ -48,7 +48,7 @@ extern "C" {
 typedef struct tri_heap tri_heap;       /* one collected heap; heaps share nothing */
 typedef struct tri_thread tri_thread;   /* one thread's attachment to one heap */
 typedef struct tri_visitor tri_visitor; /* handed to trace and root callbacks */
-typedef struct tri_vmstack tri_vmstack; /* a registered value stack */
+typedef struct tri_vmstack tri_vmstack; /* a registered value stack, or native stack of a coroutine */
 typedef struct tri_root tri_root;       /* a registered range of global slots */
 typedef struct tri_scanner tri_scanner; /* a registered root callback */
 typedef struct tri_ref *tri_handle;     /* a local or a persistent handle; NULL is no handle */
@@ -526,15 +526,38 @@ TRI_API tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void 
  * (TRI_ESTATE as the last error). */
 TRI_API void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const void *top_address);
 
-/* Forgets a stack that the thread runs, or that is suspended. One that another thread runs is reported and stays. */
+/* Forgets a value stack that the thread runs, or a stack of either kind that is suspended. One that another thread
+ * runs, or a native one that this thread runs on, is reported and stays. */
 TRI_API void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack);
 
 /* Coroutines (rule R8). Suspend: the stack is nobody's; it stays a root until removed. Resume: it is the calling
  * thread's. Touch: before the calling thread reads or writes a slot of a suspended stack (an open upvalue, a resume
- * argument). TRI_ESTATE when the stack is in another state. */
+ * argument); it holds until the thread's next safepoint. Threads that share stacks agree by a lock of their own about
+ * who resumes, and who touches and then reads or writes. TRI_ESTATE when the stack is in another state, or native (but
+ * for touch). */
 TRI_API int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack);
 TRI_API int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack);
+
+/* Registers a native stack for a coroutine: size_bytes of the host's memory from `low` on, growing down, suspended and
+ * empty; what its first function needs lies in roots until that has run. Enough for the calls made on it: trigc's slow
+ * paths need some 8 KiB, without the host's callbacks. Its words are scanned conservatively, and the frames pushed on
+ * it precisely; by an attachment with TRI_ATTACH_PRECISE, the frames alone. It is a root until tri_vmstack_remove.
+ * NULL: TRI_ENOMEM; TRI_EINVAL for an address or size that is no multiple of 16, or less than 1024 bytes. Any attached
+ * thread. */
+TRI_API tri_vmstack *tri_native_add(tri_thread *thread, void *low, size_t size_bytes);
+
+/* Leaves the native stack that the calling thread runs on for `to`, which is suspended; NULL: for the thread's own.
+ * Spills the registers and calls jump(arg) on the stack that is left: it switches (swapcontext, or some instructions of
+ * assembly) and returns once somebody has switched back, maybe on another thread; then this call returns TRI_OK.
+ * Between the call and jump's switch there is no safepoint, and jump makes none. From then on the stack that was left
+ * may be switched to by any thread of the heap, which has to be told so from the stack that was switched to, not
+ * before; a thread's own stack only by that thread. After it returns, use the tri_thread of the thread that it returned
+ * on (tri_self), and that for frames; no scope of local handles may be open across it. A thread attached to several
+ * heaps calls it for each, the next one inside jump. A thread may detach or end on a registered stack: it is forgotten
+ * then. TRI_ESTATE when `to` is not suspended, or the thread is on another stack than it said last; TRI_EINVAL when
+ * `to` is none of this heap's native stacks: jump is not called then. */
+TRI_API int tri_native_switch(tri_thread *thread, tri_vmstack *to, void (*jump)(void *arg), void *arg);
 
 /* Registers a callback that visits roots of the calling thread, in its scan handshake, on its own thread or, while it
  * is blocked, on the collector's. It may call tri_visit* and nothing else. NULL: TRI_ENOMEM, TRI_EINVAL. */

@@ -43,6 +43,10 @@ static void speak(void) {
         CHECK_MSG(strstr(tri_last_error(), "tri_attach"), "%s: no remedy in \"%s\"", call_, tri_last_error()); \
     } while (0)
 
+static void jump_nowhere(void *arg) {
+    (void)arg;
+}
+
 static void *call_without_attaching(void *arg) {
     struct pair *p = arg;
     tri_thread *t = tri_self(foreign_heap);
@@ -70,6 +74,8 @@ static void *call_without_attaching(void *arg) {
     EXPECT_UNATTACHED("tri_global", tri_global(t, p) == NULL);
     EXPECT_UNATTACHED("tri_root_add", tri_root_add(t, foreign_words, 4, NULL) == NULL);
     EXPECT_UNATTACHED("tri_vmstack_add", tri_vmstack_add(t, foreign_words, &top, NULL) == NULL);
+    EXPECT_UNATTACHED("tri_native_add", tri_native_add(t, foreign_words, 1024) == NULL);
+    EXPECT_UNATTACHED("tri_native_switch", tri_native_switch(t, NULL, jump_nowhere, p) == TRI_EUNATTACHED);
     EXPECT_UNATTACHED("tri_scanner_add", tri_scanner_add(t, visit_dead, p) == NULL);
     EXPECT_UNATTACHED("tri_collect", tri_collect(t) == TRI_EUNATTACHED);
     EXPECT_UNATTACHED("tri_find", tri_find(t, p, NULL) == NULL);

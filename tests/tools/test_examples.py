@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The examples of manual memory, run: what examples/offheap_list.c prints, and examples/zbuf as a server that a client
-of another kind talks to; and examples/zbuf built as a stranger would. Takes the prefix from TRI_TEST_PREFIX.
+"""The examples, run: what examples/coroutines.c and examples/offheap_list.c print, and examples/zbuf as a server that a
+client of another kind talks to; and examples/zbuf built as a stranger would. Takes the prefix from TRI_TEST_PREFIX.
 """
 
 import glob
@@ -25,6 +25,24 @@ BIN = os.path.join(test_package.PREFIX, "bin")
 SIZES = re.compile(r"^(collected|manual): (.*?) +heap +([\d.]+) MiB +off-heap +([\d.]+) MiB$", re.M)
 NODES = 2000001
 PRINT_EVERY = 100000
+
+
+class Coroutines(unittest.TestCase):
+    def run_with(self, number, rounds):
+        program = os.path.join(BIN, "coroutines")
+        done = subprocess.run([program, str(number), str(rounds)], capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(done.stderr, "")
+        total = sum(rounds * i + rounds * (rounds - 1) // 2 for i in range(number))
+        first, second = done.stdout.splitlines()
+        self.assertEqual(first, f"{number} coroutines on 2 threads, {rounds} rounds: sum {total}, as it should be")
+        return int(re.match(r"(\d+) collections in", second).group(1))
+
+    def test_a_hundred_thousand_live_through_collections_on_two_threads(self):
+        self.assertGreater(self.run_with(100000, 10), 0)
+
+    def test_a_few_live_long(self):
+        self.assertGreater(self.run_with(1000, 300), 0)
 
 
 class OffheapList(unittest.TestCase):
