@@ -210,6 +210,8 @@ static void *try_large(struct mutator *m, const struct request *r) {
     if (!obj) return NULL;
     m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
+    if (m->cache.black && m->cache.notes_black) /* read in a stop */
+        atomic_or_relaxed(&space_span_of(&m->heap->mem.space, (uintptr_t)obj)->rescan, SPAN_RESCAN_FRESH);
     return obj;
 }
 

@@ -100,7 +100,8 @@ static void collect_counts(struct mutator *m) {
 static void answer_scan(struct mutator *m) {
     uint64_t start = tri__os_now_ns();
     if (!heap_fault(m->heap, FAULT_FORGET_ROOT)) tri__mutator_scan_roots(m);
-    m->grey_stack = false;
+    m->grey_stack = !m->deletes; /* insertion: it is scanned again in a stop */
+    m->cache.notes_black = !m->deletes;
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
@@ -162,6 +163,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_NONE: break;
     case STEP_ARM:
         m->grey_stack = true;
+        m->deletes = tri__mode(heap) != MODE_INSERTION;
         set_armed(m, true);
         tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
@@ -240,7 +242,7 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         }
         if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
-        if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
+        if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
     }
     atomic_add_relaxed(&heap->stats.mark_ns, now - start);
     return empty;
@@ -273,9 +275,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
     if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
-    tri__vmstacks_check_scanned(heap);
-    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
-    return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
+    return tri__mode_closes(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
 
 static void begin_marking(tri_heap *heap) {
