@@ -224,6 +224,11 @@ static bool is_hopeless(tri_heap *heap, const struct request *r) {
     return !is_small(r) && ceil_div(r->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages);
 }
 
+static bool ask_host(tri_heap *heap, size_t size_bytes) {
+    IN_HOOK();
+    return heap->config.oom(heap, size_bytes, heap->config.user) != 0;
+}
+
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
 static TRI_COLD void *without_memory(struct mutator *m, const struct request *r) {
     tri_heap *heap = m->heap;
@@ -235,7 +240,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
             if (!tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap))) break;
             obj = try_once(m, r);
         }
-    while (!obj && heap->config.oom && heap->config.oom(heap, r->size_bytes, heap->config.user)) {
+    while (!obj && heap->config.oom && ask_host(heap, r->size_bytes)) {
         if (cycles) tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap));
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
@@ -258,6 +263,7 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
 }
 
 static void *allocate(struct mutator *m, const struct request *r) {
+    IN_CALL(r->call);
     safepoint_poll(m); /* R1: first, with nothing in hand */
     if (TRI_UNLIKELY(r->weak)) tri__weak_note(m->heap);
     void *next = try_next_hole(m, r);

@@ -43,7 +43,10 @@ static enum gate_answer pass_gate(struct mutator *m, const struct slot *slot, bo
         /* While a round is under way, what turns grey spoils it. */
         if (tri__marker_shade(&m->marker, slot->addr) && heap->gate == GATE_CLOSING) heap->spoiled = true;
         return GATE_ALLOWS;
-    case GATE_CLOSED: return marked || heap_fault(heap, FAULT_GATE_OPEN) ? GATE_ALLOWS : GATE_REFUSES;
+    case GATE_CLOSED:
+        if (marked && may_wait && heap->death.reviving)
+            return GATE_DELAYS; /* it may have been dead at the close (R7) */
+        return marked || heap_fault(heap, FAULT_GATE_OPEN) ? GATE_ALLOWS : GATE_REFUSES;
     }
     return GATE_REFUSES;
 }

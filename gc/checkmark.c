@@ -117,6 +117,10 @@ static void thread_roots(struct checkmark *c, struct mutator *m) {
     for (struct tri_scanner *s = m->scanners; s; s = s->next) s->fn(&visitor, s->arg);
 }
 
+static void visit_queued(void *p, const uintptr_t *addr) {
+    reach(p, (const tri_word *)(const void *)addr, *addr, false);
+}
+
 static void heap_roots(struct checkmark *c) {
     struct roots *roots = &c->heap->roots;
     c->root = "a registered range of global slots";
@@ -126,6 +130,8 @@ static void heap_roots(struct checkmark *c) {
         for (size_t i = 0; i < b->nused; i++)
             if (!(atomic_load_relaxed(&b->slots[i].word) & 1))
                 reach(c, &b->slots[i].word, (uintptr_t)b->slots[i].word, false);
+    c->root = "a finalizer queue";
+    tri__finalize_each(c->heap, visit_queued, c);
     c->root = "a suspended stack";
     for (struct tri_vmstack *s = roots->suspended; s; s = s->next) vmstack(c, s);
 }

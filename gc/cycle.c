@@ -449,6 +449,7 @@ static void tell_cycle(tri_heap *heap) {
                        .time_ns = tri__os_now_ns()};
     event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
     if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }
 
@@ -469,8 +470,10 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
         tri__roots_scan_begin(heap);
+        tri__death_scan_begin(heap);
     }
     return tri__roots_scan(heap, &heap->worker, deadline_ns) &&            /* model: M-ROOTS */
+           tri__death_scan(heap, &heap->worker, deadline_ns) &&            /* finalizer queues */
            tri__vmstacks_scan_suspended(heap, &heap->worker, deadline_ns); /* R8 */
 }
 
@@ -557,6 +560,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->roots.cursor = NULL;
     heap->roots.stack_cursor = NULL;
     heap->roots.nwaiting = 0;
+    tri__death_after_fork(heap);
     heap->turn_taken = false;
     heap->stale_marks |= abandoned;
     return abandoned;

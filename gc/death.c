@@ -2,30 +2,117 @@
  *
  * Between the close and H5: every reachable object is marked, every mutator is armed and holds marked objects only, and
  * loads that make references out of what keeps nothing alive are refused what is unmarked (R5). So nobody but the
- * collector can reach what is dead, and the order below needs no handshake of its own.
+ * collector can reach what is dead, and the order below needs no handshake of its own:
  *
- * Lock ranks: those of the parts. */
+ *   1  weak slots that name unmarked objects are cleared
+ *   2  unmarked objects that finalizer queues claim are marked, with all that they name
+ *   3  weak slots of what came back, which name unmarked objects, are cleared
+ *   4  cleanups of what is still unmarked are due
+ *   5  the queues get what came back
+ *
+ * Each step can be left when a deadline has passed, and gone on with.
+ *
+ * Invariants: I-DEATH1 after step 2 every object that comes back is black, before anybody gets one. Lock ranks: those
+ * of the parts. */
 #include "alloc/base/check.h"
 #include "gc/heap.h"
+
+void tri__death_init(tri_heap *heap) {
+    tri__watches_init(heap);
+}
+
+void tri__death_fini(tri_heap *heap) {
+    tri__watches_fini(heap);
+}
 
 void tri__death_begin(tri_heap *heap) {
     heap->death.step = DEATH_WEAK;
     heap->death.page = 0;
 }
 
-bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
+static void step_to(struct death *d, enum death_step step) {
+    d->step = step;
+    d->page = 0;
+    d->watches.cursor = 0; /* nobody but who runs the cycle uses it */
+}
+
+/* Traces what was shaded. False: the deadline passed. */
+static bool trace(tri_heap *heap, uint64_t deadline_ns) {
+    struct marker *w = &heap->worker;
+    uint64_t start = tri__os_now_ns(), limit_ns = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
+    bool empty;
+    for (;;) {
+        empty = tri__marker_drain(w, limit_ns);
+        if (!empty || !atomic_load_acquire(&heap->work.rescan)) break; /* pairs with push_without_memory */
+        tri__marker_rescan(w);                                         /* R19 */
+    }
+    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes); /* counters */
+    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
+    atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start);
+    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    return empty;
+}
+
+/* Steps 2 and 3. False: the deadline passed. */
+static bool revive(tri_heap *heap, uint64_t deadline_ns) {
     struct death *d = &heap->death;
-    if (d->step == DEATH_WEAK) { /* R7 */
+    if (d->step == DEATH_CLAIM) {
+        if (!tri__watch_take_dead(heap, true, deadline_ns)) return false;
+        d->watches.shade = d->watches.revived.first;
+        step_to(d, d->watches.shade ? DEATH_REVIVE : DEATH_CLEANUPS);
+        if (d->step == DEATH_REVIVE) tri__finalize_gate(heap, true); /* before the first of them is marked */
+    }
+    if (d->step == DEATH_REVIVE) {
+        if (!tri__finalize_shade(heap, deadline_ns) || !trace(heap, deadline_ns)) return false;
+        check_cheap(tri__marker_is_idle(&heap->worker) && tri__work_is_empty(&heap->work),
+                    "I-DEATH1: what comes back is black before anybody gets it");
+        step_to(d, DEATH_WEAK_REVIVED);
+    }
+    if (d->step == DEATH_WEAK_REVIVED) {
         if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
-        d->step = DEATH_DONE;
+        tri__finalize_gate(heap, false);
+        step_to(d, DEATH_CLEANUPS);
     }
     return true;
 }
 
+bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
+    struct death *d = &heap->death;
+    if (d->step == DEATH_WEAK) {
+        if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
+        step_to(d, DEATH_CLAIM);
+    }
+    if (!revive(heap, deadline_ns)) return false;
+    if (d->step == DEATH_CLEANUPS) {
+        if (!tri__watch_take_dead(heap, false, deadline_ns)) return false;
+        step_to(d, DEATH_DELIVER);
+    }
+    if (d->step == DEATH_DELIVER) {
+        if (!tri__finalize_deliver(heap, deadline_ns)) return false;
+        step_to(d, DEATH_DONE);
+    }
+    return true;
+}
+
+void tri__death_scan_begin(tri_heap *heap) {
+    tri__finalize_scan_begin(heap);
+}
+
+bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
+    return tri__finalize_scan(heap, mk, deadline_ns);
+}
+
+void tri__death_after_fork(tri_heap *heap) {
+    heap->death.reviving = false;
+    tri__watch_take_back(heap);
+}
+
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {
     tri__weak_clear_one(heap, addr);
+    tri__watch_freed(heap, addr);
 }
 
 void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {
     tri__weak_verify(heap, say, context);
+    tri__watch_verify(heap, say, context);
 }

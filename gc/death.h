@@ -1,8 +1,10 @@
 /* death.h - what happens to objects that a cycle found unreachable, besides being swept: weak slots are cleared,
- * finalizable objects come back once, dead entries leave weak maps, cleanups are queued.
+ * finalizable objects come back once, cleanups are due.
  *
- *   death.c   the order of these (R7), and who may read what meanwhile
- *   weak.c    weak slots of objects
+ *   death.c     the order of these (R7), and who may read what meanwhile
+ *   weak.c      weak slots of objects
+ *   watch.c     objects whose death is waited for; cleanups
+ *   finalize.c  queues of objects that came back
  *
  * Nothing here allocates while objects die (R19): what death needs was reserved when it was asked for. */
 #ifndef TRI_GC_DEATH_H
@@ -10,21 +12,80 @@
 
 #include <trigc.h>
 #include "alloc/arena.h"
+#include "alloc/base/lock.h"
+#include "alloc/fixalloc.h"
+
+struct marker;
+struct mutator;
+
+/* A registration on an object: a cleanup, or a finalizer queue's claim. Also what lies in a queue. */
+struct watch {
+    struct watch *next; /* [lock], as all of it but in the table's lists' hands */
+    uintptr_t addr;     /* start of the object */
+    tri_finq *queue;    /* NULL: a cleanup */
+    void (*fn)(void *); /* the cleanup */
+    void *arg;
+};
+
+struct watch_list {
+    struct watch *first, *last;
+};
+
+struct tri_finq {
+    tri_finq *next;              /* [lock to write; never removed] */
+    tri_heap *heap;              /* [const] */
+    struct watch_list delivered; /* came back, roots until they are taken [lock] */
+    uint64_t ndelivered;         /* [lock to write, atomic] */
+};
+
+struct watches {
+    struct lock lock;          /* RANK_WATCHES */
+    struct fixalloc fix;       /* of struct watch */
+    struct watch **buckets;    /* NULL: nothing was ever watched [lock] */
+    size_t nbuckets;           /* [lock] */
+    size_t n, nclaims;         /* in the table, and of these claims of queues [lock to write, n atomic] */
+    struct watch_list due;     /* cleanups of dead objects, the first first [lock] */
+    uint64_t ndue, nrun;       /* [atomic] */
+    struct watch_list revived; /* claims whose objects are coming back [who runs cycles] */
+    uint64_t nrevived;         /* ever [lock] */
+    struct watch *shade;       /* of `revived`: the next one to mark [who runs cycles] */
+    size_t cursor;             /* bucket that death comes to next [lock] */
+    tri_finq *queues;          /* [lock] */
+    tri_finq *scan_queue;      /* the root scan's, and the watch in it that it comes to next [lock] */
+    struct watch *scan;
+};
 
 /* Where the deaths of a cycle are (death.c). */
-enum death_step { DEATH_WEAK = 0, DEATH_DONE };
+enum death_step {
+    DEATH_WEAK = 0,     /* weak slots that name the dead */
+    DEATH_CLAIM,        /* watched objects that come back are found */
+    DEATH_REVIVE,       /* and marked, with all that they name */
+    DEATH_WEAK_REVIVED, /* weak slots in what came back */
+    DEATH_CLEANUPS,     /* what is still unmarked is gone: its cleanups are due */
+    DEATH_DELIVER,      /* the queues get what came back */
+    DEATH_DONE
+};
 
 struct death {
     uint32_t has_weak;      /* an object with weak slots was allocated in this heap [atomic] */
     size_t page;            /* where the look at all pages goes on [who runs cycles] */
     enum death_step step;   /* [who runs cycles] */
+    bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
     uint64_t cleared_slots; /* weak slots that cycles have cleared, ever [atomic] */
+    struct watches watches;
 };
 
+void tri__death_init(tri_heap *heap);
+void tri__death_fini(tri_heap *heap);
 /* Everything that dies in this cycle, in R7's order; by who runs the cycle, between the close and H5. False: the
  * deadline passed, call it again. */
 void tri__death_begin(tri_heap *heap);
 bool tri__death(tri_heap *heap, uint64_t deadline_ns);
+/* Objects in the hands of queues are roots: scanned after the last H3 answer. */
+void tri__death_scan_begin(tri_heap *heap);
+bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
+/* In a forked child, which has one thread: what was coming back is watched again. */
+void tri__death_after_fork(tri_heap *heap);
 /* An object that is about to be freed by hand dies now. */
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr);
 /* World stopped, between cycles: says what contradicts itself. */
@@ -39,5 +100,34 @@ bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns);
 /* Clears each weak slot that names the object at `addr`. */
 void tri__weak_clear_one(tri_heap *heap, uintptr_t addr);
 void tri__weak_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
+
+/* watch.c */
+void tri__watches_init(tri_heap *heap);
+void tri__watches_fini(tri_heap *heap);
+void tri__watch_append(struct watch_list *list, struct watch *w);
+struct watch *tri__watch_pop(struct watch_list *list);
+/* Registers a cleanup (queue NULL) or a claim; the status, with the error set for `call`. */
+int tri__watch_add(struct mutator *m, const void *obj, tri_finq *queue, void (*fn)(void *), void *arg,
+                   const char *call);
+/* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.cursor on. False: the
+ * deadline passed. */
+bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns);
+/* What was on its way to a queue is watched again: no memory is needed for it. */
+void tri__watch_take_back(tri_heap *heap);
+void tri__watch_freed(tri_heap *heap, uintptr_t addr);
+/* Runs every cleanup, due or not. The heap ends. */
+void tri__watch_run_all(tri_heap *heap);
+void tri__watch_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
+
+/* finalize.c */
+void tri__finalize_scan_begin(tri_heap *heap);
+bool tri__finalize_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
+/* Visits what lies in queues. World stopped. */
+void tri__finalize_each(tri_heap *heap, void (*visit)(void *context, const uintptr_t *addr), void *context);
+/* From before the first object is revived until all are black, loads that trust a mark wait (R5). */
+void tri__finalize_gate(tri_heap *heap, bool reviving);
+/* Marks what comes back, from watches.shade on. */
+bool tri__finalize_shade(tri_heap *heap, uint64_t deadline_ns);
+bool tri__finalize_deliver(tri_heap *heap, uint64_t deadline_ns);
 
 #endif

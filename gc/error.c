@@ -37,7 +37,7 @@ void tri__report(tri_heap *heap, const char *call, const char *format, ...) {
     va_start(args, format);
     set_text(call, format, args);
     va_end(args);
-    IN_CALLBACK(NULL); /* the hook may call what it likes, a trace callback's finding may have brought it here */
+    IN_HOOK(); /* it may call what it likes, a trace callback's finding may have brought it here */
     if (heap && heap->config.report)
         heap->config.report(last_error, heap->config.user);
     else

@@ -94,6 +94,7 @@ static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns
                        .reason = "silent thread",
                        .silent_ns = now - start_ns,
                        .silent_thread_id = o->silent_id};
+    IN_HOOK();
     heap->config.event(&event, heap->config.user);
 }
 

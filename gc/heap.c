@@ -71,7 +71,7 @@ static int check_config(const tri_config *c) {
     if (c->struct_size < CONFIG_FIRST_BYTES || c->struct_size > sizeof *c)
         return tri__error(TRI_EINVAL, "tri_heap_create", "config.struct_size is not set; call tri_config_init first");
     if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY |
-                               TRI_HEAP_POPULATE | TRI_HEAP_EVENTS))
+                               TRI_HEAP_POPULATE | TRI_HEAP_EVENTS | TRI_HEAP_RUN_CLEANUPS))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
     if (c->growth_percent < 5 || c->growth_percent > 100000)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
@@ -111,6 +111,7 @@ static void init_parts(tri_heap *heap) {
     tri__cond_init(&heap->cycle_wanted);
     tri__cond_init(&heap->cycle_done);
     tri__roots_init(heap);
+    tri__death_init(heap);
     tri__copies_init(heap);
     tri__fixalloc_init(&heap->fix_mutator, sizeof(struct mutator), "attachments", NULL, NULL);
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
@@ -133,6 +134,7 @@ static void fini_parts(tri_heap *heap) {
     tri__fixalloc_fini(&heap->fix_block);
     tri__fixalloc_fini(&heap->fix_worker);
     tri__roots_fini(heap);
+    tri__death_fini(heap);
     tri__copies_fini(heap);
     tri__work_fini(&heap->work);
     tri__cond_fini(&heap->cycle_wanted);
@@ -216,6 +218,7 @@ int tri_heap_destroy(tri_heap *heap) {
     tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
     tri__fork_settle(heap);
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_RUN_CLEANUPS) tri__watch_run_all(heap); /* an option */
     fini_parts(heap);
     return TRI_OK;
 }

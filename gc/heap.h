@@ -9,7 +9,7 @@
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
- *   death     weak slots, what dies            death.c, weak.c
+ *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c

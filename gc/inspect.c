@@ -67,9 +67,9 @@ static bool in_some_hole(tri_heap *heap, uintptr_t addr) {
 }
 
 size_t tri_usable_size(tri_heap *heap, const void *obj) {
-    NO_SAFEPOINT("tri_usable_size");
     struct slot slot;
     if (tri__callback_calls(heap, "tri_usable_size")) return 0;
+    NO_SAFEPOINT("tri_usable_size");
     if (!heap || !space_contains(&heap->mem.space, (uintptr_t)obj)) return 0;
     if (!find_live(heap, (uintptr_t)obj, false, &slot)) return 0;
     if (space_layout_of(&heap->mem.space, &slot) == LAYOUT_TINY) return 0; /* others lie behind it */
@@ -118,6 +118,7 @@ static void check_given(tri_heap *heap, const struct slot *slot) {
 void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
     struct mutator *m = tri__mutator_check(thread, "tri_find");
     if (!m) return NULL;
+    IN_CALL("tri_find");
     struct space *space = &m->heap->mem.space;
     struct slot slot;
     if (!space_contains(space, (uintptr_t)address) || !passes_gate(m, (uintptr_t)address)) return NULL;
@@ -173,6 +174,7 @@ static void walk_stopped(tri_heap *heap, void *p) {
 size_t tri_walk(tri_thread *thread, void (*fn)(void *, const tri_type *, size_t, void *), void *arg) {
     struct mutator *m = tri__mutator_check(thread, "tri_walk");
     if (!m) return 0;
+    IN_CALL("tri_walk");
     struct walk w = {fn, arg, 0};
     if (!tri__collector_run(m, walk_stopped, &w)) (void)tri__error(TRI_ETIMEDOUT, "tri_walk", SILENT_TEXT);
     return w.n;
@@ -185,6 +187,7 @@ static void verify_stopped(tri_heap *heap, void *p) {
 int tri_verify(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_verify");
     if (!m) return TRI_EUNATTACHED;
+    IN_CALL("tri_verify");
     int n = 0;
     if (!tri__collector_run(m, verify_stopped, &n)) return tri__error(TRI_ETIMEDOUT, "tri_verify", SILENT_TEXT);
     return n;

@@ -35,6 +35,11 @@ static bool may_call_hook(tri_heap *heap) {
            atomic_load_relaxed(&mutator_of(thread)->os->state) == OS_RUNNING; /* own word */
 }
 
+static bool ask_host(tri_heap *heap, size_t size_bytes) {
+    IN_HOOK();
+    return heap->config.oom(heap, size_bytes, heap->config.user) != 0;
+}
+
 static void request_cycle(tri_heap *heap, const struct want *w) {
     if (ceil_div(w->size_bytes, PAGE_BYTES) > atomic_load_relaxed(&heap->mem.limit_pages)) return; /* an option */
     if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return;
@@ -44,8 +49,7 @@ static void request_cycle(tri_heap *heap, const struct want *w) {
 static TRI_COLD void *without_memory(tri_heap *heap, const struct want *w, bool *clean) {
     void *block = NULL;
     request_cycle(heap, w);
-    if (may_call_hook(heap) && heap->config.oom(heap, w->size_bytes, heap->config.user))
-        block = try_once(heap, w, clean);
+    if (may_call_hook(heap) && ask_host(heap, w->size_bytes)) block = try_once(heap, w, clean);
     if (!block)
         tri__error(TRI_ENOMEM, w->call,
                    "no memory for %zu bytes: %zu of %zu bytes are in use, %zu of them in manual memory; free blocks, "

@@ -394,7 +394,7 @@ HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
 bool tri__marker_drain(struct marker *mk, uint64_t deadline_ns) {
     /* Relaxed: whoever comes here has seen `tracing`, which was set after the last answer. */
     check_cheap(atomic_load_relaxed(&mk->heap->pending) == 0 && heap_phase(mk->heap) >= PHASE_MARK &&
-                    heap_phase(mk->heap) <= PHASE_FLUSH,
+                    heap_phase(mk->heap) <= PHASE_DEATH,
                 "I-CYC3: nothing is traced before the last scan answer, nor during a round (R3, R4)");
     const struct space space = {.base = mk->space->base, /* the constant ones, in registers */
                                 .size_bytes = mk->space->size_bytes,

@@ -157,6 +157,7 @@ void tri__safepoint(struct mutator *m) {
 void tri_poll_slow(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_poll");
     if (!m) return;
+    IN_CALL("tri_poll");
     if (m->os != self) {
         tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
         return;

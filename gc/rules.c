@@ -15,8 +15,14 @@ _Noreturn void tri__safepoint_refused(void) {
 }
 
 bool tri__callback_calls(tri_heap *heap, const char *call) {
-    if (TRI_LIKELY(tri__running.callback == NULL)) return false;
-    tri__report(heap, call, "called from inside a %s", tri__running.callback);
+    if (TRI_UNLIKELY(tri__running.callback != NULL)) {
+        tri__report(heap, call, "called from inside a %s", tri__running.callback);
+        return true;
+    }
+    const char *under_way = tri__running.call ? tri__running.call : tri__running.no_safepoint;
+    if (TRI_LIKELY(!under_way || tri__running.hook)) return false;
+    tri__report(heap, call, "called while %s is under way on the same thread: a signal handler may not call trigc",
+                under_way);
     return true;
 }
 

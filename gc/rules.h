@@ -1,10 +1,14 @@
-/* rules.h - what builds with checks know of the code that a thread is in, so that two rules which no single place keeps
- * can be asserted where they would be broken:
+/* rules.h - what builds with checks know of the code that a thread is in, so that rules which no single place keeps can
+ * be asserted where they would be broken:
  *
  *   R1   stores, flushes, handle operations and a step's answer reach no safepoint: NO_SAFEPOINT says so to the end of
  *        its block, and every safepoint and every wait asks may_safepoint.
  *   R17  trace and root callbacks call tri_visit* and nothing else: IN_CALLBACK stands around each call of one, and
  *        every public call asks tri__callback_calls.
+ *
+ *   signals  a handler that interrupts a call of its thread makes none: IN_CALL stands in the calls that have
+ *        safepoints, NO_SAFEPOINT in the others, and every public call asks whether one is under way
+ *        (tri__callback_calls). Hooks of the host run in IN_HOOK.
  *
  * Without checks all of it is nothing. Both belong to the running thread, not to an attachment: a safepoint answers all
  * heaps of its thread, and callbacks run on collectors, too. */
@@ -20,22 +24,38 @@
 struct running {
     const char *no_safepoint; /* what may reach none, or NULL */
     const char *callback;     /* the kind of host's callback that runs, or NULL */
+    const char *call;         /* the call with safepoints that is under way, or NULL */
+    bool hook;                /* a hook of the host's runs, which may make calls */
 };
 extern _Thread_local struct running tri__running;
 
 /* Ends the process: a safepoint where none may be (R1). */
 _Noreturn void tri__safepoint_refused(void);
-/* True, with a report, if the call comes out of a trace or root callback (R17): it is refused then. */
+/* True, with a report, if the call comes out of a trace or root callback (R17), or interrupts another one on its
+ * thread: it is refused then. */
 bool tri__callback_calls(tri_heap *heap, const char *call);
 
 static inline struct running running_without_safepoint(const char *what) {
     struct running outer = tri__running;
     tri__running.no_safepoint = what;
+    tri__running.hook = false;
     return outer;
 }
 static inline struct running running_callback(const char *what) {
     struct running outer = tri__running;
     tri__running.callback = what;
+    return outer;
+}
+static inline struct running running_call(const char *what) {
+    struct running outer = tri__running;
+    tri__running.call = what;
+    tri__running.hook = false;
+    return outer;
+}
+static inline struct running running_hook(void) {
+    struct running outer = tri__running;
+    tri__running.callback = NULL;
+    tri__running.hook = true;
     return outer;
 }
 static inline void running_back(struct running *outer) {
@@ -52,6 +72,8 @@ static inline void may_safepoint(void) {
 #define RUNNING_SCOPE __attribute__((cleanup(running_back), unused)) struct running
 #define NO_SAFEPOINT(what) RUNNING_SCOPE running_outer = running_without_safepoint(what)
 #define IN_CALLBACK(what) RUNNING_SCOPE callback_outer = running_callback(what)
+#define IN_CALL(what) RUNNING_SCOPE call_outer = running_call(what)
+#define IN_HOOK() RUNNING_SCOPE hook_outer = running_hook()
 
 #else
 
@@ -63,6 +85,8 @@ static inline void may_safepoint(void) {}
 
 #define NO_SAFEPOINT(what) ((void)0)
 #define IN_CALLBACK(what) ((void)0)
+#define IN_CALL(what) ((void)0)
+#define IN_HOOK() ((void)0)
 
 #endif
 #endif

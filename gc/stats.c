@@ -28,6 +28,7 @@ static TRI_COLD void tell_pause(tri_heap *heap, const struct mutator *m, int kin
     event.pause_kind = (uint32_t)kind;
     event.pause_ns = ns;
     event.thread_id = m ? m->os->id : tri__os_thread_id();
+    IN_HOOK();
     heap->config.event(&event, heap->config.user);
 }
 
@@ -37,6 +38,7 @@ void tri__stats_phase(tri_heap *heap, enum phase phase) {
     if (!tells_all(heap)) return;
     tri_event event = event_of(heap, TRI_EVENT_PHASE);
     event.phase = names[phase];
+    IN_HOOK();
     heap->config.event(&event, heap->config.user);
 }
 
@@ -94,7 +96,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .reserved_bytes = heap->mem.space.size_bytes,
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
-                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small),
+                          tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
         .returned_bytes = (ps.returned_pages << PAGE_SHIFT) +
@@ -109,7 +112,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .scavenge_ns = atomic_load_relaxed(&heap->scavenger.cpu_ns),
         .stall_ns = atomic_load_relaxed(&s->stall_ns),
         .limited_cycles = atomic_load_relaxed(&s->limited_cycles),
-        .limiter_percent = atomic_load_relaxed(&s->limiter_percent)};
+        .limiter_percent = atomic_load_relaxed(&s->limiter_percent),
+        .weak_cleared = atomic_load_relaxed(&heap->death.cleared_slots),
+        .cleanups_due = atomic_load_relaxed(&heap->death.watches.ndue),
+        .cleanups_run = atomic_load_relaxed(&heap->death.watches.nrun),
+        .watched_objects = atomic_load_relaxed(&heap->death.watches.n)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }

@@ -200,6 +200,7 @@ void tri__step_or_wait(tri_heap *heap, const uint32_t *word) {
 bool tri_step(tri_thread *thread, uint64_t budget_ns) {
     struct mutator *m = tri__mutator_check(thread, "tri_step");
     if (!m) return false;
+    IN_CALL("tri_step");
     uint64_t start = tri__os_now_ns();
     safepoint_poll(m);
     tri_heap *heap = m->heap;

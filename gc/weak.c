@@ -132,6 +132,7 @@ void tri__weak_clear_one(tri_heap *heap, uintptr_t addr) {
 void *tri_weak_load_slow(tri_thread *thread, const void *slot) {
     struct mutator *m = tri__mutator_check(thread, "tri_weak_load");
     if (!m) return NULL;
+    IN_CALL("tri_weak_load");
     const tri_word *word = slot;
     uint64_t start = tri__os_now_ns();
     for (;;) {

@@ -38,6 +38,15 @@ void tri__work_fini(struct work *work) {
     tri__lock_fini(&work->lock);
 }
 
+void tri__work_forget_waiters(struct work *work) {
+    tri__lock_acquire(&work->lock);
+    work->waiting = work->settling = NULL;
+    work->open = work->quit = false;
+    work->nbusy = 0;
+    atomic_store_relaxed(&work->nhungry, 0); /* a hint */
+    tri__lock_release(&work->lock);
+}
+
 struct workbuf *tri__work_get_empty(struct work *work) {
     struct workbuf *buf = tri__fixalloc_get(&work->fix);
     if (!buf) {

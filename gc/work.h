@@ -66,6 +66,8 @@ bool tri__work_init(struct work *work);
 void tri__work_fini(struct work *work);
 /* Forgets all work and whose hand a buffer was in (fork). By who runs cycles, between two. */
 void tri__work_reset(struct work *work);
+/* Nobody waits, nobody is busy (fork). */
+void tri__work_forget_waiters(struct work *work);
 /* An empty buffer, NULL without memory. */
 struct workbuf *tri__work_get_empty(struct work *work);
 void tri__work_put_empty(struct work *work, struct workbuf *buf);

@@ -1,6 +1,7 @@
 /* workers.c - marking threads: started when a mark phase needs them, parked otherwise; see workers.h. */
 #include "gc/workers.h"
 #include "alloc/base/check.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 
 /* How long a worker marks between two accounts of it; how long the collector waits for one before it looks at the pace
@@ -23,6 +24,7 @@ static void worker_main(void *p) {
     struct mark_worker *w = p;
     tri_heap *heap = w->heap;
     struct workbuf *buf;
+    tri__fork_forbid("a trace callback, on a marking thread");
     while ((buf = tri__work_await(&heap->work, &w->waiter))) {
         tri__marker_take(&w->marker, buf);
         uint64_t start = tri__os_now_ns(), now = start;
@@ -62,6 +64,12 @@ void tri__workers_stop(tri_heap *heap) {
         tri__fixalloc_put(&heap->fix_worker, w);
     }
     tri__work_quit(&heap->work, false);
+}
+
+void tri__workers_after_fork(tri_heap *heap) {
+    heap->workers = (struct workers){.nstarted = 0};
+    tri__fixalloc_reset(&heap->fix_worker);
+    tri__work_forget_waiters(&heap->work);
 }
 
 void tri__workers_call(tri_heap *heap) {

@@ -35,6 +35,9 @@ uint32_t tri__workers_default(void);
 /* Ends the threads. Between cycles, by whoever runs them or destroys the heap. */
 void tri__workers_stop(tri_heap *heap);
 
+/* In a fork's child: none is started, and nobody waits for work. */
+void tri__workers_after_fork(tri_heap *heap);
+
 /* The collector has marked for a slice and is not done: one more worker, if there may be. */
 void tri__workers_call(tri_heap *heap);
 /* The collector has nothing left: true if no worker has either, and none will until the next call. Else it has waited,

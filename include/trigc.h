@@ -16,6 +16,7 @@
  *    calls out of a trace or root callback (TRI_ESTATE, where there is a status), stores that miss their object.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
+ *  - No call may be made by a signal handler; builds with checks report one that interrupts another on its thread.
  *  - After fork, from a thread that is attached or not, in tri_blocking or not, the child has every heap as it was,
  *    with the calling thread's attachments alone. Other threads' tri_thread pointers are void, their roots gone; a
  *    value stack that one of them ran may only be removed. The parent is not disturbed. Not out of a callback or an
@@ -51,6 +52,7 @@ typedef struct tri_visitor tri_visitor; /* handed to trace and root callbacks */
 typedef struct tri_vmstack tri_vmstack; /* a registered value stack, or native stack of a coroutine */
 typedef struct tri_root tri_root;       /* a registered range of global slots */
 typedef struct tri_scanner tri_scanner; /* a registered root callback */
+typedef struct tri_finq tri_finq;       /* a queue of objects that came back to be finalized */
 typedef struct tri_ref *tri_handle;     /* a local or a persistent handle; NULL is no handle */
 
 /* A slot as it lies in memory: a plain pointer or an encoded value. May alias any type, so a `struct foo *` field can
@@ -140,6 +142,8 @@ enum {
      * program and more throughput where cores are free; longer single waits, since it holds the system's lock on the
      * address space meanwhile. */
     TRI_HEAP_POPULATE = 1u << 4,
+    /* tri_heap_destroy runs every cleanup that has not been run, of live objects too; without it they are dropped. */
+    TRI_HEAP_RUN_CLEANUPS = 1u << 6,
     /* The event hook is told of phases and pauses too: some ten calls a cycle, and one for each pause. */
     TRI_HEAP_EVENTS = 1u << 5
 };
@@ -184,8 +188,9 @@ TRI_API void tri_config_init(tri_config *config);
  * TRI_EABI. */
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 
-/* Ends the heap: joins its threads, unmaps everything. TRI_EBUSY while a thread is attached. Any thread, not
- * concurrently with another call on the same heap. */
+/* Ends the heap: joins its threads, unmaps everything. With TRI_HEAP_RUN_CLEANUPS, cleanups run first, on the calling
+ * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues is dropped.
+ * TRI_EBUSY while a thread is attached. Any thread, not concurrently with another call on the same heap. */
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
@@ -463,6 +468,39 @@ TRI_API void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots
  * for that end, for wait_limit_ms at most (NULL, with TRI_ETIMEDOUT as the last error). Any attached thread. */
 static inline void *tri_weak_load(tri_thread *thread, const void *slot);
 
+/* Cleanups: fn(arg) is due once `obj` is gone: in the cycle that finds it unreachable and not coming back (or at its
+ * tri_free), when its weak references are cleared. It runs when the host says so, on the thread that does. `arg` is the
+ * host's and no root; it must not lead to `obj`, which would not die then. An object may have several: they are due in
+ * the order in which they were added. TRI_EINVAL for fn NULL, for what is no object of this heap and for one that
+ * shares its slot (tiny=on); TRI_ENOMEM. Not a safepoint. Any attached thread. */
+TRI_API int tri_cleanup_add(tri_thread *thread, void *obj, void (*fn)(void *arg), void *arg);
+
+/* Takes back the first such cleanup of a live object; TRI_EINVAL when it has none. Not a safepoint. Any attached
+ * thread. */
+TRI_API int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *arg), void *arg);
+
+/* Runs up to `max` cleanups that are due, each once, and returns how many; one load when there are none, so it may be
+ * called at each turn of a loop. They run here, one after the other and with nothing locked, and may do whatever the
+ * thread may. SAFEPOINT if they are. Any attached thread; several may run them at once. */
+TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
+
+/* Finalizer queues, for objects that must be seen once more. An object that is watched and that nothing reaches any
+ * more comes back once, with all that it names, and lies in its queue (which is a root) until the host takes it out.
+ * All that die in one cycle come back in it, in no particular order, also those that name each other. Weak slots that
+ * named it are cleared before, its cleanups wait until it dies for good. Prefer cleanups: they cost no second cycle.
+ *
+ * A new queue, which lives as long as its heap. NULL: TRI_ENOMEM. Not a safepoint. Any attached thread. */
+TRI_API tri_finq *tri_finq_new(tri_thread *thread);
+
+/* Watches `obj` for the queue, until it has come back (then it can be watched again) or is freed by tri_free.
+ * TRI_ESTATE when it is watched already; TRI_EINVAL, TRI_ENOMEM as tri_cleanup_add. Not a safepoint. Any attached
+ * thread. */
+TRI_API int tri_finq_watch(tri_thread *thread, tri_finq *queue, void *obj);
+
+/* Takes the next object out of the queue, or NULL: there is none now. A reference like any other from here on: root it
+ * before the next safepoint. Not a safepoint. Any attached thread. */
+TRI_API void *tri_finq_poll(tri_thread *thread, tri_finq *queue);
+
 /* ---------------------------------------------------------------------------------------------------------------
  * Roots
  * ------------------------------------------------------------------------------------------------------------- */
@@ -619,6 +657,10 @@ typedef struct tri_stats {
     uint64_t limited_cycles;  /* before which the soft limit was exceeded, so that collecting takes no more than half of
                                  the processors' time */
     uint64_t limiter_percent; /* how near that is: at 100 it is so now */
+    uint64_t weak_cleared;    /* weak slots that cycles have cleared, ever */
+    uint64_t cleanups_due;    /* that tri_cleanup_run would run now */
+    uint64_t cleanups_run;    /* ever */
+    uint64_t watched_objects; /* cleanups and finalizer queues' claims on objects that live */
 } tri_stats;
 /* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);

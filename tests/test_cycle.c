@@ -18,7 +18,7 @@ static void close_unverified(struct fixture *f) {
 /* ---- Phases ---- */
 
 /* What one thread saw of the phases of one heap. */
-struct watch {
+struct watcher {
     tri_heap *heap;
     uint64_t cycle;  /* the one that `last` belongs to */
     enum phase last; /* the newest phase of it */
@@ -29,7 +29,7 @@ struct watch {
 };
 
 /* One sample: within a cycle nothing goes back but FLUSH to MARK, and nothing follows the end. */
-static void watch_once(struct watch *w) {
+static void watch_once(struct watcher *w) {
     uint64_t cycle = atomic_load_acquire(&w->heap->cycle_number);
     enum phase phase = heap_phase(w->heap);
     if (cycle != atomic_load_acquire(&w->heap->cycle_number)) return; /* whose phase it is cannot be said */
@@ -47,7 +47,7 @@ static void watch_once(struct watch *w) {
 }
 
 static void *watch_thread(void *arg) {
-    struct watch *w = arg;
+    struct watcher *w = arg;
     while (!atomic_load_acquire(&w->stop)) watch_once(w);
     return NULL;
 }
@@ -96,7 +96,7 @@ TEST(cycle, phases_follow_the_table) {
     if (TRI_CHECKS < 1) return; /* delays make each phase long enough to be seen */
     struct fixture f = fixture_open();
     CHECK_EQ(tri_heap_set(f.heap, "stress.delay=200"), TRI_OK);
-    struct watch w = {.heap = f.heap};
+    struct watcher w = {.heap = f.heap};
     struct editor e = {.heap = f.heap};
     pthread_t watcher, editor;
     CHECK_EQ(pthread_create(&watcher, NULL, watch_thread, &w), 0);

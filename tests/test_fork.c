@@ -321,6 +321,7 @@ static void open_world(struct worker *w, const char *setting) {
     for (int h = 0; h < NHEAPS; h++) {
         tri_config config = fixture_config(h ? 0 : TRI_HEAP_PRECISE);
         config.reserve_bytes = (size_t)1 << 30;
+        config.workers = h ? 1 : 3;
         CHECK_EQ(tri_heap_create(&config, &world.heaps[h]), TRI_OK);
         fixture_set(world.heaps[h], setting);
         w->threads[h] = fixture_attach(world.heaps[h]);
@@ -352,6 +353,7 @@ static void run(uint32_t nforks) {
     atomic_store_release(&world.quit, 1);
     for (int i = 0; i <= NWORKERS; i++) fixture_join(own->threads[0], threads[i]);
     for (int i = 0; i < NBLOCKS; i++) tri_manual_free(world.heaps[0], world.blocks[i]);
+    atomic_store_relaxed(&wanted_phase, NUM_PHASES);
     for (int h = 0; h < NHEAPS; h++) {
         struct fixture f = {world.heaps[h], own->threads[h]};
         CHECK_EQ(tri_collect(f.thread), TRI_OK);
@@ -396,7 +398,9 @@ static size_t locks_of(tri_heap *heap, struct lock *locks[MOST_LOCKS]) {
                           &heap->work.fix.lock,
                           &heap->fix_mutator.lock,
                           &heap->fix_small.lock,
-                          &heap->fix_block.lock};
+                          &heap->fix_block.lock,
+                          &heap->fix_worker.lock,
+                          &heap->copies.lock};
     memcpy(locks, all, sizeof all);
     return TRI_COUNT(all);
 }
@@ -597,4 +601,45 @@ TEST(fork, out_of_a_callback_or_a_hook_is_reported_and_the_parent_goes_on, .time
         CHECK_EQ(process_in_child(fork_in_a_hook, &arg, text, sizeof text), 0);
         CHECK_MSG(strstr(text, "fork: called from inside "), "%s", text);
     }
+}
+
+/* ---- a heap without workers ------------------------------------------------------------------------------------- */
+
+static void step_on(struct worker *w, tri_heap *heap, tri_thread *t) {
+    w->threads[0] = w->threads[1] = t;
+    world.heaps[0] = world.heaps[1] = heap;
+    for (int i = 0; i < 400 && (i < 40 || heap_phase(heap) == PHASE_IDLE); i++) {
+        operate(w);
+        tri_step(t, 1000); /* not even one handshake, mostly */
+    }
+}
+
+/* The thread that has the turn may be any: forks happen between the steps of one, in the middle of a cycle. */
+TEST(fork, in_the_middle_of_a_stepped_cycle, .timeout = 120) {
+    static struct worker w = {.rng = 1};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.min_heap_bytes = 256 << 10;
+    struct fixture f = fixture_open_config(&config);
+    for (int h = 0; h < NHEAPS; h++) world.ranges[h] = tri_root_add(f.thread, world.slots[h], NSLOTS, NULL);
+    uint32_t nmiddle = 0;
+    for (int i = 0; i < 60; i++) {
+        step_on(&w, f.heap, f.thread);
+        nmiddle += heap_phase(f.heap) != PHASE_IDLE;
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(CHILD_S);
+            CHECK_EQ(heap_phase(f.heap), PHASE_IDLE);
+            step_on(&w, f.heap, f.thread);
+            CHECK_EQ(tri_collect(f.thread), TRI_OK);
+            CHECK_EQ(tri_verify(f.thread), 0);
+            CHECK_EQ(count_threads(), TEST_IS_SLOW ? count_threads() : 1);
+            CHECK_EQ(tri_detach(f.thread), TRI_OK);
+            CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+            _exit(0);
+        }
+        CHECK_EQ(wait_for(child), 0);
+    }
+    CHECK_MSG(nmiddle > 0, "no fork was in the middle of a cycle");
+    fixture_close(&f);
 }

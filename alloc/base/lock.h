@@ -16,6 +16,7 @@ enum lock_rank {
     RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
     RANK_OSTHREAD = 25, /* one OS thread's attachments */
     RANK_ROOTS = 30,    /* ranges, persistent handles, suspended stacks */
+    RANK_WATCHES = 32,  /* objects whose death is waited for, cleanups, finalizer queues */
     RANK_GATE = 40,     /* the weak-load gate and the decision to close (R5) */
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */

@@ -1,0 +1,476 @@
+/*
+ * test_death.c: cleanups and finalizer queues: each once, on the thread that asks; the order of death; objects that
+ * come back with all that they name; registrations while a cycle marks; many of them; tri_free; the heap's end.
+ */
+#include "tests/held.h"
+
+#include <pthread.h>
+#include <string.h>
+
+/* ---- cleanups -------------------------------------------------------------------------------------------------- */
+
+static uint64_t sum, ncalls;
+static pthread_t ran_on;
+static void add_to_sum(void *arg) {
+    atomic_add_relaxed(&sum, (uint64_t)(uintptr_t)arg);
+    atomic_add_relaxed(&ncalls, 1);
+}
+
+static void add_and_note(void *arg) {
+    add_to_sum(arg);
+    ran_on = pthread_self();
+}
+
+static void *arg_of(uint64_t n) {
+    return (void *)(uintptr_t)n;
+}
+
+static void forget_calls(void) {
+    sum = ncalls = 0;
+}
+
+TEST(death, a_cleanup_runs_once_on_the_thread_that_asks) {
+    struct fixture f = fixture_open();
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new(f.thread, &leaf_type);
+    uintptr_t leaf = hide(roots[0]);
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), add_and_note, arg_of(5)), TRI_OK);
+    CHECK_EQ(fixture_stats(f.heap).watched_objects, 1);
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 0);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    roots[0] = NULL;
+    fixture_collect(&f);
+    CHECK(!is_alive(f.heap, leaf));
+    CHECK_EQ(ncalls, 0);
+    CHECK_EQ(fixture_stats(f.heap).cleanups_due, 1);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 1);
+    CHECK(pthread_equal(ran_on, pthread_self()));
+    CHECK(sum == 5 && ncalls == 1);
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 0);
+    CHECK_EQ(fixture_stats(f.heap).cleanups_run, 1);
+    CHECK_EQ(fixture_stats(f.heap).watched_objects, 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+static uint64_t in_order;
+static void append_digit(void *arg) {
+    in_order = in_order * 10 + (uint64_t)(uintptr_t)arg;
+}
+
+TEST(death, an_objects_cleanups_run_in_their_order_and_can_be_taken_back) {
+    struct fixture f = fixture_open();
+    in_order = 0;
+    TRI_LOCALS(f.thread, roots, 1);
+    struct leaf *leaf = roots[0] = tri_new(f.thread, &leaf_type);
+    for (uint64_t i = 1; i <= 5; i++) CHECK_EQ(tri_cleanup_add(f.thread, &leaf->c, append_digit, arg_of(i)), TRI_OK);
+    CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(3)), TRI_OK);
+    CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(3)), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_remove(f.thread, leaf, add_to_sum, arg_of(1)), TRI_EINVAL);
+    roots[0] = NULL;
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, 2), 2);
+    CHECK_EQ(in_order, 12);
+    CHECK_EQ(tri_cleanup_run(f.thread, 100), 2);
+    CHECK_EQ(in_order, 1245);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+TEST(death, refuses_what_has_no_death_of_its_own) {
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_TINY);
+    TRI_LOCALS(f.thread, roots, 2);
+    roots[0] = tri_new_bytes(f.thread, 3);
+    void *block = tri_manual_alloc(f.heap, 64);
+    int local = 0;
+    tri_finq *q = tri_finq_new(f.thread);
+    CHECK_EQ(tri_cleanup_add(f.thread, roots[0], add_to_sum, NULL), TRI_EINVAL);
+    CHECK(strstr(tri_last_error(), "tiny=on"));
+    CHECK_EQ(tri_cleanup_add(f.thread, block, add_to_sum, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_add(f.thread, &local, add_to_sum, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_add(f.thread, NULL, add_to_sum, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_remove(f.thread, NULL, add_to_sum, NULL), TRI_EINVAL);
+    roots[1] = tri_new(f.thread, &leaf_type);
+    CHECK_EQ(tri_cleanup_add(f.thread, roots[1], NULL, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_remove(f.thread, roots[1], add_to_sum, NULL), TRI_EINVAL);
+    CHECK_EQ(tri_finq_watch(f.thread, NULL, roots[1]), TRI_EINVAL);
+    CHECK_EQ(tri_finq_watch(f.thread, q, &local), TRI_EINVAL);
+    CHECK(tri_finq_poll(f.thread, NULL) == NULL);
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    CHECK_EQ(tri_finq_watch(f.thread, q, roots[1]), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, roots[1]), TRI_ESTATE);
+    CHECK_EQ(tri_finq_watch(f.thread, tri_finq_new(f.thread), roots[1]), TRI_ESTATE);
+    tri_manual_free(f.heap, block);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* Every third object is kept; the table grows while they are added. */
+TEST(death, of_many_objects) {
+    struct fixture f = fixture_open();
+    const size_t n = TEST_IS_SLOW ? 20000 : 200000;
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 1);
+    void **kept = roots[0] = tri_new_n(f.thread, &array_type, n / 3 + 1);
+    uint64_t dead = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct leaf *leaf = tri_new(f.thread, &leaf_type);
+        CHECK_EQ(tri_cleanup_add(f.thread, leaf, add_to_sum, arg_of(i)), TRI_OK);
+        if (i % 3 == 0)
+            tri_store(f.thread, kept, &kept[i / 3], leaf);
+        else
+            dead += i;
+    }
+    CHECK_EQ(tri_verify(f.thread), 0);
+    fixture_collect(&f);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), n - (n + 2) / 3);
+    CHECK_EQ(sum, dead);
+    roots[0] = NULL;
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), (n + 2) / 3);
+    CHECK_EQ(sum, (uint64_t)n * (n - 1) / 2);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+TEST(death, by_hand_runs_cleanups_and_ends_a_watch) {
+    struct fixture f = fixture_open();
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 1);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct leaf *leaf = roots[0] = tri_new(f.thread, &leaf_type);
+    CHECK_EQ(tri_cleanup_add(f.thread, leaf, add_to_sum, arg_of(1)), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, leaf), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, leaf, add_to_sum, arg_of(2)), TRI_OK);
+    roots[0] = NULL;
+    CHECK_EQ(tri_free(f.thread, leaf), TRI_OK);
+    struct leaf *next = roots[0] = tri_new(f.thread, &leaf_type); /* may well have its place */
+    CHECK_EQ(tri_finq_watch(f.thread, q, next), TRI_OK);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 2);
+    CHECK_EQ(sum, 3);
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    CHECK_EQ(fixture_stats(f.heap).watched_objects, 1);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+static void end_heap(uint32_t flags, uint64_t expected) {
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | flags);
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new(f.thread, &leaf_type);
+    CHECK_EQ(tri_cleanup_add(f.thread, roots[0], add_to_sum, arg_of(1)), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, tri_new(f.thread, &leaf_type), add_to_sum, arg_of(10)), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, tri_finq_new(f.thread), roots[0]), TRI_OK);
+    fixture_collect(&f);
+    CHECK_EQ(ncalls, 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+    CHECK_EQ(sum, expected);
+}
+
+TEST(death, of_the_heap_runs_cleanups_or_drops_them) {
+    end_heap(0, 0);
+    end_heap(TRI_HEAP_RUN_CLEANUPS, 11);
+}
+
+/* ---- finalizer queues ------------------------------------------------------------------------------------------- */
+
+struct ref {
+    void *target;
+};
+TRI_WEAK_TYPE(ref_type, struct ref, target);
+
+TEST(death, a_watched_object_comes_back_once_with_all_that_it_names) {
+    struct fixture f = fixture_open();
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 3);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct ref *ref = roots[0] = tri_new(f.thread, &ref_type);
+    struct ref *to_child = roots[2] = tri_new(f.thread, &ref_type);
+    struct pair *pair = roots[1] = tri_new(f.thread, &pair_type);
+    struct pair *child = tri_new(f.thread, &pair_type);
+    tri_store(f.thread, pair, &pair->left, child);
+    child->value = 77;
+    struct pair *grandchild = tri_new(f.thread, &pair_type);
+    tri_store(f.thread, child, &child->right, grandchild);
+    grandchild->value = 78;
+    tri_store(f.thread, ref, &ref->target, pair);
+    tri_store(f.thread, to_child, &to_child->target, child);
+    CHECK_EQ(tri_finq_watch(f.thread, q, pair), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, pair, add_to_sum, arg_of(1)), TRI_OK);
+    uintptr_t hidden = hide(pair);
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    roots[1] = NULL;
+    fixture_collect(&f);
+    CHECK(is_alive(f.heap, hidden));
+    CHECK(ref->target == NULL && to_child->target == NULL); /* cleared before it came back */
+    fixture_collect(&f);                                    /* the queue is a root */
+    fixture_collect(&f);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    pair = roots[1] = tri_finq_poll(f.thread, q);
+    CHECK(pair == reveal(hidden) && pair->left->value == 77 && pair->left->right->value == 78);
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    CHECK_EQ(tri_cleanup_run(f.thread, 10), 0);
+    CHECK_EQ(tri_finq_watch(f.thread, q, pair), TRI_OK); /* once more */
+    roots[1] = NULL;
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == reveal(hidden));
+    fixture_collect(&f);
+    CHECK(!is_alive(f.heap, hidden));
+    CHECK_EQ(tri_cleanup_run(f.thread, 10), 1);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+TEST(death, all_watched_objects_of_a_dead_graph_come_back) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread), *other = tri_finq_new(f.thread);
+    const size_t n = 1000;
+    for (size_t i = 0; i < n; i++) { /* a list, and its end names its beginning */
+        struct pair *p = tri_new(f.thread, &pair_type);
+        p->value = i;
+        tri_store(f.thread, p, &p->left, roots[0]);
+        if (i == 0) roots[1] = p;
+        roots[0] = p;
+        CHECK_EQ(tri_finq_watch(f.thread, i % 10 ? q : other, p), TRI_OK);
+    }
+    tri_store(f.thread, roots[1], &((struct pair *)roots[1])->right, roots[0]);
+    roots[0] = roots[1] = NULL;
+    fixture_collect(&f);
+    bool seen[1000] = {false};
+    size_t nseen = 0;
+    for (int which = 0; which < 2; which++)
+        for (struct pair *p; (p = roots[0] = tri_finq_poll(f.thread, which ? other : q)) != NULL; nseen++) {
+            CHECK(p->value < n && !seen[p->value] && (p->value % 10 == 0) == (which == 1));
+            seen[p->value] = true;
+            for (struct pair *walk = p; walk->value; walk = walk->left) CHECK_EQ(walk->left->value + 1, walk->value);
+            if (nseen % 100 == 0) fixture_collect(&f);
+        }
+    CHECK_EQ(nseen, n);
+    fixture_collect(&f);
+    CHECK_EQ(f.heap->live_bytes, 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* A holder that comes back: its weak slot to what comes back too stays, the one to what does not is cleared. */
+TEST(death, weak_slots_of_what_came_back_name_the_living) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct ref *lost = roots[0] = tri_new(f.thread, &ref_type), *kept = roots[1] = tri_new(f.thread, &ref_type);
+    tri_store(f.thread, lost, &lost->target, reveal(fixture_new_hidden(&f)));
+    tri_store(f.thread, kept, &kept->target, lost);
+    CHECK_EQ(tri_finq_watch(f.thread, q, lost), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, kept), TRI_OK);
+    uintptr_t was = hide(lost);
+    roots[0] = roots[1] = lost = kept = NULL;
+    fixture_collect(&f);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    for (int i = 0; i < 2; i++) {
+        struct ref *ref = roots[i] = tri_finq_poll(f.thread, q);
+        CHECK(ref != NULL);
+        if (ref == reveal(was))
+            CHECK(ref->target == NULL);
+        else
+            CHECK(tri_weak_load(f.thread, &ref->target) == reveal(was));
+    }
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* Watched and dropped while the cycle marks; and taken out of the queue while it marks. */
+TEST(death, of_objects_that_change_hands_while_marking) {
+    struct fixture f = open_heap("checkmark=1", "verify=1");
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 3);
+    (void)make_graph(&f, roots);
+    tri_finq *q = tri_finq_new(f.thread);
+    uintptr_t first = hide(tri_new(f.thread, &thing_type));
+    CHECK_EQ(tri_finq_watch(f.thread, q, reveal(first)), TRI_OK);
+    fixture_set(f.heap, "stress.delay=0");
+    atomic_store_release(&go_on, 1);
+    fixture_collect(&f); /* comes back */
+    struct owner *keeper = roots[1] = tri_new(f.thread, &owner_type);
+    struct owner *inner = tri_new(f.thread, &owner_type);
+    uintptr_t second = hide(inner);
+    tri_store(f.thread, keeper, &keeper->first, inner);
+    pthread_t collect = begin_cycle(&f);
+    CHECK_EQ(tri_cleanup_add(f.thread, inner, add_to_sum, arg_of(3)), TRI_OK);
+    struct thing *thing = tri_new(f.thread, &thing_type); /* black */
+    CHECK_EQ(tri_finq_watch(f.thread, q, thing), TRI_OK);
+    uintptr_t third = hide(thing);
+    tri_store(f.thread, keeper, &keeper->first, NULL);
+    roots[2] = tri_finq_poll(f.thread, q); /* shaded: this thread's stack is black */
+    CHECK(roots[2] == reveal(first));
+    end_cycle(&f, collect);
+    CHECK(is_alive(f.heap, first) && is_alive(f.heap, second) && is_alive(f.heap, third));
+    CHECK_EQ(tri_cleanup_run(f.thread, 10), 0);
+    fixture_collect(&f);
+    CHECK(is_alive(f.heap, first) && !is_alive(f.heap, second) && is_alive(f.heap, third));
+    CHECK_EQ(tri_cleanup_run(f.thread, 10), 1);
+    CHECK(tri_finq_poll(f.thread, q) == reveal(third));
+    TRI_POP(f.thread, roots);
+    close_heap(&f);
+}
+
+struct finder {
+    tri_heap *heap;
+    uintptr_t hidden;
+    uint32_t done;
+    void *found;
+};
+
+static void *find_main(void *arg) {
+    struct finder *finder = arg;
+    tri_thread *t = fixture_attach(finder->heap);
+    TRI_LOCALS(t, roots, 1);
+    roots[0] = finder->found = tri_find(t, reveal(finder->hidden), NULL);
+    atomic_store_release(&finder->done, 1);
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+/* What is coming back is marked and not black yet: a look-up waits until it is, a weak load finds its slot cleared. */
+TEST(death, of_what_comes_back_is_not_seen_before_it_is_complete) {
+    struct fixture f = open_heap(NULL, NULL);
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct graph g = make_graph(&f, roots);
+    struct ref *ref = roots[1] = tri_new(f.thread, &ref_type);
+    tri_store(f.thread, ref, &ref->target, g.root);
+    CHECK_EQ(tri_finq_watch(f.thread, q, g.root), TRI_OK);
+    struct finder finder = {f.heap, hide(g.root), 0, NULL};
+    uintptr_t thing = hide(g.thing);
+    roots[0] = NULL;
+    pthread_t collect, find;
+    atomic_store_release(&holding, 0);
+    atomic_store_release(&go_on, 0);
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+    while (!atomic_load_acquire(&holding)) {
+        tri_poll(f.thread);
+        sched_yield();
+    }
+    CHECK_EQ(heap_phase(f.heap), PHASE_DEATH);
+    CHECK_EQ(pthread_create(&find, NULL, find_main, &finder), 0);
+    for (int i = 0; i < 30; i++) {
+        fixture_sleep_ms(1);
+        tri_poll(f.thread);
+    }
+    CHECK(tri_weak_load(f.thread, &ref->target) == NULL);
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    CHECK_EQ(atomic_load_acquire(&finder.done), 0);
+    end_cycle(&f, collect);
+    fixture_join(f.thread, find);
+    CHECK(finder.found == g.root && is_alive(f.heap, thing));
+    CHECK(tri_finq_poll(f.thread, q) == g.root);
+    TRI_POP(f.thread, roots);
+    close_heap(&f);
+}
+
+/* ---- beside cycles ---------------------------------------------------------------------------------------------- */
+
+enum { DYERS = 4 };
+struct dyer_state {
+    tri_heap *heap;
+    tri_finq *queue;
+    uint32_t stop;
+    uint64_t ncleanups, nwatched, ncame;
+};
+
+struct guarded {
+    struct guarded *next, *self;
+    uint64_t tag, length;
+};
+TRI_TYPE(guarded_type, struct guarded, next, self);
+enum { TAG = 0x7a6 };
+
+/* Makes short chains whose heads are watched, drops them, drains whatever is due. */
+static void *dyer_main(void *arg) {
+    struct dyer_state *s = arg;
+    tri_thread *t = fixture_attach(s->heap);
+    uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nwatched = 0, ncleanups = 0, ncame = 0;
+    TRI_LOCALS(t, roots, 4);
+    while (!atomic_load_acquire(&s->stop)) {
+        struct guarded *g = roots[fixture_random(&rng) % 3] = tri_new(t, &guarded_type);
+        g->tag = TAG;
+        tri_store(t, g, &g->self, g);
+        struct guarded *next = roots[fixture_random(&rng) % 3];
+        if (next && next->length < 6) {
+            tri_store(t, g, &g->next, next);
+            g->length = next->length + 1;
+        }
+        if (fixture_random(&rng) % 4 == 0) {
+            CHECK_EQ(tri_cleanup_add(t, g, add_to_sum, arg_of(1)), TRI_OK);
+            ncleanups++;
+            if (fixture_random(&rng) % 8 == 0) {
+                CHECK_EQ(tri_cleanup_remove(t, g, add_to_sum, arg_of(1)), TRI_OK);
+                ncleanups--;
+            }
+        }
+        if (fixture_random(&rng) % 4 == 0 && tri_finq_watch(t, s->queue, g) == TRI_OK) nwatched++;
+        if (fixture_random(&rng) % 4 == 0) (void)tri_cleanup_run(t, 3);
+        struct guarded *came = fixture_random(&rng) % 2 ? roots[3] = tri_finq_poll(t, s->queue) : NULL;
+        if (came) {
+            ncame++;
+            int steps = 0;
+            for (struct guarded *w = came; w && steps < 10; w = tri_load(&w->next), steps++)
+                CHECK_MSG(w->tag == TAG && tri_load(&w->self) == w, "lost object %p", (void *)w);
+            if (fixture_random(&rng) % 8 == 0) roots[0] = came;
+        }
+        if (fixture_random(&rng) % 64 == 0) (void)tri_new_bytes(t, 300);
+    }
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    atomic_add_relaxed(&s->ncleanups, ncleanups);
+    atomic_add_relaxed(&s->nwatched, nwatched);
+    atomic_add_relaxed(&s->ncame, ncame);
+    return NULL;
+}
+
+static void run_dyers(const char *setting1, const char *setting2, int ncycles) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.min_heap_bytes = 1 << 20;
+    struct fixture f = fixture_open_config(&config);
+    if (setting1) fixture_set(f.heap, setting1);
+    if (setting2) fixture_set(f.heap, setting2);
+    forget_calls();
+    struct dyer_state s = {.heap = f.heap, .queue = tri_finq_new(f.thread)};
+    pthread_t threads[DYERS];
+    for (int i = 0; i < DYERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, dyer_main, &s), 0);
+    for (int i = 0; i < ncycles; i++) fixture_collect(&f);
+    atomic_store_release(&s.stop, 1);
+    for (int i = 0; i < DYERS; i++) fixture_join(f.thread, threads[i]);
+    for (int i = 0; i < 3; i++) {
+        fixture_collect(&f);
+        while (tri_finq_poll(f.thread, s.queue)) s.ncame++;
+        tri_cleanup_run(f.thread, SIZE_MAX);
+    }
+    CHECK_MSG(s.ncame == s.nwatched && s.nwatched > 0, "%llu objects were watched, %llu came back",
+              (unsigned long long)s.nwatched, (unsigned long long)s.ncame);
+    CHECK_MSG(ncalls == s.ncleanups && ncalls > 0, "%llu cleanups were added, %llu ran",
+              (unsigned long long)s.ncleanups, (unsigned long long)ncalls);
+    CHECK_EQ(fixture_stats(f.heap).watched_objects, 0);
+    fixture_close(&f);
+}
+
+TEST(death, beside_cycles) {
+    run_dyers("poison=1", NULL, TEST_IS_SLOW ? 8 : 25);
+}
+
+TEST(death, beside_cycles_with_delays) {
+    run_dyers("poison=1", "stress.delay=30", TEST_IS_SLOW ? 6 : 15);
+}
+
+TEST(death, beside_cycles_with_every_path_slow) {
+    run_dyers("stress.slow=1", "checkmark=1", TEST_IS_SLOW ? 6 : 15);
+}
