@@ -75,7 +75,8 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     tri__span_take_hole(&cache->mem->space, span, first, n, black);
     cache->taken_bytes += (int64_t)(n * span->slot_bytes);
     if (black) cache->black_bytes += (int64_t)(n * span->slot_bytes);
-    if (TRI_UNLIKELY(cache->notes_black) && black) atomic_or_relaxed(&span->rescan, SPAN_RESCAN_FRESH); /* read in a stop */
+    if (TRI_UNLIKELY(cache->notes_black) && black)
+        atomic_or_relaxed(&span->rescan, SPAN_RESCAN_FRESH); /* read in a stop */
     return true;
 }
 

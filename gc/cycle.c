@@ -24,6 +24,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/mode.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
 enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 16, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
@@ -242,7 +243,8 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         }
         if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
-        if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
+        if (!empty && atomic_load_acquire(&heap->work.rescan))
+            tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
     }
     atomic_add_relaxed(&heap->stats.mark_ns, now - start);
     return empty;
@@ -276,6 +278,22 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     /* The ephemeron pass of R6 comes here, before the close. */
     return tri__mode_closes(heap) ? ROUND_CLOSES : ROUND_FAILS;
+}
+
+bool tri__cycle_close(tri_heap *heap) {
+    tri__vmstacks_check_scanned(heap);
+    check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
+    return gate_close(heap);
+}
+
+/* In a stop nobody assists. What a load in the round has spoiled is grey, and is marked here. */
+void tri__cycle_mark(tri_heap *heap) {
+    while (!mark_until_empty(heap, UINT64_MAX)) {}
+    bool quiet = stop_assists(heap, UINT64_MAX);
+    check_cheap(quiet, "R3: nobody assists in a stop");
+    tri__lock_acquire(&heap->mem.gate);
+    heap->spoiled = false;
+    tri__lock_release(&heap->mem.gate);
 }
 
 static void begin_marking(tri_heap *heap) {
@@ -490,7 +508,8 @@ static void after_flip(tri_heap *heap) {
 
 static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
     if (heap->run.lazy) return true;
-    if (!tri__cycle_sweep(heap, deadline_ns)) return false;     /* model: M-SWEEP */
+    if (!tri__cycle_sweep(heap, heap->run.stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
+    tri__mode_swept(heap);
     drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
     return true;
 }
@@ -503,6 +522,8 @@ static bool is_at(tri_heap *heap, enum phase phase) {
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
     if (is_at(heap, PHASE_ARM)) {
+        if (!tri__mode_begin(heap)) return false;
+        if (run->stopped) deadline_ns = UINT64_MAX;                /* a stop is not left in its middle */
         if (!handshake(heap, STEP_ARM, deadline_ns)) return false; /* model: M-ARM */
         phase_set(heap, PHASE_SETTLE);
     }
@@ -533,6 +554,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     if (is_at(heap, PHASE_RETIRE)) {
         if (!handshake(heap, STEP_RETIRE, deadline_ns)) return false; /* model: M-FLIP, M-RETIRE */
         after_flip(heap);
+        tri__mode_retired(heap);
     }
     if (!sweep(heap, deadline_ns)) return false;
     phase_set(heap, PHASE_IDLE);
@@ -551,7 +573,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->mem.pages_stay = false;
     heap->spoiled = false;
     heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
-    heap->stopping = heap->borrowed = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->nstops = heap->stopping = heap->borrowed = heap->triggered = heap->tracing = heap->nassists = 0;
     heap->phase = PHASE_IDLE;
     if (abandoned) heap->last_step = STEP_NONE;
     heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};
@@ -562,6 +584,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->roots.nwaiting = 0;
     tri__death_after_fork(heap);
     heap->turn_taken = false;
+    heap->nturns = 0;
     heap->stale_marks |= abandoned;
     return abandoned;
 }

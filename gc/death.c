@@ -44,7 +44,7 @@ static bool trace(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         empty = tri__marker_drain(w, limit_ns);
         if (!empty || !atomic_load_acquire(&heap->work.rescan)) break; /* pairs with push_without_memory */
-        tri__marker_rescan(w);                                         /* R19 */
+        tri__marker_rescan(w, SPAN_RESCAN_LOST);                       /* R19 */
     }
     atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes); /* counters */
     atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);

@@ -27,7 +27,7 @@ static TRI_COLD void push_without_memory(struct marker *mk, uintptr_t entry) {
     if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
     atomic_or_acqrel(&span->rescan, SPAN_RESCAN_LOST); /* pairs with the acquire in marker_rescan */
-    atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
+    atomic_store_release(&mk->heap->work.rescan, 1);   /* pairs with work_is_empty */
 }
 
 static TRI_COLD bool push_new_buffer(struct marker *mk) {

@@ -35,7 +35,7 @@ enum mode tri__mode(const tri_heap *heap) {
 /* No cycle, no request, nobody at work. Requires the cycle lock. */
 static bool is_at_rest(const tri_heap *heap) {
     return !heap->wanted && !heap->jobs && heap->started == heap->finished && !heap->handed_over && !heap->borrowed &&
-           !heap->turn_taken;
+           !heap->turn_taken && heap->nturns == 0;
 }
 
 int tri__mode_set(tri_heap *heap, const char *name) {
@@ -88,7 +88,7 @@ void tri__mode_swept(tri_heap *heap) {
 static void scan_again(tri_heap *heap) {
     for (struct mutator *m = heap->threads; m; m = m->next) { /* none attaches or leaves */
         tri__barrier_flush(m);
-        tri__mutator_scan_roots(m);
+        if (!heap_fault(heap, FAULT_NO_RESCAN)) tri__mutator_scan_roots(m);
         m->grey_stack = false;
         tri__marker_hand_over(&m->marker);
         m->marker.worked = false;
@@ -104,7 +104,8 @@ bool tri__mode_closes(tri_heap *heap) {
     if (tri__mode(heap) != MODE_INSERTION) return tri__cycle_close(heap);
     if (!tri__world_stop(heap)) return false; /* a silent thread: the event hook was told */
     scan_again(heap);                         /* model: M-RESCAN */
-    tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST | SPAN_RESCAN_FRESH);
+    bool fresh = !heap_fault(heap, FAULT_FRESH_BLACK);
+    tri__marker_rescan(&heap->worker, fresh ? SPAN_RESCAN_LOST | SPAN_RESCAN_FRESH : SPAN_RESCAN_LOST);
     tri__cycle_mark(heap);
     bool closes = tri__cycle_close(heap);
     check_cheap(closes, "R5: nothing spoils a round while nobody runs");

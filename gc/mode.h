@@ -18,7 +18,8 @@ bool tri__mode_begin(tri_heap *heap);
 /* H6 is answered; the sweep is over: the world goes on where it was stopped until here. */
 void tri__mode_retired(tri_heap *heap);
 void tri__mode_swept(tri_heap *heap);
-/* After a round of none: closes the gate, after whatever the mode asks for first. False: something is grey, or may be. */
+/* After a round of none: closes the gate, after whatever the mode asks for first. False: something is grey, or may
+ * be. */
 bool tri__mode_closes(tri_heap *heap);
 
 #endif
