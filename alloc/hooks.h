@@ -19,6 +19,9 @@ struct alloc_hooks {
     void (*limit_near)(void *context);
     /* Few pages are left that were populated ahead (tri__pageheap_set_ahead). Told once. May be NULL. */
     void (*grows)(void *context);
+    /* A span of manual memory was made, or became empty: such a heap may have no allocation of objects to be seen by.
+     * The manual lock may be held. May be NULL. */
+    void (*manual_moves)(void *context);
     /* Random delay inside a protocol step (stress); may be NULL. */
     void (*delay)(void *context);
     void *context;

@@ -41,6 +41,11 @@ static size_t span_bytes(const struct manual_span *ms) {
     return ms->span->npages << PAGE_SHIFT;
 }
 
+/* Whoever gives memory back to the system sees a heap of manual memory alone by this. */
+static void tell_moves(const struct memory *mem) {
+    if (mem->hooks.manual_moves) mem->hooks.manual_moves(mem->hooks.context);
+}
+
 /* ---- making and giving back spans ---------------------------------------------------------------------------- */
 
 static void publish(struct memory *mem, struct manual_span *ms, uint64_t shape) {
@@ -89,6 +94,7 @@ static struct manual_span *new_span(struct memory *mem, size_t npages, const str
 #endif
     publish(mem, ms, shape_of(ms));
     atomic_store_relaxed(&mem->manual.npages, mem->manual.npages + npages); /* under the lock; others read a figure */
+    tell_moves(mem);
     return ms;
 }
 
@@ -149,6 +155,7 @@ static void release(struct manual_cache *c, struct manual_span *ms, bool locked)
     tri__lock_acquire(&mem->manual.lock);
     put_in_pool(mem, ms);
     tri__lock_release(&mem->manual.lock);
+    tell_moves(mem);
 }
 
 /* A span that has become empty, in no list and not current: kept for a while, or given back. */
@@ -407,6 +414,7 @@ static void free_large(struct memory *mem, struct manual_span *ms) {
     tri__lock_acquire(&mem->manual.lock);
     release_locked(mem, ms);
     tri__lock_release(&mem->manual.lock);
+    tell_moves(mem);
 }
 
 /* ---- any block ----------------------------------------------------------------------------------------------- */

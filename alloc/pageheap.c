@@ -16,49 +16,12 @@
  *
  * Lock rank: RANK_PAGEHEAP; all fields but the constant ones are under it. The commit callback runs with the lock held,
  * the decommit callback without: the run under it counts as given out meanwhile. */
-#include "alloc/pageheap.h"
+#include "alloc/pageheap_parts.h"
 
-#include <stdio.h>
 #include <string.h>
 
-#include "alloc/base/bits.h"
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
-#include "alloc/pageheap_summary.h"
-
-enum { LEVELS = 5, TOP = LEVELS - 1, CHUNK_SHIFT = 9, FANOUT_SHIFT = 3, SCAVENGE_RUN = 64 };
-
-_Static_assert(CHUNK_PAGES == 1 << CHUNK_SHIFT && SUMMARY_FANOUT == 1 << FANOUT_SHIFT, "shifts match");
-_Static_assert(CHUNK_SHIFT + TOP * FANOUT_SHIFT == SUMMARY_BITS, "an entry of the top level is what a summary can say");
-
-/* An array that is reserved whole and committed from its beginning as far as it is in use. */
-struct growing {
-    char *base;             /* [const] */
-    size_t reserved_bytes;  /* [const] */
-    size_t committed_bytes; /* [lock] */
-};
-
-struct pageheap {
-    struct lock lock;
-    struct pageheap_ops ops;       /* [const] */
-    size_t max_pages, grow_pages;  /* [const] */
-    struct growing chunks;         /* of struct page_chunk */
-    struct growing levels[LEVELS]; /* of page_summary */
-    struct growing touched;        /* a byte for each chunk: its side tables may take memory */
-    size_t frontier;               /* pages below were committed; rises only */
-    size_t search;                 /* no free page below (I-PAGE3) */
-    size_t dirty_limit;            /* no dirty page from here on (I-PAGE7) */
-    size_t used_pages, dirty_free_pages;
-    size_t peak_pages;  /* most used_pages since take_peak */
-    size_t alarm_pages; /* see ops.alarm */
-    size_t high;        /* no page in use or dirty from here on; may be higher than it must */
-    size_t
-        populated_end; /* the pages [high, populated_end) have memory and are clean; none where it is not above high */
-    size_t populated_top; /* the highest populated_end since they were last settled */
-    size_t ahead_low;     /* see tri__pageheap_set_ahead; 0: nobody is to be told */
-    uint64_t settled;     /* how often */
-    uint64_t returned_pages;
-};
 
 /* ---- Metadata ---- */
 
@@ -78,15 +41,6 @@ static bool growing_commit(struct growing *g, size_t size_bytes) {
     }
     g->committed_bytes = wanted;
     return true;
-}
-
-static unsigned level_shift(unsigned level) {
-    return CHUNK_SHIFT + level * FANOUT_SHIFT;
-}
-
-/* Entries of a level that cover pages [0, npages), in whole groups of SUMMARY_FANOUT. */
-static size_t level_entries(unsigned level, size_t npages) {
-    return align_up(ceil_div(npages, (size_t)1 << level_shift(level)), SUMMARY_FANOUT);
 }
 
 static bool reserve_metadata(struct pageheap *ph) {
@@ -118,14 +72,6 @@ static bool commit_metadata(struct pageheap *ph, size_t npages) {
         }
     }
     return true;
-}
-
-static struct page_chunk *chunk_at(const struct pageheap *ph, size_t index) {
-    return (struct page_chunk *)(void *)ph->chunks.base + index;
-}
-
-static page_summary *level_at(const struct pageheap *ph, unsigned level, size_t index) {
-    return (page_summary *)(void *)ph->levels[level].base + index;
 }
 
 struct pageheap *tri__pageheap_create(size_t max_pages, size_t grow_pages, const struct pageheap_ops *ops) {
@@ -182,10 +128,6 @@ static struct piece next_piece(const struct pageheap *ph, size_t *first, size_t 
     return (struct piece){&chunk->free[word], &chunk->dirty[word], (UINT64_MAX >> (64 - count)) << bit};
 }
 
-static bool page_is_free(const struct pageheap *ph, size_t page) {
-    return chunk_at(ph, page >> CHUNK_SHIFT)->free[page / 64 % CHUNK_WORDS] >> page % 64 & 1;
-}
-
 /* Brings the summaries over the pages [first, end) in line with the bits; stops at a level where nothing changes. */
 static void update_summaries(struct pageheap *ph, size_t first, size_t end) {
     bool changed = false;
@@ -221,10 +163,6 @@ static void mark_dirty(struct pageheap *ph, size_t first, size_t end) {
             ph->high = max_size(ph->high, at);
         }
     }
-}
-
-static size_t populated_pages(const struct pageheap *ph) {
-    return ph->populated_end > ph->high ? ph->populated_end - ph->high : 0;
 }
 
 /* Pages up to `end` are given out, from `first` on (I-PAGE9). A populated one that this leaves below is dirty now. */
@@ -644,142 +582,8 @@ size_t tri__pageheap_release(struct pageheap *ph) {
     return n;
 }
 
-void tri__pageheap_get_stats(struct pageheap *ph, struct pageheap_stats *out) {
-    tri__lock_acquire(&ph->lock);
-    *out = (struct pageheap_stats){.committed_pages = ph->frontier,
-                                   .used_pages = ph->used_pages,
-                                   .free_pages = ph->frontier - ph->used_pages,
-                                   .dirty_free_pages = ph->dirty_free_pages + populated_pages(ph),
-                                   .peak_pages = ph->peak_pages,
-                                   .returned_pages = ph->returned_pages};
-    tri__lock_release(&ph->lock);
-}
-
 void tri__pageheap_set_alarm(struct pageheap *ph, size_t npages) {
     tri__lock_acquire(&ph->lock);
     ph->alarm_pages = npages;
     tri__lock_release(&ph->lock);
-}
-
-size_t tri__pageheap_take_peak(struct pageheap *ph) {
-    tri__lock_acquire(&ph->lock);
-    size_t peak = ph->peak_pages;
-    ph->peak_pages = ph->used_pages;
-    tri__lock_release(&ph->lock);
-    return peak;
-}
-
-bool tri__pageheap_in_use(struct pageheap *ph, size_t page) {
-    tri__lock_acquire(&ph->lock);
-    bool used = page < ph->frontier && !page_is_free(ph, page);
-    tri__lock_release(&ph->lock);
-    return used;
-}
-
-void tri__pageheap_get_chunk(struct pageheap *ph, size_t chunk, uint64_t free[CHUNK_PAGES / 64],
-                             uint64_t dirty[CHUNK_PAGES / 64]) {
-    tri__lock_acquire(&ph->lock);
-    memcpy(free, chunk_at(ph, chunk)->free, CHUNK_PAGES / 8);
-    memcpy(dirty, chunk_at(ph, chunk)->dirty, CHUNK_PAGES / 8);
-    tri__lock_release(&ph->lock);
-}
-
-size_t tri__pageheap_metadata_bytes(struct pageheap *ph) {
-    tri__lock_acquire(&ph->lock);
-    size_t total = sizeof *ph + ph->chunks.committed_bytes + ph->touched.committed_bytes;
-    for (unsigned level = 0; level < LEVELS; level++) {
-        total += ph->levels[level].committed_bytes;
-    }
-    tri__lock_release(&ph->lock);
-    return total;
-}
-
-/* ---- Verification ---- */
-
-/* Where contradictions go. */
-struct verdict {
-    void (*say)(void *context, const char *text);
-    void *context;
-    int count;
-};
-
-static void contradict(struct verdict *v, const char *what, size_t at, uint64_t is, uint64_t should_be) {
-    char text[192];
-    v->count++;
-    if (v->say != NULL) {
-        snprintf(text, sizeof text, "%s at %zu: is %llx, should be %llx (hexadecimal)", what, at,
-                 (unsigned long long)is, (unsigned long long)should_be);
-        v->say(v->context, text);
-    }
-}
-
-static void expect(struct verdict *v, const char *what, size_t at, uint64_t is, uint64_t should_be) {
-    if (is != should_be) {
-        contradict(v, what, at, is, should_be);
-    }
-}
-
-/* I-PAGE2, with every summary computed anew from the ones below, and those from the bits. */
-static void verify_summaries(const struct pageheap *ph, struct verdict *v) {
-    static const char *const names[LEVELS] = {
-        "I-PAGE2 summary of level 0", "I-PAGE2 summary of level 1", "I-PAGE2 summary of level 2",
-        "I-PAGE2 summary of level 3", "I-PAGE2 summary of level 4",
-    };
-    for (unsigned level = 0; level < LEVELS; level++) {
-        for (size_t i = 0; i < level_entries(level, ph->frontier); i++) {
-            page_summary should_be = 0;
-            if (level == 0) {
-                should_be = tri__summary_of_chunk(chunk_at(ph, i));
-            } else if (i < ceil_div(ph->frontier, (size_t)1 << level_shift(level))) {
-                should_be = tri__summary_merge(level_at(ph, level - 1, i << FANOUT_SHIFT),
-                                               (size_t)1 << level_shift(level - 1));
-            }
-            expect(v, names[level], i, *level_at(ph, level, i), should_be);
-        }
-    }
-}
-
-/* I-PAGE3 and I-PAGE5 to I-PAGE7. */
-static void verify_bits(const struct pageheap *ph, struct verdict *v) {
-    size_t nfree = 0, ndirty = 0, lowest_free = ph->frontier, dirty_end = 0;
-    for (size_t word = 0; word < level_entries(0, ph->frontier) * CHUNK_WORDS; word++) {
-        const struct page_chunk *chunk = chunk_at(ph, word / CHUNK_WORDS);
-        uint64_t free = chunk->free[word % CHUNK_WORDS];
-        uint64_t dirty = chunk->dirty[word % CHUNK_WORDS];
-        if (free != 0) {
-            lowest_free = min_size(lowest_free, word * 64 + bit_lowest(free));
-            expect(v, "I-PAGE6 a page above the frontier is free, by word", word,
-                   word * 64 + bit_highest(free) >= ph->frontier, 0);
-        }
-        expect(v, "I-PAGE6 dirty pages that are not free, by word", word, dirty & ~free, 0);
-        dirty_end = dirty != 0 ? word * 64 + bit_highest(dirty) + 1 : dirty_end;
-        nfree += bit_count(free);
-        ndirty += bit_count(dirty);
-    }
-    expect(v, "I-PAGE5 used pages, below frontier", ph->frontier, ph->used_pages, ph->frontier - nfree);
-    expect(v, "I-PAGE5 dirty free pages, below frontier", ph->frontier, ph->dirty_free_pages, ndirty);
-    if (lowest_free < ph->search) {
-        contradict(v, "I-PAGE3 search address above a free page", lowest_free, ph->search, lowest_free);
-    }
-    for (size_t page = ph->high; page < ph->frontier; page++) {
-        const struct page_chunk *chunk = chunk_at(ph, page >> CHUNK_SHIFT);
-        uint64_t clean = chunk->free[page / 64 % CHUNK_WORDS] & ~chunk->dirty[page / 64 % CHUNK_WORDS];
-        if (!(clean >> page % 64 & 1)) {
-            contradict(v, "I-PAGE9 a page above the highest one is in use or dirty", page, ph->high, page + 1);
-            break;
-        }
-    }
-    if (dirty_end > ph->dirty_limit) {
-        contradict(v, "I-PAGE7 dirty limit below a dirty page", dirty_end - 1, ph->dirty_limit, dirty_end);
-    }
-}
-
-int tri__pageheap_verify(struct pageheap *ph, void (*say)(void *context, const char *text), void *context) {
-    struct verdict v = {.say = say, .context = context};
-    tri__lock_acquire(&ph->lock);
-    verify_summaries(ph, &v);
-    verify_bits(ph, &v);
-    expect(&v, "I-PAGE5 frontier beyond the reservation", ph->max_pages, ph->frontier > ph->max_pages, 0);
-    tri__lock_release(&ph->lock);
-    return v.count;
 }

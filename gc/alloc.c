@@ -26,7 +26,7 @@ enum {
 
 /* What is to be allocated. */
 struct request {
-    const char *call;
+    struct call_site from;
     size_t size_bytes;
     uint32_t layout; /* of the type: first number */
     bool sized;      /* the number of the size class is added to it */
@@ -229,15 +229,28 @@ static bool ask_host(tri_heap *heap, size_t size_bytes) {
     return heap->config.oom(heap, size_bytes, heap->config.user) != 0;
 }
 
+/* `ended`: a cycle has ended, and did not help. Else whoever kept it from that is named. */
+static void tell_no_memory(tri_heap *heap, const struct request *r, bool ended) {
+    char silent[SILENT_TEXT_BYTES] = "";
+    tri__error(TRI_ENOMEM, r->from.call,
+               "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise hard_limit_bytes, or "
+               "give the process more address space%s%s",
+               r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
+               atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT,
+               ended ? "" : "; no cycle ended within wait_limit_ms", ended ? silent : tri__silent_text(heap, silent));
+}
+
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
 static TRI_COLD void *without_memory(struct mutator *m, const struct request *r) {
     tri_heap *heap = m->heap;
     void *obj = NULL;
+    bool ended = true;
     bool cycles = !(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) &&
                   !is_hopeless(heap, r); /* an option */
     if (cycles)
         for (int i = 0; i < 2 && !obj; i++) {
-            if (!tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap))) break;
+            ended = tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap));
+            if (!ended) break;
             obj = try_once(m, r);
         }
     while (!obj && heap->config.oom && ask_host(heap, r->size_bytes)) {
@@ -245,12 +258,7 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
     }
-    if (!obj)
-        tri__error(TRI_ENOMEM, r->call,
-                   "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise "
-                   "hard_limit_bytes, or give the process more address space",
-                   r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
-                   atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT);
+    if (!obj) tell_no_memory(heap, r, ended);
     return obj;
 }
 
@@ -263,7 +271,8 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
 }
 
 static void *allocate(struct mutator *m, const struct request *r) {
-    IN_CALL(r->call);
+    IN_CALL(r->from.call);
+    note_site(m, r->from);
     safepoint_poll(m); /* R1: first, with nothing in hand */
     if (TRI_UNLIKELY(r->weak)) tri__weak_note(m->heap);
     void *next = try_next_hole(m, r);
@@ -277,10 +286,10 @@ static void *allocate(struct mutator *m, const struct request *r) {
 
 /* ---- public -------------------------------------------------------------------------------------------------- */
 
-static struct request request_typed(const tri_type *type, size_t size_bytes, const char *call) {
+static struct request request_typed(const tri_type *type, size_t size_bytes, struct call_site from) {
     uint32_t layout = atomic_load_acquire(&type->layout); /* pairs with tri__type_bind */
     const struct type_desc *desc = tri__layouts[layout].desc;
-    return (struct request){.call = call,
+    return (struct request){.from = from,
                             .size_bytes = size_bytes,
                             .layout = layout,
                             .sized = type->elem_size != 0,
@@ -290,15 +299,15 @@ static struct request request_typed(const tri_type *type, size_t size_bytes, con
                             .weak = desc && desc->has_weak};
 }
 
-static void *allocate_typed(struct mutator *m, const tri_type *type, size_t size_bytes, const char *call) {
-    struct request r = request_typed(type, size_bytes, call);
+static void *allocate_typed(struct mutator *m, const tri_type *type, size_t size_bytes, struct call_site from) {
+    struct request r = request_typed(type, size_bytes, from);
     return allocate(m, &r);
 }
 
 void *tri_new_slow(tri_thread *thread, tri_type *type) {
     struct mutator *m = tri__mutator_check(thread, "tri_new");
     if (!m || tri__type_bind(type, "tri_new") != TRI_OK) return NULL;
-    return allocate_typed(m, type, max_size(type->size, 1), "tri_new");
+    return allocate_typed(m, type, max_size(type->size, 1), CALL_SITE("tri_new"));
 }
 
 /* The next slot of the hole at this number, if there is one: tri_new's short way for sizes known at run time. */
@@ -329,7 +338,7 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
         void *obj = bump(m, layout);
         if (TRI_LIKELY(obj != NULL)) return obj;
     }
-    return allocate_typed(m, type, max_size(size_bytes, 1), "tri_new_n");
+    return allocate_typed(m, type, max_size(size_bytes, 1), CALL_SITE("tri_new_n"));
 }
 
 /* ---- many at once -------------------------------------------------------------------------------------------- */
@@ -360,7 +369,7 @@ size_t tri_new_batch(tri_thread *thread, tri_type *type, void **out, size_t n) {
         tri__error(TRI_EINVAL, "tri_new_batch", "out is NULL; give an array of n pointers");
         return 0;
     }
-    struct request r = request_typed(type, max_size(type->size, 1), "tri_new_batch");
+    struct request r = request_typed(type, max_size(type->size, 1), CALL_SITE("tri_new_batch"));
     if (!is_small(&r)) return (out[0] = allocate(m, &r)) != NULL;
     uint32_t number = r.layout + (r.sized ? class_of(&r) : 0);
     warm(m->heap, &r, n);
@@ -392,7 +401,7 @@ static uint32_t natural_align(size_t size_bytes) {
 
 /* The tiny allocator: the next bytes of the slot that the thread fills, or the first ones of another. Of the two the
  * one with more room is filled next. I-CACHE4: the slot is as black as the thread. */
-static void *share_slot(struct mutator *m, size_t size_bytes, size_t align_bytes, const char *call) {
+static void *share_slot(struct mutator *m, size_t size_bytes, size_t align_bytes, struct call_site from) {
     struct cache *cache = &m->cache;
     size_t at = align_up(cache->tiny_used_bytes, max_size(align_bytes, natural_align(size_bytes)));
     if (cache->tiny && at + size_bytes <= TINY_SLOT_BYTES) {
@@ -406,7 +415,7 @@ static void *share_slot(struct mutator *m, size_t size_bytes, size_t align_bytes
         return cache->tiny + at;
     }
     struct request r = {
-        .call = call, .size_bytes = TINY_SLOT_BYTES, .layout = LAYOUT_TINY, .leaf = true, .align16 = true};
+        .from = from, .size_bytes = TINY_SLOT_BYTES, .layout = LAYOUT_TINY, .leaf = true, .align16 = true};
     char *slot = bump(m, LAYOUT_TINY);
     if (!slot) slot = allocate(m, &r); /* its safepoint may take cache->tiny away */
     if (slot && (!cache->tiny || size_bytes < cache->tiny_used_bytes)) {
@@ -425,10 +434,10 @@ static unsigned class_aligned(size_t align_bytes, size_t size_bytes) {
 }
 
 /* A slot of a class of its own (0: pages). */
-static void *new_bytes(struct mutator *m, unsigned class_index, size_t size_bytes, const char *call) {
+static void *new_bytes(struct mutator *m, unsigned class_index, size_t size_bytes, struct call_site from) {
     void *obj = class_index ? bump(m, LAYOUT_BYTES + class_index) : NULL;
     if (TRI_LIKELY(obj != NULL)) return obj;
-    struct request r = {.call = call,
+    struct request r = {.from = from,
                         .size_bytes = class_index ? tri__size_classes[class_index].slot_bytes : size_bytes,
                         .layout = LAYOUT_BYTES,
                         .sized = true,
@@ -439,7 +448,7 @@ static void *new_bytes(struct mutator *m, unsigned class_index, size_t size_byte
 }
 
 /* Fewer bytes than a shared slot has, as the heap's options say; false: like all others. */
-static bool new_few_bytes(struct mutator *m, size_t size_bytes, size_t align_bytes, const char *call, void **obj) {
+static bool new_few_bytes(struct mutator *m, size_t size_bytes, size_t align_bytes, struct call_site from, void **obj) {
     uint32_t flags = atomic_load_relaxed(&m->heap->config.flags); /* options */
     if (size_bytes == 0) {
         if (flags & TRI_HEAP_UNIQUE_ZERO) return false;
@@ -448,7 +457,7 @@ static bool new_few_bytes(struct mutator *m, size_t size_bytes, size_t align_byt
         return true;
     }
     if (!(flags & TRI_HEAP_TINY) || align_bytes > 8) return false;
-    *obj = share_slot(m, size_bytes, align_bytes, call);
+    *obj = share_slot(m, size_bytes, align_bytes, from);
     return true;
 }
 
@@ -456,9 +465,10 @@ void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_bytes");
     void *obj;
     if (!m) return NULL;
-    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, 1, "tri_new_bytes", &obj)) return obj;
+    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, 1, CALL_SITE("tri_new_bytes"), &obj)) return obj;
     if (size_bytes == 0) size_bytes = 1;
-    return new_bytes(m, size_bytes <= SMALL_MAX_BYTES ? size_class_of(size_bytes) : 0, size_bytes, "tri_new_bytes");
+    return new_bytes(m, size_bytes <= SMALL_MAX_BYTES ? size_class_of(size_bytes) : 0, size_bytes,
+                     CALL_SITE("tri_new_bytes"));
 }
 
 void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes) {
@@ -471,9 +481,10 @@ void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes)
                    PAGE_BYTES);
         return NULL;
     }
-    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, align_bytes, "tri_new_aligned", &obj)) return obj;
+    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, align_bytes, CALL_SITE("tri_new_aligned"), &obj))
+        return obj;
     if (size_bytes == 0) size_bytes = 1;
-    return new_bytes(m, class_aligned(align_bytes, size_bytes), size_bytes, "tri_new_aligned");
+    return new_bytes(m, class_aligned(align_bytes, size_bytes), size_bytes, CALL_SITE("tri_new_aligned"));
 }
 
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {

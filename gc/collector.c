@@ -1,28 +1,34 @@
 /* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs.
  *
- * One thread a heap. It is the only one that changes phases, but for one case: when the heap has one thread and its
- * last cycle was over in microseconds, that thread runs the cycle itself, as a blocked thread (waking the collector and
+ * One thread a heap. It is the only one that changes phases, but for one case: when the last cycle was over in
+ * microseconds, the thread that triggers the next one runs it itself, as a blocked thread (waking the collector and
  * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over).
+ * Other threads answer it at their safepoints as they answer the collector; when it has to wait for one, or the slice
+ * is over, the collector goes on from there.
  * Who wants a cycle says so under the cycle lock; who waits for one does it as a blocked thread, holding nothing else
  * (R14).
  *
  * Invariants: I-COL1 cycles begin and end under the cycle lock's counters: started >= finished. I-COL2 a waiter is let
- * go only by a cycle whose H1 came after its request (R14). I-COL3 while a heap's only thread runs a cycle nobody
- * attaches. Lock ranks: cycle (10), then threads (20). */
+ * go only by a cycle whose H1 came after its request (R14). I-COL3 one thread at a time runs cycles and jobs:
+ * the collector, or a mutator, until it gives the cycle back. Lock ranks: cycle (10), then threads (20). */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
 #include "gc/mode.h"
 
-/* A cycle on the heap's only thread: for heaps whose last cycle marked for no longer than that, which have no more
- * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may mark; the most to allocate
- * between two. */
+/* A cycle on the thread that triggers it: for heaps whose last cycle marked for no longer than that, which have no more
+ * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may take, and wait for one other
+ * thread; the most to allocate between two; and of how many the collector is left in charge when others were waited for
+ * in vain, at most. */
 enum {
     HERE_LAST_MARK_NS = 30000,
     HERE_SPANS = 2048,
     HERE_ROOT_SLOTS = 4096,
     HERE_SLICE_NS = 50000,
+    HERE_PATIENCE_NS = 10000,
+    HERE_MOST_RESTS = 63,
+    HERE_RUNWAY_FRACTION = 4,
     HERE_WINDOW_BYTES = 8 << 20
 };
 
@@ -122,10 +128,17 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
     return w.job.ran;
 }
 
+/* Requires the cycle lock. */
+static void runner_set(tri_heap *heap, enum cycle_runner runner) {
+    check_cheap((heap->runner == RUNNER_NONE) != (runner == RUNNER_NONE), "I-COL3: one thread at a time runs cycles");
+    heap->runner = runner;
+}
+
 /* Requires the cycle lock; releases it meanwhile. */
 static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
+    runner_set(heap, RUNNER_COLLECTOR);
     tri__lock_release(&heap->cycle_lock);
     tri__cycle_sweep(heap, UINT64_MAX);
     job->ran = tri__world_stop(heap);
@@ -134,6 +147,7 @@ static void run_job(tri_heap *heap) {
         tri__world_start(heap);
     }
     tri__lock_acquire(&heap->cycle_lock);
+    runner_set(heap, RUNNER_NONE);
     job->done = true; /* the waiter's frame may be gone from here on */
     tri__cond_broadcast(&heap->cycle_done);
 }
@@ -148,6 +162,7 @@ static void end_cycle(tri_heap *heap) {
 /* A new cycle, or the rest of one that a thread has begun. Requires the cycle lock; releases it meanwhile. */
 static void run_cycle(tri_heap *heap) {
     const char *reason = heap->handed_over ? NULL : heap->wanted;
+    runner_set(heap, RUNNER_COLLECTOR);
     if (reason) {
         atomic_store_relaxed(&heap->wanted, NULL);
         heap->started++;
@@ -162,10 +177,11 @@ static void run_cycle(tri_heap *heap) {
     }
     while (!tri__cycle_continue(heap, UINT64_MAX)) {} /* false where the world does not come to a stop (mode.c) */
     tri__lock_acquire(&heap->cycle_lock);
+    runner_set(heap, RUNNER_NONE);
     end_cycle(heap);
 }
 
-/* ---- a cycle on the heap's only thread ------------------------------------------------------------------------- */
+/* ---- a cycle on the thread that triggers it -------------------------------------------------------------------- */
 
 /* It is short as far as the last one tells. */
 static bool is_small(tri_heap *heap) {
@@ -177,32 +193,49 @@ static bool is_small(tri_heap *heap) {
     return few;
 }
 
-/* Becomes the one that runs cycles, if the collector is idle and no other thread is attached; none attaches until it
- * has ended (enter_list), so no handshake waits for anyone. */
+/* Becomes the one that runs cycles, if the collector is idle. */
 static bool borrow(tri_heap *heap) {
     if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return false; /* an option */
-    if (tri__mode(heap) != MODE_CONCURRENT) return false;
     tri__lock_acquire(&heap->cycle_lock);
-    bool idle = !heap->wanted && !heap->jobs && heap->started == heap->finished && heap->finished > 0 && is_small(heap);
-    if (idle) {
-        tri__lock_acquire(&heap->threads_lock);
-        idle = heap->nthreads == 1 && !atomic_load_relaxed(&heap->stopping); /* under the lock */
-        if (idle) atomic_store_release(&heap->borrowed, 1);                  /* pairs with enter_list */
-        tri__lock_release(&heap->threads_lock);
+    bool idle = tri__mode(heap) == MODE_CONCURRENT && heap->runner == RUNNER_NONE && !heap->wanted && !heap->jobs &&
+                heap->started == heap->finished && heap->finished > 0 && is_small(heap);
+    if (idle && heap->here_rests > 0) {
+        heap->here_rests--;
+        idle = false;
     }
-    if (idle) heap->started++;
+    if (idle) runner_set(heap, RUNNER_MUTATOR);
     tri__lock_release(&heap->cycle_lock);
     return idle;
 }
 
+/* The collector runs more and more of the next cycles when this one had to be left to it because of others: with more
+ * threads than cores, or long ways between safepoints, trying costs the patience each time. Requires the cycle lock. */
+static void rest(tri_heap *heap, bool failed) {
+    heap->here_failed = failed ? (uint32_t)min_size(heap->here_failed * 2 + 1, HERE_MOST_RESTS) : 0;
+    heap->here_rests = heap->here_failed;
+}
+
+/* True if the cycle may begin: every span is swept (R21). Else it is the collector's from the start. */
+static bool begin_here(tri_heap *heap, const char *reason) {
+    bool settled = tri__cycle_sweep(heap, tri__os_now_ns() + HERE_SLICE_NS);
+    tri__lock_acquire(&heap->cycle_lock);
+    if (settled) {
+        heap->started++;
+    } else {
+        rest(heap, true);
+        runner_set(heap, RUNNER_NONE);
+        if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* as everywhere: under the lock */
+        wake_collector(heap);
+    }
+    tri__lock_release(&heap->cycle_lock);
+    return settled;
+}
+
 static void give_back(tri_heap *heap, bool ended) {
     tri__lock_acquire(&heap->cycle_lock);
-    tri__lock_acquire(&heap->threads_lock);
-    check_cheap(heap->nthreads == 1, "I-COL3: no thread attaches while the heap's only one runs a cycle");
-    atomic_store_release(&heap->borrowed, 0); /* pairs with enter_list */
-    tri__lock_release(&heap->threads_lock);
-    tri__os_futex_wake_all(&heap->borrowed);
+    runner_set(heap, RUNNER_NONE);
     heap->handed_over = !ended;
+    if (ended || heap->run.posted) rest(heap, !ended);
     atomic_add_relaxed(&heap->stats.cycles_here, 1);
     if (!ended) atomic_add_relaxed(&heap->stats.cycles_handed, 1);
     if (ended) end_cycle(heap);
@@ -210,52 +243,57 @@ static void give_back(tri_heap *heap, bool ended) {
     tri__lock_release(&heap->cycle_lock);
 }
 
-struct here {
-    tri_heap *heap;
-    const char *reason;
-    bool ended;
-};
-
-/* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
-static void run_here(void *p) {
-    struct here *here = p;
-    tri__fork_forbid("the event hook");
-    here->heap->patience_ns = UINT64_MAX;
-    tri__cycle_sweep(here->heap, UINT64_MAX); /* R21 */
-    tri__cycle_start(here->heap, here->reason);
-    here->heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
-    here->ended = tri__cycle_continue(here->heap, tri__os_now_ns() + HERE_SLICE_NS);
-    give_back(here->heap, here->ended);
-    tri__fork_forbid(NULL);
-}
-
 /* How much to allocate until the next such cycle: as little as the processor's own cache holds, so that what was just
  * swept is used while it is near; more when cycles take more than a tenth of the thread's time (a graph of some size is
  * marked each time), half as much when they take less than a twentieth. */
 static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
     uint64_t cost_ns = end_ns - start_ns, between_ns = start_ns - heap->here_ended_ns;
-    size_t least = heap->cache_bytes / 4 * 3, window = heap->here_window_bytes;
+    size_t nrunning = min_size(atomic_load_relaxed(&heap->nthreads), heap->ncpus); /* each has a cache; a hint */
+    size_t least = heap->cache_bytes / 4 * 3 * nrunning, window = heap->here_window_bytes;
     if (cost_ns > between_ns / 10) window *= 2;
     if (cost_ns < between_ns / 20) window /= 2;
     window = min_size(max_size(window, least), HERE_WINDOW_BYTES);
     heap->here_window_bytes = window;
     heap->here_ended_ns = end_ns;
-    atomic_store_relaxed(&heap->here_trigger_bytes, heap_total_bytes(heap) + window); /* counters */
+    size_t trigger = heap_total_bytes(heap) + window; /* counters */
+    if (nrunning > 1) {                               /* the others go on allocating meanwhile */
+        size_t goal = heap->pacer.goal_bytes;
+        trigger = min_size(trigger, goal - (goal - heap->pacer.base_bytes) / HERE_RUNWAY_FRACTION);
+    }
+    atomic_store_relaxed(&heap->here_trigger_bytes, trigger); /* a counter */
+}
+
+struct here {
+    tri_heap *heap;
+    const char *reason;
+    uint64_t start_ns;
+};
+
+/* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
+static void run_here(void *p) {
+    struct here *here = p;
+    tri_heap *heap = here->heap;
+    heap->patience_ns = HERE_PATIENCE_NS;
+    if (!begin_here(heap, here->reason)) return;
+    tri__fork_forbid("the event hook");
+    tri__cycle_start(heap, here->reason);
+    heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
+    bool ended = tri__cycle_continue(heap, tri__os_now_ns() + HERE_SLICE_NS);
+    if (ended) choose_window(heap, here->start_ns, tri__os_now_ns());
+    give_back(heap, ended);
+    tri__fork_forbid(NULL);
 }
 
 bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
-    struct here here = {heap, reason, false};
+    struct here here = {heap, reason, tri__os_now_ns()};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
     /* A deep stack's copy takes memory and time that the thread would lose. */
     if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
-    uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, run_here, &here);
-    uint64_t end = tri__os_now_ns();
-    tri__stats_pause(heap, TRI_PAUSE_ASSIST, end - start);
-    if (here.ended) choose_window(heap, start, end);
+    tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - here.start_ns);
     return true;
 }
 
@@ -266,7 +304,7 @@ static void collector_main(void *p) {
     tri__fork_forbid("a hook or a callback, on the collector's thread");
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
-        if (atomic_load_relaxed(&heap->borrowed) || heap->stepped) { /* written under the lock */
+        if (heap->runner != RUNNER_NONE || heap->stepped) {
             tri__cond_wait(&heap->cycle_wanted, &heap->cycle_lock);
         } else if (heap->jobs && !heap->handed_over) {
             run_job(heap);
@@ -302,6 +340,7 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->wanted = NULL;
     heap->jobs = NULL;
     heap->handed_over = false;
+    heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
     heap->collector_lost = !heap->threadless;
 }
@@ -310,10 +349,12 @@ int tri_collect(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_collect");
     if (!m) return TRI_EUNATTACHED;
     IN_CALL("tri_collect");
+    note_site(m, CALL_SITE("tri_collect"));
     if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
+    char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
                       "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
-                      "takes longer than that: raise wait_limit_ms",
-                      (unsigned long long)m->heap->config.wait_limit_ms);
+                      "takes longer than that: raise wait_limit_ms%s",
+                      (unsigned long long)m->heap->config.wait_limit_ms, tri__silent_text(m->heap, silent));
 }

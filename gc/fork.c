@@ -243,5 +243,5 @@ void tri__fork_settle(tri_heap *heap) {
     heap->stale_marks = false;
     tri__work_reset(&heap->work);
     tri__copies_reset(heap);
-    tri__marker_init(&heap->worker, heap);
+    tri__marker_init(&heap->worker, heap, &heap->page_set);
 }

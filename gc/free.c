@@ -79,6 +79,7 @@ int tri_free(tri_thread *thread, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_free");
     if (!m) return TRI_EUNATTACHED;
     IN_CALL("tri_free");
+    note_site(m, CALL_SITE("tri_free"));
     if (obj == tri__zero_address()) return TRI_OK; /* 0 bytes: nothing to free */
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;

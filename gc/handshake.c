@@ -9,6 +9,7 @@
  * Invariants: I-HS1 a step is posted only when the step before it has all its answers. I-HS2 (R16) the post is a
  * sequentially consistent store before the look at the state; the thread's state change is one before its look at the
  * request: at least one of the two sees the other. Lock ranks: threads, os. */
+#include <stdio.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/fork.h"
@@ -47,17 +48,36 @@ static void release_hold(struct osthread *os) {
     if (atomic_swap_seq(&os->state, OS_BLOCKED) == OS_HELD_WAITED) tri__os_futex_wake_all(&os->state);
 }
 
+/* A thread that runs and has not answered, and where it was seen last. For messages. */
+struct silent {
+    uint64_t since_ns, id; /* 0: none */
+    const char *call;
+    const void *site;
+};
+
 /* The state of the threads that still owe an answer. */
 struct owing {
     struct mutator *held; /* one that is now held: answer for it */
+    bool all;             /* none is: every thread was looked at */
     bool elsewhere;       /* one is held by another heap's collector */
-    uint64_t silent_since_ns, silent_id;
+    struct silent silent;
 };
 
+/* Of several the one that has been away for longest. Requires the threads lock. */
+static void note_silent(struct silent *s, const struct mutator *m) {
+    uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for messages, as all here */
+    if (s->id && since >= s->since_ns) return;
+    *s = (struct silent){since, m->os->id, atomic_load_relaxed(&m->os->site_call), atomic_load_relaxed(&m->os->site)};
+}
+
+/* Takes hold of the next blocked thread that owes an answer. Goes on where it left off, so that a step costs one look
+ * at each thread and not one at all for each: the cursor moves on when its thread leaves (tri_detach). */
 static struct owing look(tri_heap *heap, uint64_t seq) {
     struct owing o = {0};
     tri__lock_acquire(&heap->threads_lock);
-    for (struct mutator *m = heap->threads; m && !o.held; m = m->next) {
+    o.all = !heap->look_next;
+    struct mutator *m = heap->look_next ? heap->look_next : heap->threads;
+    for (; m && !o.held; m = m->next) {
         if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
         if (m->stopped) {                                         /* by the cycle itself (mode.c) */
             o.held = m;
@@ -68,10 +88,10 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
                 o.held = m;
         } else {
             o.elsewhere |= atomic_load_relaxed(&m->os->state) != OS_RUNNING; /* only to choose the time to wait */
-            uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for the message */
-            if (!o.silent_id || since < o.silent_since_ns) o.silent_since_ns = since, o.silent_id = m->os->id;
+            note_silent(&o.silent, m);
         }
     }
+    heap->look_next = m;
     tri__lock_release(&heap->threads_lock);
     return o;
 }
@@ -87,17 +107,38 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     return o;
 }
 
-static void tell_silent(tri_heap *heap, const struct owing *o, uint64_t start_ns) {
+static void tell_silent(tri_heap *heap, const struct silent *s, uint64_t start_ns) {
     uint64_t now = tri__os_now_ns();
-    if (!heap->config.event || !o->silent_id) return;
+    if (!heap->config.event || !s->id) return;
     tri_event event = {.struct_size = sizeof event,
                        .kind = TRI_EVENT_SILENT_THREAD,
                        .cycle = atomic_load_relaxed(&heap->cycle_number),
                        .reason = "silent thread",
                        .silent_ns = now - start_ns,
-                       .silent_thread_id = o->silent_id};
+                       .silent_thread_id = s->id,
+                       .silent_call = s->call,
+                       .silent_site = s->site};
     IN_HOOK();
     heap->config.event(&event, heap->config.user);
+}
+
+const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
+    struct silent s = {0};
+    uint64_t waited_ns = tri__os_now_ns() - atomic_load_relaxed(&heap->step_posted_ns); /* for a message */
+    text[0] = '\0';
+    tri__lock_acquire(&heap->threads_lock);
+    bool stopping = atomic_load_relaxed(&heap->stopping) != 0; /* under the lock */
+    for (const struct mutator *m = heap->threads; m; m = m->next) {
+        bool owes = atomic_load_acquire(&m->answer_seq) < atomic_load_relaxed(&heap->step_seq); /* as in look */
+        if ((owes || stopping) && atomic_load_relaxed(&m->os->state) == OS_RUNNING) note_silent(&s, m);
+    }
+    tri__lock_release(&heap->threads_lock);
+    if (s.id)
+        snprintf(text, SILENT_TEXT_BYTES,
+                 "; thread %llu has not reached a safepoint for %llu ms, its last one was in %s, called from %p",
+                 (unsigned long long)s.id, (unsigned long long)(waited_ns / 1000000), s.call ? s.call : "no call",
+                 s.site);
+    return text;
 }
 
 /* True when every answer has come, within the time that a spin is worth. */
@@ -121,23 +162,23 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
 }
 
 /* Once for each silent_after_ms that the step has waited, whoever waits for it. */
-static void watch_silence(tri_heap *heap, const struct owing *o, uint64_t now_ns) {
+static void watch_silence(tri_heap *heap, const struct silent *s, uint64_t now_ns) {
     struct cycle_run *run = &heap->run;
     uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, waited_ns = now_ns - run->posted_ns;
     if (!silent_ns || waited_ns / silent_ns <= run->silent_told) return;
     run->silent_told = waited_ns / silent_ns;
-    tell_silent(heap, o, run->posted_ns);
+    tell_silent(heap, s, run->posted_ns);
 }
 
 bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t seq = atomic_load_relaxed(&heap->step_seq), until_ns = 0; /* own write */
     while (atomic_load_acquire(&heap->pending)) {                      /* pairs with mutator_answer's decrement */
         struct owing o = answer_for_one(heap, seq);
-        if (o.held) continue;
+        if (o.held || !o.all) continue;
         if (!until_ns) until_ns = heap_patience_end(heap, deadline_ns);
         if (spin(heap, until_ns)) return true;
         uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS;
-        watch_silence(heap, &o, now);
+        watch_silence(heap, &o.silent, now);
         if (now >= until_ns) return false;
         sleep_until_answered(heap, until_ns - now < most_ns ? until_ns - now : most_ns);
     }
@@ -147,16 +188,13 @@ bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
 /* ---- stopping the world: checkmark, verify, walk; part of a cycle in the modes that stop (mode.c) ---------------- */
 
 /* The thread that has been longest away from a safepoint, of those that are not held. */
-static struct owing silent_thread(tri_heap *heap) {
-    struct owing o = {0};
+static struct silent silent_thread(tri_heap *heap) {
+    struct silent s = {0};
     tri__lock_acquire(&heap->threads_lock);
-    for (struct mutator *m = heap->threads; m; m = m->next) {
-        uint64_t since = atomic_load_relaxed(&m->os->last_safepoint_ns); /* for the message */
-        if (!m->stopped && (!o.silent_id || since < o.silent_since_ns))
-            o.silent_since_ns = since, o.silent_id = m->os->id;
-    }
+    for (struct mutator *m = heap->threads; m; m = m->next)
+        if (!m->stopped) note_silent(&s, m);
     tri__lock_release(&heap->threads_lock);
-    return o;
+    return s;
 }
 
 /* Asks every thread that is not held yet to park, and holds those that have. True when all are held. */
@@ -218,8 +256,8 @@ bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
         uint64_t waited = tri__os_now_ns() - start;
         if (silent_ns && waited / silent_ns > told) {
             told = waited / silent_ns;
-            struct owing o = silent_thread(heap);
-            tell_silent(heap, &o, start);
+            struct silent s = silent_thread(heap);
+            tell_silent(heap, &s, start);
         }
         if (waited > limit_ns) {
             end_stop(heap);

@@ -55,6 +55,11 @@ static void hook_grows(void *context) {
     tri__scavenger_grows(context);
 }
 
+static void hook_manual_moves(void *context) {
+    tri_heap *heap = context;
+    scavenger_note_allocation(heap, &heap->scavenger);
+}
+
 static void hook_swept(void *context, uint64_t ns) {
     tri__stats_pause(context, TRI_PAUSE_SWEEP, ns);
 }
@@ -94,6 +99,7 @@ static bool init_memory(tri_heap *heap) {
                                 .zeroing = hook_zeroing,
                                 .limit_near = hook_limit_near,
                                 .grows = hook_grows,
+                                .manual_moves = hook_manual_moves,
                                 .delay = HOOK_DELAY,
                                 .context = heap};
     while (!tri__memory_init(&heap->mem, reserve, &hooks)) {
@@ -118,7 +124,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_small, 128, "stacks and ranges", NULL, NULL);
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
     tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
-    tri__marker_init(&heap->worker, heap);
+    tri__marker_init(&heap->worker, heap, &heap->page_set);
     struct pacer_config pc = tri__heap_pacer_config(heap);
     tri__pacer_init(&heap->pacer, &pc);
     heap->trigger_bytes = heap->pacer.trigger_bytes;

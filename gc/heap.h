@@ -97,7 +97,7 @@ struct stress {
     uint32_t delay_us;                  /* random delays of up to this; 0: off [atomic] */
     uint32_t slow;                      /* every allocation and store takes its slow path [atomic] */
     uint32_t copy;                      /* stacks are copied, however shallow [atomic] */
-    uint32_t here;                      /* a heap's only thread runs its cycles, short or not [atomic] */
+    uint32_t here;                      /* the thread that triggers a cycle runs it, short or not [atomic] */
     uint32_t checkmark, poison, verify; /* [atomic] */
     uint32_t manual_check;              /* [atomic] */
     uint32_t fault;                     /* planted fault for tests (checked builds only), enum fault [atomic] */
@@ -134,10 +134,13 @@ struct stats {
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
-    uint64_t cycles_here, cycles_handed; /* begun by the heap's only thread, and of those left to the collector */
+    uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
     /* worst_told: of the cycle, with its kind in the lowest bits */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
+
+/* Who runs a cycle, or a job, now. */
+enum cycle_runner { RUNNER_NONE = 0, RUNNER_COLLECTOR, RUNNER_MUTATOR };
 
 /* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
 struct cycle_run {
@@ -165,6 +168,7 @@ struct tri_heap {
 
     struct lock threads_lock;    /* RANK_THREADS */
     struct mutator *threads;     /* [threads lock] */
+    struct mutator *look_next;   /* whom the collector looks at next, of those that owe an answer [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
     uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
     enum step last_step;         /* last posted step (R9) [threads lock] */
@@ -194,6 +198,7 @@ struct tri_heap {
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
     struct marker worker;  /* the collector's own */
+    struct page_set page_set;
     struct workers workers;
 
     struct lock cycle_lock; /* RANK_CYCLE */
@@ -205,7 +210,9 @@ struct tri_heap {
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
     uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
-    uint32_t borrowed;          /* the heap's only thread runs the cycle [cycle and threads lock to write, atomic] */
+    enum cycle_runner runner;   /* I-COL3 [cycle lock] */
+    uint32_t here_failed;       /* how many cycles it left to the collector after the last failure [cycle lock] */
+    uint32_t here_rests;        /* how many of these are left [cycle lock] */
     size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
@@ -271,8 +278,8 @@ bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns)
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
 
-/* Runs a cycle on the calling thread, if that is the heap's only one and the last cycle was so short that waking the
- * collector would cost more; what does not fit into a slice is left to the collector. False: not done, ask for one. */
+/* Runs a cycle on the calling thread, if the last cycle was so short that waking the collector would cost more; what
+ * does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
 /* Whether cycles run in slices; a hint for who does not hold the cycle lock: the mode may change (mode.c). */

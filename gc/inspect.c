@@ -119,6 +119,7 @@ void *tri_find(tri_thread *thread, const void *address, const tri_type **type) {
     struct mutator *m = tri__mutator_check(thread, "tri_find");
     if (!m) return NULL;
     IN_CALL("tri_find");
+    note_site(m, CALL_SITE("tri_find"));
     struct space *space = &m->heap->mem.space;
     struct slot slot;
     if (!space_contains(space, (uintptr_t)address) || !passes_gate(m, (uintptr_t)address)) return NULL;
@@ -175,6 +176,7 @@ size_t tri_walk(tri_thread *thread, void (*fn)(void *, const tri_type *, size_t,
     struct mutator *m = tri__mutator_check(thread, "tri_walk");
     if (!m) return 0;
     IN_CALL("tri_walk");
+    note_site(m, CALL_SITE("tri_walk"));
     struct walk w = {fn, arg, 0};
     if (!tri__collector_run(m, walk_stopped, &w)) (void)tri__error(TRI_ETIMEDOUT, "tri_walk", SILENT_TEXT);
     return w.n;
@@ -188,6 +190,7 @@ int tri_verify(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_verify");
     if (!m) return TRI_EUNATTACHED;
     IN_CALL("tri_verify");
+    note_site(m, CALL_SITE("tri_verify"));
     int n = 0;
     if (!tri__collector_run(m, verify_stopped, &n)) return tri__error(TRI_ETIMEDOUT, "tri_verify", SILENT_TEXT);
     return n;

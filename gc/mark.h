@@ -17,11 +17,32 @@
 
 enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
 
+/* Candidates by page (markpage.c): a bit for each granule in which one lies. */
+enum { SET_PAGES = 64 };
+#define NO_PAGE SIZE_MAX
+
+struct page_bits {
+    size_t page; /* its number, NO_PAGE: none */
+    uint64_t bits[PAGE_BIT_WORDS];
+};
+
+struct page_set {
+    struct page_bits each[SET_PAGES]; /* a page's place is its number modulo SET_PAGES */
+    uint8_t used[SET_PAGES];          /* places with a page, the newest last */
+    unsigned nused;
+    bool on;           /* candidates go by page; else one by one */
+    unsigned nvisits;  /* in the window that runs */
+    uint64_t nobjects; /* marked by them */
+    uint64_t nentries; /* done one by one since it was last tried */
+    uint64_t patience; /* after how many of those it is tried again */
+};
+
 struct marker {
-    tri_heap *heap;      /* [const] */
-    struct space *space; /* [const] */
-    struct workbuf *buf; /* LIFO in hand; may be NULL [owner] */
-    unsigned head, tail; /* of the ring [owner] */
+    struct page_set *set; /* NULL: one by one only [owner] */
+    tri_heap *heap;       /* [const] */
+    struct space *space;  /* [const] */
+    struct workbuf *buf;  /* LIFO in hand; may be NULL [owner] */
+    unsigned head, tail;  /* of the ring [owner] */
     uintptr_t ring[MARK_RING_MASK + 1];
     uint64_t marked_bytes; /* since last collected by the cycle [owner] */
     uint64_t marked_objects;
@@ -42,7 +63,9 @@ struct tri_visitor {
     void *context;
 };
 
-void tri__marker_init(struct marker *marker, tri_heap *heap);
+/* set: for one that marks much; NULL for the others. */
+void tri__marker_init(struct marker *marker, tri_heap *heap, struct page_set *set);
+void tri__page_set_init(struct page_set *set);
 
 /* Adds a word of a precise slot as a candidate if it points into the heap. */
 void tri__marker_candidate(struct marker *marker, uintptr_t addr);

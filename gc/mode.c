@@ -34,8 +34,8 @@ enum mode tri__mode(const tri_heap *heap) {
 
 /* No cycle, no request, nobody at work. Requires the cycle lock. */
 static bool is_at_rest(const tri_heap *heap) {
-    return !heap->wanted && !heap->jobs && heap->started == heap->finished && !heap->handed_over && !heap->borrowed &&
-           !heap->turn_taken && heap->nturns == 0;
+    return !heap->wanted && !heap->jobs && heap->started == heap->finished && !heap->handed_over &&
+           heap->runner == RUNNER_NONE && !heap->turn_taken && heap->nturns == 0;
 }
 
 int tri__mode_set(tri_heap *heap, const char *name) {

@@ -160,6 +160,7 @@ void tri_poll_slow(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_poll");
     if (!m) return;
     IN_CALL("tri_poll");
+    note_site(m, CALL_SITE("tri_poll"));
     if (m->os != self) {
         tri__report(m->heap, "tri_poll", "this tri_thread belongs to another thread; each thread uses its own");
         return;
@@ -205,6 +206,7 @@ static bool is_callable(struct mutator *m, const char *call, void *(*fn)(void *)
 void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_blocking");
     if (!m || !is_callable(m, "tri_blocking", fn)) return NULL;
+    note_site(m, CALL_SITE("tri_blocking"));
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
         return NULL;
@@ -224,6 +226,7 @@ static void run_callin(struct osthread *os, void *p) {
 void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_callin");
     if (!m || !is_callable(m, "tri_callin", fn)) return NULL;
+    note_site(m, CALL_SITE("tri_callin"));
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
         tri__error(TRI_ESTATE, "tri_callin",
@@ -355,8 +358,6 @@ static void wait_while_stopping(void *p) {
     tri_heap *heap = p;
     if (atomic_load_acquire(&heap->stopping))            /* pairs with world_stop */
         tri__os_futex_wait(&heap->stopping, 1, 1000000); /* until world_start, or for another look */
-    else
-        tri__os_futex_wait(&heap->borrowed, 1, 1000000); /* until the heap's only thread has run its cycle */
 }
 
 static void enter_list(struct mutator *m) {
@@ -364,8 +365,7 @@ static void enter_list(struct mutator *m) {
     for (;;) {
         if (heap_fault(heap, FAULT_ATTACH_LATE)) start_like_last_step(m); /* what another post may make stale */
         tri__lock_acquire(&heap->threads_lock);
-        if (!atomic_load_acquire(&heap->stopping) && !atomic_load_acquire(&heap->borrowed))
-            break; /* pair with world_stop and give_back in collector.c */
+        if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
         if (m->os->attachments) /* a wait is a blocking region in the thread's other heaps (R14) */
             tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
@@ -406,9 +406,10 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     m->os = os;
     m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
     if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
-    tri__marker_init(&m->marker, heap);
+    tri__marker_init(&m->marker, heap, NULL);
     tri__stress_delay(heap);
     enter_list(m);
+    note_site(m, CALL_SITE("tri_attach"));
     *out = &m->pub;
     return TRI_OK;
 }
@@ -461,6 +462,7 @@ int tri_detach(tri_thread *thread) {
     else
         heap->threads = m->next;
     if (m->next) m->next->prev = m->prev;
+    if (heap->look_next == m) heap->look_next = m->next;
     atomic_store_relaxed(&heap->nthreads, heap->nthreads - 1);
     tri__lock_acquire(&os->lock);
     for (struct mutator **p = &os->attachments; *p; p = &(*p)->next_attachment)
@@ -491,7 +493,7 @@ static void go_on_between_cycles(struct mutator *m, bool abandoned) {
     m->stopped = false;
     m->nshade = 0;
     m->assist_debt = 0;
-    tri__marker_init(&m->marker, heap);
+    tri__marker_init(&m->marker, heap, NULL);
     if (abandoned) {
         m->armed = m->grey_stack = m->cache.black = false;
         m->cache.black_bytes = 0;
@@ -520,7 +522,7 @@ static void leave_thread(struct mutator *m) {
 
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
     struct mutator *m = heap->threads, *next;
-    heap->threads = NULL;
+    heap->threads = heap->look_next = NULL;
     heap->nthreads = 0;
     for (; m; m = next) {
         next = m->next;

@@ -36,6 +36,8 @@ struct osthread {
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
     tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
+    const char *site_call;       /* the last call with a safepoint, for messages [atomic] */
+    const void *site;            /* and the host's address that it returns to [atomic] */
     uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
@@ -119,6 +121,18 @@ static inline void safepoint_poll(struct mutator *m) {
     if (TRI_UNLIKELY(atomic_load_relaxed(&m->pub.request))) tri__safepoint(m); /* see tri_poll */
 }
 
+/* A call with a safepoint notes where in the host it comes from: tell_silent names it. In the public function
+ * itself. */
+struct call_site {
+    const char *call;
+    const void *site;
+};
+#define CALL_SITE(call_) ((struct call_site){(call_), __builtin_return_address(0)})
+static inline void note_site(struct mutator *m, struct call_site from) {
+    atomic_store_relaxed(&m->os->site_call, from.call); /* for messages: the two may be of different calls */
+    atomic_store_relaxed(&m->os->site, from.site);
+}
+
 /* Runs fn with every callee-saved register of its callers in memory at or above os->sp. */
 typedef void (*spilled_fn)(struct osthread *os, void *arg);
 void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg);
@@ -131,6 +145,10 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq);
 /* Waits until all have answered the last posted step, answering for blocked ones. False: the deadline passed, or what
  * waits for running threads may take (heap_patience_end). By who runs the cycle. */
 bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns);
+/* "; thread ..., called from ...": the one that keeps the heap's cycle, or a stop of the world, waiting; empty where
+ * none does. For messages, no lock held. */
+enum { SILENT_TEXT_BYTES = 160 };
+const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */
 bool tri__world_stop(tri_heap *heap);

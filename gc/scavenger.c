@@ -11,9 +11,10 @@
  * What is beyond that goes at once where one of the last three holds; else at the pace of 1 % of a core: a slice that
  * takes about a millisecond, by the thread's own CPU clock, then a rest of 99 times that.
  *
- * An idle period begins when no allocation took a slow path for idle_trim_ms. The heap is collected then (reason
- * "idle"), once a period and not oftener than costs 1 % of the time, and trimmed. While it idles nothing wakes the
- * thread but an event; while something allocates it looks four times in idle_trim_ms.
+ * An idle period begins when no allocation took a slow path, and no span of manual memory came or went, for
+ * idle_trim_ms. The heap is collected then (reason "idle"), once a period and not oftener than costs 1 % of the time,
+ * and trimmed. While it idles nothing wakes the thread but an event; while something allocates it looks four times in
+ * idle_trim_ms.
  *
  * Ahead of growth: while a heap of 64 MiB or more takes pages that have no memory yet, the thread populates those that
  * come next, in slices of 256 KiB, so that the page faults are not the mutators': a sixteenth of the goal at most, 32
@@ -192,15 +193,21 @@ static bool populate(tri_heap *heap) {
     return false;
 }
 
-/* ---- a cycle's end ------------------------------------------------------------------------------------------- */
+/* ---- a cycle's end, and what is needed --------------------------------------------------------------------------- */
 
-static void after_cycle(tri_heap *heap, uint64_t now_ns) {
+static void note_use(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
     tri__pageheap_get_stats(heap->mem.pages, &ps);
     size_t peak = tri__pageheap_take_peak(heap->mem.pages);
     s->want_pages = pages_needed(heap, &ps);
+    s->noted_ns = now_ns;
     note_need(s, now_ns, max_size(s->want_pages, peak));
+}
+
+static void after_cycle(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    note_use(heap, now_ns);
     uint64_t cost_ns = tri__stats_spent_ns(heap);
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
@@ -374,6 +381,7 @@ static uint64_t turn(tri_heap *heap, uint32_t events, uint32_t fired) {
     if (cycles != s->cycles_seen) after_cycle(heap, now_ns);
     s->cycles_seen = cycles;
     uint64_t tick_ns = watch_activity(heap, now_ns);
+    if (s->active && now_ns - s->noted_ns >= SECOND_NS) note_use(heap, now_ns); /* no cycle for long: manual memory */
     look_at_pressure(heap, now_ns, fired);
     uint64_t nap_ns = scavenge(heap, now_ns);
     if (events & EVENT_GROWS) begin_populating(heap, now_ns);

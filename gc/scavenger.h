@@ -39,6 +39,7 @@ struct scavenger {
     size_t slice_pages;                               /* that take about a millisecond */
     uint64_t rest_until_ns, paid_cpu_ns;              /* pacing: up to which CPU time it has rested */
     uint64_t cycles_seen;
+    uint64_t noted_ns;             /* when the window was told last what is needed */
     uint64_t activity_ns;          /* when allocation was last seen */
     bool active, idle, idle_waits; /* ticking; the idle period has begun; its cycle has not ended */
     bool trims;                    /* spans are to be looked at for what can be returned of them */

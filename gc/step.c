@@ -210,6 +210,7 @@ bool tri_step(tri_thread *thread, uint64_t budget_ns) {
     struct mutator *m = tri__mutator_check(thread, "tri_step");
     if (!m) return false;
     IN_CALL("tri_step");
+    note_site(m, CALL_SITE("tri_step"));
     uint64_t start = tri__os_now_ns();
     safepoint_poll(m);
     tri_heap *heap = m->heap;

@@ -133,6 +133,7 @@ void *tri_weak_load_slow(tri_thread *thread, const void *slot) {
     struct mutator *m = tri__mutator_check(thread, "tri_weak_load");
     if (!m) return NULL;
     IN_CALL("tri_weak_load");
+    note_site(m, CALL_SITE("tri_weak_load"));
     const tri_word *word = slot;
     uint64_t start = tri__os_now_ns();
     for (;;) {

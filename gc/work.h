@@ -5,6 +5,7 @@
  *   WORK_MARKED     an object that is marked already and has to be scanned
  *   WORK_PIECE      a piece of a large array, from this address on
  *   WORK_RESUME     the rest of a traced object: the entry below it is the position to go on with
+ *   WORK_PAGE       candidates of a page: the eight entries below it have a bit for each granule in which one lies
  * Addresses are rounded down to 8 bytes, which keeps them inside their object.
  *
  * Several markers drain the list: the collector, the heap's workers (workers.h), mutators that assist. The end of
@@ -28,7 +29,7 @@
 #include "alloc/base/lock.h"
 #include "alloc/fixalloc.h"
 
-enum { WORK_CANDIDATE = 0, WORK_MARKED = 1, WORK_PIECE = 2, WORK_RESUME = 3, WORK_TAG_MASK = 7 };
+enum { WORK_CANDIDATE = 0, WORK_MARKED = 1, WORK_PIECE = 2, WORK_RESUME = 3, WORK_PAGE = 4, WORK_TAG_MASK = 7 };
 enum { WORKBUF_ENTRIES = 254, WORK_RESERVE = 8 };
 
 struct workbuf {

@@ -46,7 +46,7 @@ static bool start_one(tri_heap *heap) {
     struct mark_worker *w = tri__fixalloc_get(&heap->fix_worker);
     if (!w) return false;
     *w = (struct mark_worker){.heap = heap};
-    tri__marker_init(&w->marker, heap);
+    tri__marker_init(&w->marker, heap, &w->page_set);
     if (!tri__os_thread_start(&w->thread, worker_main, w, "trigc-mark")) {
         tri__fixalloc_put(&heap->fix_worker, w);
         return false;

@@ -19,6 +19,7 @@ enum { MAX_WORKERS = 256 };
 struct mark_worker {
     tri_heap *heap;            /* [const] */
     struct marker marker;      /* [its thread] */
+    struct page_set page_set;  /* [its thread] */
     struct work_waiter waiter; /* [work lock, atomic] */
     struct os_thread thread;   /* [collector] */
 };

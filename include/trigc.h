@@ -125,6 +125,8 @@ typedef struct tri_event {
     uint32_t pause_kind;       /* PAUSE: TRI_PAUSE_*; CYCLE_END: the cause of worst_pause_ns */
     uint64_t pause_ns;         /* PAUSE: how long */
     uint64_t thread_id;        /* PAUSE: the system's thread id */
+    const char *silent_call; /* SILENT_THREAD: the call in which it reached its last safepoint, and from where in the */
+    const void *silent_site; /* program (a return address); NULL: none yet */
 } tri_event;
 
 /* Flags of a heap. */
@@ -199,12 +201,8 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
  * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
  * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the
  * side tables from now on, TRI_ENOMEM where the system has none); K, M and G may follow a number. In builds with checks
- * also the switches of docs/design.md, section "Correct first": "stress.collect=N" (a cycle at every N-th slow path of
- * an allocation, a request for one at every N-th slow poll), "stress.delay=N" (random delays of up to N microseconds
- * inside protocol steps), "stress.slow=1" (every allocation and store takes its slow path, from each thread's next step
- * of a cycle on), "stress.here=1" (a heap's only thread runs its cycles itself, however long the last one was),
- * "stress.copy=1" (stacks are copied at a scan, however shallow), "checkmark=1", "manual_check=1", "poison=1",
- * "verify=1", "fault=NAME". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+ * also the switches of docs/design.md, section "Correct first". TRI_EINVAL for an unknown key or a bad value. Any
+ * thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------

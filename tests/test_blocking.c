@@ -315,6 +315,8 @@ struct silent {
     tri_heap *heap;
     uint32_t ready, nevents, stop;
     uint64_t id, told_id, told_ns;
+    const char *told_call;
+    const void *told_site;
 };
 
 static struct silent silent;
@@ -325,6 +327,8 @@ static void on_event(const tri_event *event, void *user) {
     CHECK_EQ(event->struct_size, sizeof *event);
     atomic_store_relaxed(&silent.told_id, event->silent_thread_id);
     atomic_store_relaxed(&silent.told_ns, event->silent_ns);
+    atomic_store_relaxed(&silent.told_call, event->silent_call);
+    atomic_store_relaxed(&silent.told_site, event->silent_site);
     atomic_add_acqrel(&silent.nevents, 1);
 }
 
@@ -332,11 +336,56 @@ static void *fall_silent(void *arg) {
     struct silent *s = arg;
     tri_thread *thread = fixture_attach(s->heap);
     s->id = tri__os_thread_id();
+    CHECK(tri_new_bytes(thread, 100) != NULL); /* its last safepoint */
     atomic_store_release(&s->ready, 1);
     while (!atomic_load_acquire(&s->stop)) fixture_sleep_ms(1); /* no poll, no blocking region */
     tri_poll(thread);
     CHECK_EQ(tri_detach(thread), TRI_OK);
     return NULL;
+}
+
+/* The event names the call that was the thread's last safepoint, and where in the program it was made. */
+static void expect_site(void) {
+    const char *call = atomic_load_relaxed(&silent.told_call);
+    uintptr_t site = (uintptr_t)atomic_load_relaxed(&silent.told_site), from = (uintptr_t)fall_silent;
+    CHECK_MSG(call && strcmp(call, "tri_new_bytes") == 0, "%s", call ? call : "no call");
+    CHECK_MSG(site > from && site < from + 4096, "%p is not in fall_silent", (void *)site);
+}
+
+/* Where memory ends while a thread keeps cycles from their end, an allocation waits for wait_limit_ms, gets NULL, and
+ * says whose fault it is. What there is is had until then. */
+TEST(threads, at_the_limit_an_allocation_names_the_silent_thread, .timeout = 60) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.event = on_event;
+    config.silent_after_ms = 20;
+    config.wait_limit_ms = 200;
+    config.hard_limit_bytes = 8 * MIB;
+    struct fixture f = fixture_open_config(&config);
+    silent = (struct silent){.heap = f.heap};
+    pthread_t thread;
+    pthread_create(&thread, NULL, fall_silent, &silent);
+    while (!atomic_load_acquire(&silent.ready)) sched_yield();
+    size_t nbytes = 0;
+    uint64_t longest_ns = 0;
+    for (bool had = true; had; nbytes += 1000) {
+        uint64_t start = tri__os_now_ns();
+        had = tri_new_bytes(f.thread, 1000) != NULL;
+        uint64_t took_ns = tri__os_now_ns() - start;
+        if (!had) CHECK_MSG(took_ns >= 200000000, "refused after %llu ns", (unsigned long long)took_ns);
+        if (had && took_ns > longest_ns) longest_ns = took_ns;
+    }
+    char id[32];
+    snprintf(id, sizeof id, "thread %llu", (unsigned long long)silent.id);
+    CHECK_MSG(nbytes > 7 * MIB, "refused with %zu bytes", nbytes);
+    CHECK_MSG(longest_ns < 150000000, "an allocation took %llu ns", (unsigned long long)longest_ns);
+    CHECK_MSG(strstr(tri_last_error(), id) && strstr(tri_last_error(), "tri_new_bytes, called from 0x"), "%s",
+              tri_last_error());
+    CHECK(atomic_load_acquire(&silent.nevents) >= 2);
+    expect_site();
+    atomic_store_release(&silent.stop, 1);
+    fixture_join(f.thread, thread);
+    CHECK(tri_new_bytes(f.thread, 1000) != NULL); /* a cycle ends now */
+    fixture_close(&f);
 }
 
 TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
@@ -357,6 +406,8 @@ TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     CHECK_MSG(atomic_load_acquire(&silent.nevents) >= 2, "told %u times", silent.nevents);
     CHECK_EQ(atomic_load_relaxed(&silent.told_id), silent.id);
     CHECK(atomic_load_relaxed(&silent.told_ns) >= 20000000);
+    expect_site();
+    CHECK_MSG(strstr(tri_last_error(), "tri_new_bytes"), "%s", tri_last_error());
     /* This thread goes on meanwhile: it allocates, stores, and waits for nobody. */
     for (int i = 0; i < 10000; i++) CHECK(tri_new(f.thread, &pair_type) != NULL);
     atomic_store_release(&silent.stop, 1);
@@ -399,7 +450,7 @@ TEST(threads, a_walk_behind_a_silent_thread_times_out_and_works_again, .timeout 
     CHECK(tri_new(f.thread, &pair_type) != NULL); /* nobody is held: this thread goes on */
     atomic_store_release(&silent.stop, 1);
     fixture_join(f.thread, thread);
-    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 2);
+    CHECK_EQ(tri_walk(f.thread, NULL, NULL), 3); /* and that thread's */
     CHECK_EQ(p->value, 0xabcd);
     TRI_POP(f.thread, roots);
     fixture_close(&f);

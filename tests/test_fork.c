@@ -534,6 +534,52 @@ TEST(fork, a_child_starts_its_threads_when_it_needs_them, .timeout = 60) {
     fixture_close(&f);
 }
 
+static void *collect_again(void *arg) {
+    struct fixture f = {arg, fixture_attach(arg)};
+    for (int i = 0; i < 40; i++) fixture_collect(&f);
+    CHECK_EQ(tri_detach(f.thread), TRI_OK);
+    return NULL;
+}
+
+/* In the middle of marking by several threads, none of which the child has; one child ends its heap at once, the other
+ * collects with threads of its own. */
+TEST(fork, while_several_threads_mark, .timeout = 60) {
+    if (TRI_CHECKS == 0) return; /* without delays no heap so small calls them */
+    enum { N = 20000 };
+    struct fixture f = fixture_open();
+    fixture_set(f.heap, "workers=3");
+    fixture_set(f.heap, "stress.delay=20");
+    TRI_LOCALS(f.thread, roots, 1);
+    void **array = roots[0] = tri_new_n(f.thread, &array_type, N);
+    for (size_t i = 0; i < N; i++) tri_store(f.thread, array, &array[i], tri_new(f.thread, &pair_type));
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, collect_again, f.heap), 0);
+    while (f.heap->workers.nstarted < 2) tri_poll(f.thread);
+    for (int i = 0; i < 20; i++) {
+        while (heap_phase(f.heap) != PHASE_MARK && atomic_load_relaxed(&f.heap->stats.cycles) < 35) tri_poll(f.thread);
+        pid_t child = fork();
+        if (child == 0) {
+            CHECK_EQ(f.heap->workers.nstarted, 0);
+            if (i % 2) {
+                uint64_t marked = fixture_stats(f.heap).marked_objects;
+                fixture_collect(&f);
+                CHECK_EQ(fixture_stats(f.heap).marked_objects - marked, N + 1);
+                CHECK_EQ(tri_verify(f.thread), 0);
+            }
+            TRI_POP(f.thread, roots);
+            CHECK_EQ(tri_detach(f.thread), TRI_OK);
+            CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+            _exit(0);
+        }
+        CHECK_EQ(wait_for(child), 0);
+        tri_poll(f.thread);
+        if (atomic_load_relaxed(&f.heap->stats.cycles) > 30) break;
+    }
+    fixture_join(f.thread, other);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 TEST(fork, a_child_may_end_its_heaps_without_a_cycle, .timeout = 60) {
     struct fixture f = fixture_open();
     for (int i = 0; i < 1000; i++) CHECK(tri_new(f.thread, &pair_type) && tri_manual_alloc(f.heap, 100));

@@ -1,7 +1,8 @@
 /*
- * Cycles that a heap's only thread runs itself (gc/collector.c): that they happen and collect, that what does not fit
- * into a slice is left to the collector's thread, that threads which attach meanwhile wait for the end and no longer,
- * and that nothing is lost with every check on. Objects carry a sum, so that one freed too early shows.
+ * Cycles that the thread which triggers them runs itself (gc/collector.c): that they happen and collect, alone and
+ * among others, that what does not fit into a slice, or waits for another thread, is left to the collector's thread,
+ * that threads come and go meanwhile, and that nothing is lost with every check on. Objects carry a sum, so that one
+ * freed too early shows.
  */
 #include "tests/fixture.h"
 
@@ -57,7 +58,7 @@ static void churn(tri_thread *thread, void **lists, uint64_t from, uint64_t nste
     }
 }
 
-TEST(here, a_small_heap_collects_on_its_only_thread) {
+TEST(here, a_small_heap_collects_on_the_thread_that_triggers) {
     struct fixture f = open_small();
     TRI_LOCALS(f.thread, lists, NLISTS);
     fixture_collect(&f);
@@ -133,7 +134,7 @@ static void *attach_often(void *arg) {
     return NULL;
 }
 
-TEST(here, threads_that_attach_meanwhile_wait_for_the_end) {
+TEST(here, threads_come_and_go_meanwhile) {
     struct fixture f = open_small();
     struct visitor_thread v = {.heap = f.heap};
     pthread_t other;
@@ -153,5 +154,95 @@ TEST(here, threads_that_attach_meanwhile_wait_for_the_end) {
     fixture_join(f.thread, other);
     TRI_POP(f.thread, lists);
     fixture_set(f.heap, "stress.delay=0");
+    fixture_close(&f);
+}
+
+struct churner {
+    tri_heap *heap;
+    uint64_t first;
+    uint32_t *stop; /* [atomic] */
+};
+
+static void *churn_until(void *arg) {
+    struct churner *c = arg;
+    tri_thread *thread = fixture_attach(c->heap);
+    TRI_LOCALS(thread, lists, NLISTS);
+    for (uint64_t at = c->first; !atomic_load_acquire(c->stop); at += 100) churn(thread, lists, at, 100);
+    TRI_POP(thread, lists);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* Whoever triggers runs the cycle; the others go on and answer it. */
+TEST(here, one_of_several_runs_the_cycle) {
+    enum { OTHERS = 2, BEGUN = TEST_IS_SLOW ? 5 : 30, ENDED = TEST_IS_SLOW ? 0 : 5 };
+    struct fixture f = open_small();
+    struct churner churners[OTHERS];
+    pthread_t others[OTHERS];
+    uint32_t stop = 0;
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f);
+    fixture_set(f.heap, "stress.here=1");
+    fixture_set(f.heap, "verify=1");
+    fixture_set(f.heap, "checkmark=1");
+    for (int i = 0; i < OTHERS; i++) {
+        churners[i] = (struct churner){f.heap, (uint64_t)(i + 1) << 32, &stop};
+        CHECK_EQ(pthread_create(&others[i], NULL, churn_until, &churners[i]), 0);
+    }
+    uint64_t steps = 0, begun, ended;
+    do {
+        churn(f.thread, lists, steps, 500);
+        steps += 500;
+        begun = cycles_here(f.heap);
+        ended = begun - cycles_handed(f.heap); /* within the time that it waits for others */
+        CHECK_MSG(steps < 100000000, "%llu cycles here, %llu of them ended", (unsigned long long)begun,
+                  (unsigned long long)ended);
+    } while (begun < BEGUN || ended < ENDED);
+    atomic_store_release(&stop, 1);
+    for (int i = 0; i < OTHERS; i++) fixture_join(f.thread, others[i]);
+    CHECK_EQ(f.heap->stress.reports, 0);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+/* A thread far from its next safepoint: the cycle waits for it in the collector's hands, and the next ones are left to
+ * the collector from the start. */
+static void *silent_until(void *arg) {
+    struct churner *c = arg;
+    tri_thread *thread = fixture_attach(c->heap);
+    atomic_store_release(c->stop, 1); /* it is attached; pairs with the test's wait */
+    while (atomic_load_acquire(c->stop) != 2) tri__os_sleep_ns(100000);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+TEST(here, a_silent_thread_delays_the_collector_and_not_the_others) {
+    struct fixture f = open_small();
+    uint32_t stop = 0;
+    struct churner silent = {f.heap, 0, &stop};
+    pthread_t other;
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f);
+    fixture_set(f.heap, "stress.here=1");
+    CHECK_EQ(pthread_create(&other, NULL, silent_until, &silent), 0);
+    while (!atomic_load_acquire(&stop)) tri_poll(f.thread); /* it attaches; pairs with silent_until */
+    uint64_t cycles = fixture_stats(f.heap).cycles, steps = 0;
+    while (cycles_handed(f.heap) == 0) {
+        churn(f.thread, lists, steps, 100);
+        steps += 100;
+        CHECK_MSG(steps < 10000000, "%llu cycles here", (unsigned long long)cycles_here(f.heap));
+    }
+    churn(f.thread, lists, steps, 1000); /* goes on, with no cycle's end */
+    CHECK(fixture_stats(f.heap).cycles <= cycles + 1);
+    tri__lock_acquire(&f.heap->cycle_lock);
+    CHECK(f.heap->here_rests > 0);
+    tri__lock_release(&f.heap->cycle_lock);
+    atomic_store_release(&stop, 2);
+    fixture_join(f.thread, other);
+    fixture_collect(&f);
+    uint64_t here = cycles_here(f.heap);
+    for (; cycles_here(f.heap) == here && steps < 10000000; steps += 100) churn(f.thread, lists, steps, 100);
+    CHECK(cycles_here(f.heap) > here); /* and it is tried again */
+    TRI_POP(f.thread, lists);
     fixture_close(&f);
 }

@@ -1,0 +1,252 @@
+/*
+ * A crowd: 1,000 attached threads, of which as many run as there are cores and the others are blocked. How long a
+ * handshake takes from its post to its last answer, what one idle thread keeps of memory, and that nobody is woken in
+ * vain or left waiting: rounds upon rounds of handshakes while threads fall asleep and wake up; and 10,000 threads that
+ * are made and end while cycles run.
+ *
+ * The times are printed, not judged: a machine with other work to do makes them anything. (5 ms is what they should
+ * stay below.) TRI_CROWD_ROUNDS sets the number of rounds, TRI_TEST_STRESS=1 makes them a million.
+ */
+#include "tests/fixture.h"
+
+#include "tests/process.h"
+
+enum { NTHREADS = TEST_IS_SLOW ? 100 : 1000, STACK_BYTES = 64 << 10, NSTORM = TEST_IS_SLOW ? 500 : 10000 };
+
+struct crowd {
+    tri_heap *heap;
+    uint32_t nblocked, go_on, stop; /* [atomic] */
+    uint64_t nops;
+};
+static struct crowd crowd;
+
+static void *until_told(void *arg) {
+    (void)arg;
+    atomic_add_acqrel(&crowd.nblocked, 1);
+    while (!atomic_load_acquire(&crowd.go_on)) tri__os_futex_wait(&crowd.go_on, 0, 0);
+    return NULL;
+}
+
+/* Allocates something of several kinds, so that it has holes and spans to give back, and sleeps. */
+static void *sleeper(void *arg) {
+    (void)arg;
+    tri_thread *t = fixture_attach(crowd.heap);
+    TRI_LOCALS(t, roots, 1);
+    struct pair *p = roots[0] = tri_new(t, &pair_type);
+    p->value = 0xabcd;
+    for (int i = 0; i < 20; i++) CHECK(tri_new(t, &leaf_type) && tri_new_bytes(t, (size_t)(1 + i) * 100));
+    tri_blocking(t, until_told, NULL);
+    CHECK_EQ(p->value, 0xabcd);
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+static pthread_t start_thread(void *(*fn)(void *), void *arg) {
+    pthread_t thread;
+    pthread_attr_t attr;
+    CHECK_EQ(pthread_attr_init(&attr), 0);
+    CHECK_EQ(pthread_attr_setstacksize(&attr, STACK_BYTES + (TEST_IS_SLOW ? MIB : 0)), 0);
+    CHECK_EQ(pthread_create(&thread, &attr, fn, arg), 0);
+    pthread_attr_destroy(&attr);
+    return thread;
+}
+
+static void *runner(void *arg) {
+    (void)arg;
+    tri_thread *t = fixture_attach(crowd.heap);
+    while (!atomic_load_acquire(&crowd.stop)) {
+        for (int i = 0; i < 100; i++) CHECK(tri_new(t, &pair_type) != NULL);
+        tri_poll(t);
+        atomic_add_relaxed(&crowd.nops, 100);
+    }
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+static void wake_all(void) {
+    atomic_store_release(&crowd.go_on, 1);
+    tri__os_futex_wake_all(&crowd.go_on);
+}
+
+static pthread_t sleepers[NTHREADS];
+
+static void gather(const struct fixture *f) {
+    crowd = (struct crowd){.heap = f->heap};
+    for (int i = 0; i < NTHREADS; i++) sleepers[i] = start_thread(sleeper, NULL);
+    while (atomic_load_acquire(&crowd.nblocked) < NTHREADS) {
+        tri_poll(f->thread);
+        fixture_sleep_ms(1);
+    }
+}
+
+static void scatter(const struct fixture *f) {
+    wake_all();
+    for (int i = 0; i < NTHREADS; i++) fixture_join(f->thread, sleepers[i]);
+}
+
+/* ---- how long a handshake takes --------------------------------------------------------------------------------- */
+
+/* Post to last answer of each step, as the phases' events tell it. */
+static struct {
+    uint64_t since_ns, took_ns[400];
+    uint32_t n;
+} steps;
+
+static int compare_ns(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void on_phase(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind != TRI_EVENT_PHASE) return;
+    if (steps.since_ns && steps.n < TRI_COUNT(steps.took_ns))
+        steps.took_ns[steps.n++] = event->time_ns - steps.since_ns; /* these three are a handshake and nothing else */
+    bool is_step = !strcmp(event->phase, "arm") || !strcmp(event->phase, "settle") || !strcmp(event->phase, "disarm");
+    steps.since_ns = is_step ? event->time_ns : 0;
+}
+
+TEST(crowd, a_handshake_over_a_thousand_threads, .timeout = 120) {
+    enum { NCYCLES = TEST_IS_SLOW ? 5 : 20 };
+    tri_config config = fixture_config(TRI_HEAP_EVENTS);
+    config.event = on_phase;
+    struct fixture f = fixture_open_config(&config);
+    gather(&f);
+    unsigned ncores = tri__os_ncpus();
+    pthread_t runners[64];
+    unsigned nrunners = ncores > 1 ? (ncores - 1 < 64 ? ncores - 1 : 64) : 1;
+    for (unsigned i = 0; i < nrunners; i++) runners[i] = start_thread(runner, NULL);
+    for (int i = 0; i < NCYCLES; i++) fixture_collect(&f);
+    atomic_store_release(&crowd.stop, 1);
+    for (unsigned i = 0; i < nrunners; i++) fixture_join(f.thread, runners[i]);
+    CHECK(steps.n >= NCYCLES * 3);
+    qsort(steps.took_ns, steps.n, sizeof steps.took_ns[0], compare_ns);
+    printf(
+        "%d blocked threads, %u running: %u handshakes, median %.3f ms, nine of ten below %.3f ms, longest %.3f ms\n",
+        NTHREADS, nrunners + 1, steps.n, (double)steps.took_ns[steps.n / 2] / 1e6,
+        (double)steps.took_ns[steps.n * 9 / 10] / 1e6, (double)steps.took_ns[steps.n - 1] / 1e6);
+    scatter(&f);
+    fixture_close(&f);
+}
+
+/* ---- what an idle thread keeps ---------------------------------------------------------------------------------- */
+
+static void *just_sleep(void *arg) {
+    return until_told(arg);
+}
+
+TEST(crowd, an_idle_thread_keeps_little, .timeout = 120) {
+    if (TEST_IS_SLOW) return; /* their memory is in the figures */
+    struct fixture f = fixture_open();
+    crowd = (struct crowd){.heap = f.heap};
+    size_t before = process_anonymous_bytes();
+    for (int i = 0; i < NTHREADS; i++) sleepers[i] = start_thread(just_sleep, NULL);
+    while (atomic_load_acquire(&crowd.nblocked) < NTHREADS) fixture_sleep_ms(1);
+    size_t bare = process_anonymous_bytes() - before;
+    scatter(&f);
+    before = process_anonymous_bytes();
+    gather(&f);
+    fixture_collect(&f); /* holes and page caches go back */
+    for (struct mutator *m = f.heap->threads; m; m = m->next) {
+        if (m == mutator_of(f.thread)) continue;
+        CHECK(cache_first(&m->cache) == NULL && m->cache.block.free == 0);
+    }
+    tri_trim(f.heap);
+    size_t attached = process_anonymous_bytes() - before;
+    size_t each = attached > bare ? (attached - bare) / NTHREADS : 0;
+    printf("an idle thread: %zu bytes with its stack, of which %zu are there without a heap; %zu are the heap's\n",
+           attached / NTHREADS, bare / NTHREADS, each);
+    CHECK_MSG(each <= 40 << 10, "%zu bytes for each attached thread", each);
+    scatter(&f);
+    fixture_close(&f);
+}
+
+/* ---- rounds ----------------------------------------------------------------------------------------------------- */
+
+static void *moment(void *arg) {
+    uint64_t r = (uint64_t)(uintptr_t)arg;
+    if (r % 16 == 0) tri__os_yield();
+    if (r % 256 == 1) nanosleep(&(struct timespec){.tv_nsec = (long)(r >> 8) % 100000}, NULL);
+    return NULL;
+}
+
+/* In and out of blocking regions, so that each answer may be the thread's own or the collector's. */
+static void *dozer(void *arg) {
+    uint64_t rng = fixture_seed() * (2 * (uint64_t)(uintptr_t)arg + 1);
+    tri_thread *t = fixture_attach(crowd.heap);
+    while (!atomic_load_acquire(&crowd.stop)) {
+        tri_blocking(t, moment, (void *)(uintptr_t)(fixture_random(&rng) >> 16));
+        atomic_add_relaxed(&crowd.nops, 1);
+    }
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+/* A waiter that is not woken is told of by the event hook, and the heap's wait limit ends its wait. */
+TEST(crowd, no_wakeup_is_lost, .timeout = 36000) {
+    enum { NDOZERS = 4, STEPS_A_CYCLE = 6 };
+    uint64_t nrounds = test_env_u64("TRI_CROWD_ROUNDS", test_stress() ? 1000000 : TEST_IS_SLOW ? 2000 : 60000);
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 60000;
+    struct fixture f = fixture_open_config(&config);
+    crowd = (struct crowd){.heap = f.heap};
+    pthread_t dozers[NDOZERS];
+    for (int i = 0; i < NDOZERS; i++) dozers[i] = start_thread(dozer, (void *)(uintptr_t)i);
+    uint64_t start = tri__os_now_ns(), before = atomic_load_relaxed(&f.heap->step_seq), worst_ns = 0;
+    while (atomic_load_relaxed(&f.heap->step_seq) - before < nrounds) {
+        uint64_t began = tri__os_now_ns();
+        fixture_collect(&f);
+        uint64_t took_ns = tri__os_now_ns() - began;
+        if (took_ns > worst_ns) worst_ns = took_ns;
+    }
+    atomic_store_release(&crowd.stop, 1);
+    for (int i = 0; i < NDOZERS; i++) fixture_join(f.thread, dozers[i]);
+    printf("%llu rounds over %d threads in %.1f s, %llu regions entered; the longest cycle took %.1f ms\n",
+           (unsigned long long)nrounds, NDOZERS + 1, (double)(tri__os_now_ns() - start) / 1e9,
+           (unsigned long long)crowd.nops, (double)worst_ns / 1e6);
+    fixture_close(&f);
+}
+
+/* ---- coming and going ------------------------------------------------------------------------------------------- */
+
+static void *visitor(void *arg) {
+    tri_thread *t = fixture_attach(crowd.heap);
+    struct pair *p = tri_new(t, &pair_type);
+    CHECK(p && tri_new_bytes(t, 500));
+    if ((uintptr_t)arg % 4 == 0) tri_blocking(t, moment, arg);
+    if ((uintptr_t)arg % 8 != 1) CHECK_EQ(tri_detach(t), TRI_OK); /* else the thread's end does it */
+    atomic_add_relaxed(&crowd.nops, 1);
+    return NULL;
+}
+
+static void *collect_on(void *arg) {
+    (void)arg;
+    tri_thread *t = fixture_attach(crowd.heap);
+    while (!atomic_load_acquire(&crowd.stop)) CHECK_EQ(tri_collect(t), TRI_OK);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+TEST(crowd, ten_thousand_threads_come_and_go_during_cycles, .timeout = 300) {
+    enum { AT_ONCE = 16 };
+    struct fixture f = fixture_open();
+    crowd = (struct crowd){.heap = f.heap};
+    pthread_t collector = start_thread(collect_on, NULL), threads[AT_ONCE];
+    uint64_t start = tri__os_now_ns(), cycles = fixture_stats(f.heap).cycles;
+    for (uintptr_t i = 0; i < NSTORM + AT_ONCE; i++) {
+        if (i >= AT_ONCE) fixture_join(f.thread, threads[i % AT_ONCE]);
+        if (i < NSTORM) threads[i % AT_ONCE] = start_thread(visitor, (void *)i);
+    }
+    atomic_store_release(&crowd.stop, 1);
+    fixture_join(f.thread, collector);
+    tri_stats stats = fixture_stats(f.heap);
+    printf("%d threads came and went in %.2f s, during %llu cycles\n", NSTORM, (double)(tri__os_now_ns() - start) / 1e9,
+           (unsigned long long)(stats.cycles - cycles));
+    CHECK_EQ(crowd.nops, NSTORM);
+    CHECK_EQ(stats.nthreads, 1);
+    CHECK(stats.cycles > cycles);
+    CHECK_MSG(f.heap->fix_mutator.mapped_bytes < 64 * sizeof(struct mutator), "records of threads: %zu bytes mapped",
+              f.heap->fix_mutator.mapped_bytes);
+    fixture_close(&f);
+}
