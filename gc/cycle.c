@@ -223,17 +223,17 @@ static void publish_progress(tri_heap *heap) {
 /* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
 static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns) {
     uint64_t slice_ns = TRI_CHECKS && atomic_load_relaxed(&heap->stress.delay_us) ? 1 : MARK_SLICE_NS; /* a switch */
-    return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
+    return deadline_ns < now_ns || deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
 }
 
-/* False: the deadline passed. */
+/* False: the deadline passed. Something is done in any case, or a host with the smallest budgets would get nowhere. */
 static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start;
     check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer (R4)");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
-    while (!empty && now < deadline_ns) {
+    do {
         tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
         now = tri__os_now_ns();
@@ -245,7 +245,7 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         empty = tri__work_is_empty(&heap->work);
         if (!empty && atomic_load_acquire(&heap->work.rescan))
             tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
-    }
+    } while (!empty && now < deadline_ns);
     atomic_add_relaxed(&heap->stats.mark_ns, now - start);
     return empty;
 }
@@ -372,9 +372,9 @@ static void check_marked(tri_heap *heap) {
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
-    bool settled;
+    bool settled, first = true;
     tri__fork_settle(heap);
-    while (!(settled = is_settled(heap)) && now < deadline_ns) {
+    for (; !(settled = is_settled(heap)) && (first || now < deadline_ns); first = false) {
         tri__stress_delay(heap);
         bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
         now = tri__os_now_ns();
