@@ -171,3 +171,56 @@ TEST(central, delays_need_checks) {
 }
 
 #endif
+
+/* ---- Large objects ---- */
+
+static bool is_zero(const unsigned char *bytes, size_t size_bytes) {
+    for (size_t i = 0; i < size_bytes; i++)
+        if (bytes[i]) return false;
+    return true;
+}
+
+static size_t ready_pages(tri_heap *heap) {
+    tri__lock_acquire(&heap->mem.large_lock);
+    size_t npages = heap->mem.ready.npages;
+    tri__lock_release(&heap->mem.large_lock);
+    return npages;
+}
+
+TEST(central, pages_of_dead_buffers_lie_ready_for_the_next_ones) {
+    enum { BUFFERS = 12, BUFFER_PAGES = 8, BUFFER_BYTES = BUFFER_PAGES * PAGE_BYTES };
+    static const uint32_t first_slot[] = {0};
+    static tri_type array_type = {.struct_size = sizeof(tri_type),
+                                  .name = "array",
+                                  .elem_size = 8,
+                                  .elem_pointers = {.offsets = first_slot, .noffsets = 1}};
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
+    void *buffers[BUFFERS];
+    uintptr_t lowest = UINTPTR_MAX, highest = 0;
+    fixture_collect(&f);
+    for (int i = 0; i < BUFFERS; i++) {
+        buffers[i] = tri_new_bytes(f.thread, BUFFER_BYTES);
+        memset(buffers[i], 0xff, BUFFER_BYTES);
+        lowest = min_size(lowest, (uintptr_t)buffers[i]);
+        highest = max_size(highest, (uintptr_t)buffers[i]);
+    }
+    for (int i = 0; i < BUFFERS; i++) CHECK_EQ(tri_free(f.thread, buffers[i]), TRI_OK);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    CHECK_EQ(ready_pages(f.heap), BUFFERS * BUFFER_PAGES);
+    for (int i = 0; i < BUFFERS; i++) { /* with references, so zeroed, in the same pages */
+        unsigned char *array = tri_new_n(f.thread, &array_type, BUFFER_BYTES / 8);
+        CHECK((uintptr_t)array >= lowest && (uintptr_t)array <= highest);
+        CHECK(is_zero(array, BUFFER_BYTES));
+    }
+    CHECK_EQ(ready_pages(f.heap), 0);
+    void *more = tri_new_bytes(f.thread, BUFFER_BYTES), *larger = tri_new_bytes(f.thread, BUFFER_BYTES * 2 + 1);
+    CHECK_EQ(tri_free(f.thread, more), TRI_OK);
+    CHECK_EQ(tri_free(f.thread, larger), TRI_OK); /* goes to the page heap */
+    CHECK_EQ(ready_pages(f.heap), BUFFER_PAGES);
+    size_t used = fixture_stats(f.heap).committed_bytes;
+    tri_trim(f.heap);
+    CHECK_EQ(ready_pages(f.heap), 0);
+    CHECK_EQ(fixture_stats(f.heap).committed_bytes + BUFFER_BYTES, used);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    fixture_close(&f);
+}
