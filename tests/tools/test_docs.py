@@ -44,7 +44,7 @@ class Design(unittest.TestCase):
         self.assertEqual(invariants.problems(ROOT), [])
 
     def test_names_exist(self):
-        """What stands in backquotes and has an underscore is a name in the code, in the model or of the system's, or part
+        """What stands in backquotes and has an underscore is a name in the code, in the model, of the system's, or part
         of a file's name."""
         code = "".join(read(path) for path in [*invariants.sources(ROOT), "tests/model/onthefly.pml"])
         code += "SA_RESTART posix_spawn "
