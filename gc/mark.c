@@ -25,8 +25,8 @@ TRI_COLD void tri__mark_without_memory(struct marker *mk, uintptr_t entry) {
     bool unmarked = space_set_mark(mk->space, &slot);
     if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
-    atomic_store_release(&span->rescan, 1);          /* pairs with the acquire in marker_rescan */
-    atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
+    atomic_or_acqrel(&span->rescan, SPAN_RESCAN_LOST); /* pairs with the acquire in marker_rescan */
+    atomic_store_release(&mk->heap->work.rescan, 1);   /* pairs with work_is_empty */
 }
 
 TRI_COLD bool tri__mark_new_buffer(struct marker *mk) {
@@ -357,15 +357,16 @@ bool tri__marker_is_idle(const struct marker *mk) {
     return mk->head == mk->tail && (!mk->buf || mk->buf->n == 0) && (!mk->set || mk->set->nused == 0);
 }
 
-void tri__marker_rescan(struct marker *mk) {
+void tri__marker_rescan(struct marker *mk, uint8_t why) {
     struct memory *mem = &mk->heap->mem;
     atomic_store_release(&mk->heap->work.rescan, 0); /* set again by whoever runs out of memory again */
     size_t npages = atomic_load_acquire(&mem->space.committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
         if (!shape_has_objects(atomic_load_acquire(&mem->space.pages[page].shape))) continue; /* span_publish */
         struct span *span = atomic_load_relaxed(&mem->space.spans[page]); /* ordered by the shape's acquire */
-        if (span->first_page != page || !atomic_load_acquire(&span->rescan)) continue; /* tri__mark_without_memory */
-        atomic_store_relaxed(&span->rescan, 0);
+        if (span->first_page != page || !(atomic_load_acquire(&span->rescan) & why))
+            continue; /* tri__mark_without_memory */
+        atomic_and_acqrel(&span->rescan, (uint8_t)~why);
         for (uint32_t i = 0; i < span->nslots; i++) {
             struct slot slot = span_slot(&mem->space, span, i);
             if (space_is_marked(&mem->space, &slot)) tri__mark_scan(mk, &slot);
