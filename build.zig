@@ -298,6 +298,7 @@ const worker_sources = [_][]const u8{
 
 /// trigc's worker can draw the heap, touch its memory beforehand, and say how much of it is metadata.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{
+    "bench/events.c",
     "bench/heapmap.c",
     "bench/metadata.c",
     "bench/populate.c",
