@@ -225,14 +225,16 @@ static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns)
 
 /* False: the deadline passed. */
 static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
-    uint64_t start = tri__os_now_ns(), now = start;
+    uint64_t start = tri__os_now_ns(), now = start, away_ns = 0;
     check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer (R4)");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
+    heap->run.slice_ns = start;
     while (!empty && now < deadline_ns) {
         tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
+        if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &heap->run.slice_ns);
         now = tri__os_now_ns();
         if (!tri__marker_is_idle(&heap->worker)) {
             if (deadline_ns == UINT64_MAX) tri__workers_call(heap);
@@ -242,7 +244,7 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         empty = tri__work_is_empty(&heap->work);
         if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
     }
-    atomic_add_relaxed(&heap->stats.mark_ns, now - start);
+    atomic_add_relaxed(&heap->stats.mark_ns, now - start - away_ns);
     return empty;
 }
 
@@ -354,16 +356,18 @@ static void check_marked(tri_heap *heap) {
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
+    uint64_t slice_ns = start, away_ns = 0;
     bool settled;
     tri__fork_settle(heap);
     while (!(settled = is_settled(heap)) && now < deadline_ns) {
         tri__stress_delay(heap);
         bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
+        if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &slice_ns);
         now = tri__os_now_ns();
         if (waits && now >= until_ns) break;
         if (waits) tri__os_yield();
     }
-    atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start);
+    atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start - away_ns);
     return settled;
 }
 

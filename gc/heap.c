@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "alloc/base/check.h"
+#include "alloc/base/pressure.h"
 #include "gc/error.h"
 #include "gc/fork.h"
 
@@ -128,7 +129,8 @@ static void init_parts(tri_heap *heap) {
     tri__pacer_init(&heap->pacer, &pc);
     heap->trigger_bytes = heap->pacer.trigger_bytes;
     heap->goal_bytes = heap->pacer.goal_bytes;
-    heap->ncpus = tri__os_ncpus();
+    heap->ncpus = tri__group_cpus(tri__os_ncpus());
+    heap->quota = heap->ncpus < tri__os_ncpus();
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
     heap->created_ns = tri__os_now_ns();

@@ -143,6 +143,7 @@ enum cycle_runner { RUNNER_NONE = 0, RUNNER_COLLECTOR, RUNNER_MUTATOR };
 /* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
 struct cycle_run {
     const char *reason;
+    uint64_t slice_ns;          /* since when the collector runs without having given way */
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
     size_t heap_before_bytes, allocated_bytes, before_flip_bytes; /* at its begin, while it marked, before the flip */
     size_t live_bytes;                                            /* that survived */
@@ -167,13 +168,15 @@ struct tri_heap {
     struct mutator *threads;     /* [threads lock] */
     struct mutator *look_next;   /* whom the collector looks at next, of those that owe an answer [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
+    uint32_t nwaits;             /* of them, that wait inside the library [atomic] */
     uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
     enum step last_step;         /* last posted step (R9) [threads lock] */
     uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */
     uint32_t pending;            /* futex: answers owed to the last posted step [atomic] */
     uint64_t step_posted_ns;     /* when the last step, or a request for a cycle, was posted [atomic] */
     uint32_t collector_sleeps;   /* it waits on pending [atomic] */
-    uint32_t ncpus;              /* [const] */
+    uint32_t ncpus;              /* cores, or what the control group's quota grants if less [const] */
+    bool quota;                  /* it is less: cores may be free that must not be used [const] */
     size_t cache_bytes;          /* of a core's own cache [const] */
     uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
     struct fixalloc fix_mutator; /* mutators; never unmapped while the heap lives */
@@ -270,6 +273,10 @@ bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns)
 /* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. False: the world could
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
+
+/* Between two pieces of work of a thread of the heap's own, which runs since *since_ns: where the program's threads
+ * need all cores, whoever waits for this one goes first after each short slice. For how long it was away. */
+uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns);
 
 /* Runs a cycle on the calling thread, if the last cycle was so short that waking the collector would cost more; what
  * does not fit into a slice is left to the collector. False: not done, ask for one. */

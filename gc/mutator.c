@@ -262,7 +262,9 @@ static void run_wait(struct osthread *os, void *p) {
 
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
     struct internal_wait wait = {fn, arg};
+    atomic_add_relaxed(&m->heap->nwaits, 1); /* a hint for tri__give_way */
     tri__with_registers_spilled(run_wait, m->os, &wait);
+    atomic_sub_relaxed(&m->heap->nwaits, 1);
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */

@@ -303,6 +303,7 @@ bool tri__roots_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
         tri__lock_release(&roots->lock);
         if (!more) return true;
         tri__stress_delay(heap);
+        if (deadline_ns == UINT64_MAX) tri__give_way(heap, &heap->run.slice_ns);
         if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
     }
 }

@@ -121,8 +121,10 @@ void tri__suspended_take(tri_heap *heap, struct tri_vmstack *s, struct mutator *
 /* ---- by the collector ------------------------------------------------------------------------------------------ */
 
 /* Whoever waits for the lock gets it now: one that is released and taken again at once goes to who runs. */
-static void let_others(struct roots *roots) {
+static void let_others(tri_heap *heap, bool concurrent) {
+    struct roots *roots = &heap->roots;
     tri__lock_release(&roots->lock);
+    if (concurrent) tri__give_way(heap, &heap->run.slice_ns);
     for (int i = 0; i < GIVE_WAY && atomic_load_relaxed(&roots->nwaiting); i++) tri__os_yield(); /* a hint */
     tri__lock_acquire(&roots->lock);
 }
@@ -155,7 +157,7 @@ bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk, uint64_t de
         }
         if (done && ++n % SCAN_STACKS != 0) continue;
         in_time = deadline_ns == UINT64_MAX || tri__os_now_ns() < deadline_ns;
-        let_others(roots);
+        let_others(heap, deadline_ns == UINT64_MAX);
     }
     bool all = !roots->stack_cursor;
     tri__lock_release(&roots->lock);

@@ -1,6 +1,7 @@
 /* workers.c - marking threads: started when a mark phase needs them, parked otherwise; see workers.h. */
 #include "gc/workers.h"
 #include "alloc/base/check.h"
+#include "alloc/base/pressure.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
 
@@ -9,7 +10,7 @@
 enum { WORKER_SLICE_NS = 200000, SETTLE_WAIT_NS = 1000000, CORES_A_WORKER = 4 };
 
 uint32_t tri__workers_default(void) {
-    uint32_t n = tri__os_ncpus() / CORES_A_WORKER;
+    uint32_t n = tri__group_cpus(tri__os_ncpus()) / CORES_A_WORKER;
     return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : n;
 }
 
@@ -27,14 +28,15 @@ static void worker_main(void *p) {
     tri__fork_forbid("a trace callback, on a marking thread");
     while ((buf = tri__work_await(&heap->work, &w->waiter))) {
         tri__marker_take(&w->marker, buf);
-        uint64_t start = tri__os_now_ns(), now = start;
+        uint64_t start = tri__os_now_ns(), now = start, slice_ns = start, away_ns = 0;
         do {
             tri__stress_delay(heap);
             tri__marker_drain(&w->marker, now + WORKER_SLICE_NS);
             tri__workers_tell(heap, &w->marker); /* I-WKR2 */
+            away_ns += tri__give_way(heap, &slice_ns);
             now = tri__os_now_ns();
         } while (!tri__marker_is_idle(&w->marker));
-        atomic_add_relaxed(&heap->stats.worker_ns, now - start); /* a counter */
+        atomic_add_relaxed(&heap->stats.worker_ns, now - start - away_ns); /* a counter */
         tri__stress_delay(heap);
         tri__work_rest(&heap->work);
     }

@@ -319,6 +319,7 @@ static void scenario(uint32_t flags) {
     bool ok;
     run.step = "create";
     HAVE(ok, tri_heap_create(&config, &run.heap) == TRI_OK, "tri_heap_create");
+    fixture_set(run.heap, "stress.copy=1"); /* so that stacks are copied, if the system has memory for that */
     run.step = "attach";
     attach(&thread);
     HAVE(run.range, tri_root_add(thread, run.lists, NLISTS, NULL), "tri_root_add");

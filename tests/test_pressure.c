@@ -393,3 +393,56 @@ TEST(pressure, without_pressure_nothing_is_done) {
     fixture_close(&f);
     tree_end();
 }
+
+/* ---- Processors ---- */
+
+TEST(pressure, the_quota_of_a_group_or_one_above_it_counts_instead_of_the_cores) {
+    static const struct {
+        const char *own, *above, *root;
+        unsigned of_16;
+    } quotas[] = {{"max 100000\n", "max 100000\n", NULL, 16},
+                  {"200000 100000\n", "max 100000\n", NULL, 2},
+                  {"150000 100000\n", "max 100000\n", NULL, 2},
+                  {"50000 100000\n", "max 100000\n", NULL, 1},
+                  {"1000 100000\n", "max 100000\n", NULL, 1},
+                  {"800000 100000\n", "300000 100000\n", NULL, 3},
+                  {"max 100000\n", "400000 50000\n", "600000 100000\n", 6},
+                  {"9000000 100000\n", "max 100000\n", NULL, 16},
+                  {"18446744073709551615 1\n", "max 1\n", NULL, 16},
+                  {"0 100000\n", "garbage\n", "7", 16},
+                  {"500 0\n", "", "100000", 16}};
+    for (size_t i = 0; i < TRI_COUNT(quotas); i++) {
+        tree_begin();
+        CHECK_EQ(tri__group_cpus(16), 16);
+        put("/proc/self/cgroup", "1:name=systemd:/other\n0::/app/web\n");
+        put(GROUP "/cpu.max", quotas[i].own);
+        put("/sys/fs/cgroup/app/cpu.max", quotas[i].above);
+        if (quotas[i].root) put("/sys/fs/cgroup/cpu.max", quotas[i].root);
+        CHECK_MSG(tri__group_cpus(16) == quotas[i].of_16, "%zu: %u", i, tri__group_cpus(16));
+        CHECK_EQ(tri__group_cpus(1), 1);
+        tree_end();
+    }
+}
+
+TEST(pressure, so_does_the_quota_of_version_1) {
+    tree_begin();
+    put("/proc/self/cgroup", "12:memory:/elsewhere\n3:cpu,cpuacct:/app\n2:cpuset:/app\n0::/\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us", "100000\n");
+    CHECK_EQ(tri__group_cpus(8), 8);
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "250000\n");
+    CHECK_EQ(tri__group_cpus(8), 3);
+    put("/proc/self/cgroup", "2:cpuset:/app\n3:cpuacct,cpux:/app\n");
+    CHECK_EQ(tri__group_cpus(8), 8); /* no hierarchy of that controller */
+    tree_end();
+}
+
+TEST(pressure, a_heap_counts_the_quota) {
+    tree_begin();
+    put("/proc/self/cgroup", "0::/app/web\n");
+    put(GROUP "/cpu.max", "30000 100000\n");
+    struct fixture f = fixture_open();
+    CHECK_EQ(f.heap->ncpus, 1);
+    fixture_close(&f);
+    tree_end();
+}

@@ -277,3 +277,24 @@ TEST(stackcopy, a_copy_that_is_lost_is_reported) {
     for (int how = 0; how < NUM_MOVERS; how++) move_between((enum mover)how, true);
 #endif
 }
+
+/* ---- without a collector's thread -------------------------------------------------------------------------------- */
+
+TEST(stackcopy, a_heap_without_workers_copies_in_its_steps) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.report = on_report;
+    config.workers = 0;
+    forget_reports();
+    struct fixture f = fixture_open_config(&config);
+#if TRI_CHECKS >= 1
+    fixture_set(f.heap, "checkmark=1");
+#endif
+    struct deep *d = deep_open(&f, DEEP, &boxed);
+    for (int i = 0; i < 2; i++) {
+        fixture_collect(&f);
+        deep_expect(&f, d, DEEP);
+    }
+    CHECK(ncopied(f.heap) >= 2 * DEEP * 8 / CHUNK_BYTES);
+    deep_close(&f, d);
+    close_heap(&f);
+}

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
@@ -118,8 +119,22 @@ static bool read_group_number(const char *folder, const char *name, size_t *out)
 
 /* ---- The sources ---- */
 
-/* The path of this process's group in the hierarchy of version 2, from /proc/self/cgroup. */
-static bool find_group_name(char *name, size_t capacity) {
+/* Whether a list like "cpu,cpuacct" names the controller; version 2's list is empty. */
+static bool has_controller(const char *list, size_t length, const char *controller) {
+    size_t n = strlen(controller);
+    for (const char *at = list, *end = list + length; at <= end;) {
+        size_t item = strcspn(at, ",:");
+        if (item == n && strncmp(at, controller, n) == 0) {
+            return true;
+        }
+        at += item + 1;
+    }
+    return false;
+}
+
+/* The path of this process's group in a hierarchy, from /proc/self/cgroup: that of version 2 (""), or of a controller
+ * of version 1. */
+static bool find_group_name(const char *controller, char *name, size_t capacity) {
     char path[PRESSURE_PREFIX_BYTES + 32], text[4096];
     snprintf(path, sizeof path, "%s/proc/self/cgroup", prefix);
     if (!read_text(path, text, sizeof text)) {
@@ -130,9 +145,10 @@ static bool find_group_name(char *name, size_t capacity) {
         if (end != NULL) {
             *end = '\0';
         }
-        if (strncmp(line, "0::/", 4) == 0) {
-            snprintf(name, capacity, "%s", line + 3);
-            return strlen(line + 3) < capacity;
+        char *list = strchr(line, ':'), *group = list != NULL ? strchr(list + 1, ':') : NULL;
+        if (group != NULL && group[1] == '/' && has_controller(list + 1, (size_t)(group - list - 1), controller)) {
+            snprintf(name, capacity, "%s", group + 1);
+            return strlen(group + 1) < capacity;
         }
         line = end != NULL ? end + 1 : NULL;
     }
@@ -149,7 +165,7 @@ static void find_group(struct pressure *p) {
     static const char *const mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
     char name[PRESSURE_PATH_BYTES / 2];
     p->group[0] = '\0';
-    if (!find_group_name(name, sizeof name)) {
+    if (!find_group_name("", name, sizeof name)) {
         return;
     }
     for (size_t i = 0; i < TRI_COUNT(mounts); i++) {
@@ -396,4 +412,53 @@ void tri__pressure_wake(struct pressure *p, const uint32_t *word) {
     } else {
         tri__os_futex_wake_all(word);
     }
+}
+
+/* ---- Processors ---- */
+
+/* What one group grants in a period, rounded up to processors; UINT_MAX: no limit. */
+static unsigned quota_of(const char *folder) {
+    char path[PRESSURE_PATH_BYTES + 32], text[64], *second;
+    uint64_t quota = 0, period = 0;
+    size_t number;
+    snprintf(path, sizeof path, "%s/cpu.max", folder);
+    if (read_text(path, text, sizeof text)) { /* version 2: "max 100000", "50000 100000" */
+        second = strchr(text, ' ');
+        if (second == NULL || !number_at(text, &quota) || !number_at(second + 1, &period)) {
+            return UINT_MAX;
+        }
+    } else if (read_group_number(folder, "cpu.cfs_quota_us", &number)) { /* version 1: -1 without a limit */
+        quota = number;
+        period = read_group_number(folder, "cpu.cfs_period_us", &number) ? number : 0;
+    }
+    if (quota == 0 || period == 0 || (quota - 1) / period >= UINT_MAX - 1) {
+        return UINT_MAX;
+    }
+    return (unsigned)((quota - 1) / period) + 1;
+}
+
+unsigned tri__group_cpus(unsigned ncpus) {
+    static const struct {
+        const char *mount, *controller;
+    } hierarchies[] = {{"/sys/fs/cgroup", ""},
+                       {"/sys/fs/cgroup/unified", ""},
+                       {"/sys/fs/cgroup/cpu", "cpu"},
+                       {"/sys/fs/cgroup/cpu,cpuacct", "cpu"}};
+    for (size_t i = 0; i < TRI_COUNT(hierarchies); i++) {
+        char name[PRESSURE_PATH_BYTES / 2], folder[PRESSURE_PATH_BYTES], *slash;
+        if (!find_group_name(hierarchies[i].controller, name, sizeof name)) {
+            continue;
+        }
+        int root = snprintf(folder, sizeof folder, "%s%s", prefix, hierarchies[i].mount);
+        snprintf(folder + root, sizeof folder - (size_t)root, "%s", strcmp(name, "/") == 0 ? "" : name);
+        for (;;) { /* from the group up to the root, which in a container may be the group itself */
+            unsigned granted = quota_of(folder);
+            ncpus = granted < ncpus ? granted : ncpus;
+            if ((slash = strrchr(folder + root, '/')) == NULL) {
+                break;
+            }
+            *slash = '\0';
+        }
+    }
+    return ncpus;
 }
