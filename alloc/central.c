@@ -330,6 +330,9 @@ static struct span *take_coldest(struct memory *mem, struct central *central, bo
 
 void tri__memory_drop_empty(struct memory *mem, bool all) {
     if (atomic_load_relaxed(&mem->empty_pages) == 0) return; /* a hint */
+    while (!tri__memory_begin_claims(mem)) tri__os_yield();  /* no mutator's thread: those are stopped then */
+    tri__large_drop_ready(mem, all);
+    tri__memory_end_claims(mem);
     for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) {
         while (!tri__memory_begin_claims(mem)) tri__os_yield(); /* no mutator's thread: those are stopped then */
         for (struct span *span = take_coldest(mem, c, all), *next; span; span = next) {

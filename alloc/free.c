@@ -2,7 +2,7 @@
  *
  * Who may touch a span is decided by where it is (I-SPAN1), so what can be done at once depends on that:
  *
- *   a list, swept        under the list's lock: bits cleared, filed anew; a large object's pages are free at once
+ *   a list, swept        under the list's lock: bits cleared, filed anew; a large one's pages go, or lie ready
  *   a list, not swept    the slot's mark is cleared, the sweep that is due frees it
  *   the caller's cache   bits cleared: the caller is the holder
  *   another's cache      nothing: the next cycle frees it. A look into that thread's holes would race with its bumps
@@ -109,6 +109,7 @@ static enum free_outcome free_large(struct memory *mem, struct span *span, const
     if (!goes) return outcome;
     size_t first = span->first_page, npages = span->npages;
     tri__span_unpublish(&mem->space, span);
+    if (tri__large_keep_ready(mem, span)) return outcome;
     atomic_store_relaxed(&span->place, SPAN_DEAD);
     tri__memory_drop_span(mem, span, first, npages);
     return outcome;

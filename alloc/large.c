@@ -3,7 +3,12 @@
  * Only pages that may hold old bytes are zeroed: from the first such page of the run to the last. Fresh ones are zero,
  * and stay unwritten. While its memory is zeroed in pieces, with a safepoint between two, a large object is "being
  * built" (R12): it has pages, but no page entries, so lookups refuse it, and it is in no list, so nobody sweeps it.
- * Generation, colour, list and entries are set in one step without a safepoint, at publication. */
+ * Generation, colour, list and entries are set in one step without a safepoint, at publication.
+ *
+ * The pages of those up to 128 KiB (buffers above all) lie ready for the next object of as many pages when they die, as
+ * empty spans of small ones do, within the same bound: the page heap's summaries took half of the time of a 64 KiB
+ * object. Nothing else knows them meanwhile. Invariant: I-LARGE1 a ready run has no page entry and is in one list. Lock
+ * rank: large (55). */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "alloc/memory.h"
@@ -31,12 +36,90 @@ static void touch_tables(struct memory *mem, void *mutator, size_t first, size_t
     }
 }
 
+/* ---- pages that lie ready ------------------------------------------------------------------------------------- */
+
+static bool has_list(size_t npages) {
+    return npages >= READY_LEAST_PAGES && npages <= READY_MOST_PAGES;
+}
+
+/* Takes one off its list. Requires the large lock. */
+static void unlist(struct memory *mem, struct span *span, size_t list) {
+    struct ready_runs *ready = &mem->ready;
+    check_internal(atomic_load_relaxed(&span->place) == SPAN_EMPTY,
+                   "I-LARGE1: a ready run is in one list"); /* locked */
+    tri__span_list_remove(&ready->lists[list], span);
+    if (ready->lists[list].nspans < ready->low[list]) ready->low[list] = ready->lists[list].nspans;
+    ready->npages -= span->npages;
+    atomic_sub_relaxed(&mem->empty_pages, span->npages); /* a hint to others */
+}
+
+static struct span *take_ready(struct memory *mem, size_t npages) {
+    if (!has_list(npages) || atomic_load_relaxed(&mem->empty_pages) == 0) return NULL; /* a hint */
+    size_t list = npages - READY_LEAST_PAGES;
+    tri__lock_acquire(&mem->large_lock);
+    struct span *span = mem->ready.lists[list].head;
+    if (span) {
+        unlist(mem, span, list);
+        atomic_store_relaxed(&span->place, SPAN_BUILDING); /* under the lock */
+    }
+    tri__lock_release(&mem->large_lock);
+    return span;
+}
+
+bool tri__large_keep_ready(struct memory *mem, struct span *span) {
+    if (span->kind != PAGE_LARGE || !has_list(span->npages)) return false;
+    if (atomic_load_relaxed(&mem->empty_pages) >= atomic_load_relaxed(&mem->empty_limit_pages))
+        return false; /* hints */
+    check_internal(atomic_load_relaxed(&mem->space.pages[span->first_page].shape) == 0,
+                   "I-LARGE1: a ready run has no page entry"); /* own */
+    tri__lock_acquire(&mem->large_lock);
+    atomic_store_relaxed(&span->place, SPAN_EMPTY); /* under the lock */
+    tri__span_list_push(&mem->ready.lists[span->npages - READY_LEAST_PAGES], span);
+    mem->ready.npages += span->npages;
+    atomic_add_relaxed(&mem->empty_pages, span->npages);
+    tri__lock_release(&mem->large_lock);
+    return true;
+}
+
+/* Those of one list that lay longest, as a chain by next. */
+static struct span *take_coldest(struct memory *mem, size_t list, bool all) {
+    struct ready_runs *ready = &mem->ready;
+    struct span *chain = NULL;
+    tri__lock_acquire(&mem->large_lock);
+    for (size_t n = all ? ready->lists[list].nspans : (ready->low[list] + 1) / 2; n > 0; n--) {
+        struct span *span = ready->lists[list].tail;
+        unlist(mem, span, list);
+        atomic_store_relaxed(&span->place, SPAN_DEAD); /* under the lock */
+        span->next = chain;
+        chain = span;
+    }
+    ready->low[list] = ready->lists[list].nspans;
+    tri__lock_release(&mem->large_lock);
+    return chain;
+}
+
+void tri__large_drop_ready(struct memory *mem, bool all) {
+    for (size_t list = 0; list <= READY_MOST_PAGES - READY_LEAST_PAGES; list++)
+        for (struct span *span = take_coldest(mem, list, all), *next; span; span = next) {
+            next = span->next;
+            tri__memory_drop_span(mem, span, span->first_page, span->npages);
+        }
+}
+
+/* ---- an object -------------------------------------------------------------------------------------------------- */
+
 void *tri__large_alloc(struct memory *mem, void *mutator, size_t size_bytes, uint32_t layout, uint8_t flags,
                        const uint32_t *gen, const bool *black, struct large_build *build) {
     if (size_bytes > mem->space.size_bytes) return NULL;
     size_t npages = ceil_div(size_bytes, PAGE_BYTES), first;
     struct page_part dirty;
-    struct span *span = tri__memory_new_large(mem, npages, &dirty, &first);
+    struct span *span = take_ready(mem, npages);
+    if (span) {
+        first = span->first_page;
+        dirty = (struct page_part){first, first + npages};
+    } else {
+        span = tri__memory_new_large(mem, npages, &dirty, &first);
+    }
     if (!span) return NULL;
     atomic_add_relaxed(&mem->building_pages, npages); /* for verify, which stops every thread */
     *build = (struct large_build){span, first, npages};

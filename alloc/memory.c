@@ -172,6 +172,7 @@ static bool free_span(struct memory *mem, struct span *span, bool is_sweeper) {
     if (goes) tri__span_unpublish(&mem->space, span);
     tri__lock_release(&mem->gate);
     if (!goes) return false;
+    if (tri__large_keep_ready(mem, span)) return true;
     atomic_store_relaxed(&span->place, SPAN_DEAD);
     tri__memory_drop_span(mem, span, first, npages);
     return true;

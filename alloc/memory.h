@@ -65,6 +65,15 @@ static inline struct span_list *central_list(struct central *central, const stru
     return &central->partial[parity][span->nalloc * NUM_FILLS / span->nslots];
 }
 
+/* Pages of large objects of up to 128 KiB that died: they lie ready for the next ones, a list for each number of pages,
+ * without entries in the page table. */
+enum { READY_LEAST_PAGES = SMALL_MAX_BYTES / PAGE_BYTES + 1, READY_MOST_PAGES = 16 };
+struct ready_runs {
+    struct span_list lists[READY_MOST_PAGES - READY_LEAST_PAGES + 1];
+    size_t low[READY_MOST_PAGES - READY_LEAST_PAGES + 1]; /* fewest since the last tri__large_drop_ready */
+    size_t npages;
+};
+
 struct memory {
     struct space space;
     struct pageheap *pages;
@@ -82,6 +91,7 @@ struct memory {
     bool pages_stay;                /* from before H1 to the flip no page leaves a span (R13) [gate] */
     struct lock large_lock;         /* RANK_LARGE */
     struct span_list large[2];      /* by gen & 1 [large_lock] */
+    struct ready_runs ready;        /* pages of medium objects that died (large.c) [large_lock] */
     struct manual manual;
     size_t limit_pages;       /* hard limit [atomic] */
     size_t used_pages;        /* in spans [atomic] */
@@ -110,8 +120,13 @@ struct span *tri__memory_try_new_span(struct memory *mem, size_t npages, struct 
  * the flip and the next H1. The other one may be called at any time; false: a cycle marks, nothing was done (R13). */
 void tri__memory_free_span(struct memory *mem, struct span *span);
 bool tri__memory_try_free_span(struct memory *mem, struct span *span);
-/* A span that was never published. */
+/* A span that is not published, or no longer. */
 void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_page, size_t npages);
+
+/* large.c: keeps the pages of a dead large object ready, if there is room for them; its entries are gone. */
+bool tri__large_keep_ready(struct memory *mem, struct span *span);
+/* Lets such pages go: half of those that lay unused since the last call, or all. */
+void tri__large_drop_ready(struct memory *mem, bool all);
 
 /* The central list of a layout, made at its first use. NULL without memory. */
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class);

@@ -264,17 +264,30 @@ static bool stop_assists(tri_heap *heap, uint64_t deadline_ns) {
  * closed. */
 enum round { ROUND_WAITS, ROUND_FAILS, ROUND_CLOSES };
 
+/* A pass over weak maps. SETTLED_LATER: the deadline passed, call it again. */
+static enum settled settle_maps(tri_heap *heap, uint64_t deadline_ns) {
+    if (atomic_load_relaxed(&heap->death.maps.nmaps) == 0) return SETTLED_NOTHING; /* a new one is empty, or black */
+    if (heap_fault(heap, FAULT_LATE_MAPS)) return SETTLED_NOTHING;
+    if (!heap->run.settling) tri__ephemerons_begin(heap);
+    enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
+    heap->run.settling = settled == SETTLED_LATER;
+    return settled;
+}
+
 static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
-    if (!heap->run.posted) {
+    if (!heap->run.posted && !heap->run.settling) {
         if (!stop_assists(heap, deadline_ns)) return ROUND_WAITS;
         if (!tri__work_is_empty(&heap->work)) return ROUND_FAILS; /* an assist handed something over */
         check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
         gate_set(heap, GATE_CLOSING, heap->run.rounds > ROUNDS_WITH_LOADS);
     }
-    if (!handshake(heap, STEP_FLUSH, deadline_ns)) return ROUND_WAITS; /* model: M-FLUSH */
-    bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
-    if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
-    /* The ephemeron pass of R6 comes here, before the close. */
+    if (!heap->run.settling) {
+        if (!handshake(heap, STEP_FLUSH, deadline_ns)) return ROUND_WAITS; /* model: M-FLUSH */
+        bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
+        if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
+    }
+    enum settled settled = settle_maps(heap, deadline_ns); /* R6 */
+    if (settled != SETTLED_NOTHING) return settled == SETTLED_LATER ? ROUND_WAITS : ROUND_FAILS;
     tri__vmstacks_check_scanned(heap);
     check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
     return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
@@ -291,7 +304,10 @@ static void begin_marking(tri_heap *heap) {
 static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         if (heap_phase(heap) == PHASE_MARK) {
-            if (!mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+            if (!heap->run.settling && !mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+            enum settled settled = settle_maps(heap, deadline_ns); /* so that the round has little to settle */
+            if (settled == SETTLED_LATER) return false;
+            if (settled == SETTLED_SOME) continue;
             phase_set(heap, PHASE_FLUSH);
             heap->run.rounds++;
         }

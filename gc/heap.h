@@ -9,7 +9,7 @@
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
- *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c
+ *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c, wmap.c, ephemeron.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
@@ -124,6 +124,7 @@ enum fault {
     FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
     FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
     FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
+    FAULT_LATE_MAPS,      /* R6: weak maps are not settled before the close */
 };
 
 struct stats {
@@ -151,6 +152,7 @@ struct cycle_run {
     uint32_t rounds;
     bool posted;                     /* the phase's step is posted, and not all answers have come */
     bool scanned;                    /* H3 is answered */
+    bool settling;                   /* the round has all its answers, weak maps are being settled (R6) */
     uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
     bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
@@ -341,6 +343,15 @@ enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
 bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
 /* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
 bool tri__lives(tri_heap *heap, const struct slot *slot);
+
+static inline struct lock *tri__wmap_lock(tri_heap *heap, const struct wmap *map) {
+    return &heap->death.maps.locks[(uintptr_t)map / 128 % WMAP_LOCKS];
+}
+
+/* manual.c: zeroed manual memory for tables of the library's own; NULL, with the error set for `call`, without memory.
+ * Nothing locked. */
+void *tri__manual_table_new(tri_heap *heap, const char *call, size_t size_bytes);
+void tri__manual_table_free(tri_heap *heap, void *table);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

@@ -205,6 +205,15 @@ void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
     return moved;
 }
 
+/* Noted like a block that is a root: its words are not taken for the host's mistakes. */
+void *tri__manual_table_new(tri_heap *heap, const char *call, size_t size_bytes) {
+    return calloc_block(heap, call, 1, size_bytes, true);
+}
+
+void tri__manual_table_free(tri_heap *heap, void *table) {
+    if (table && may_free(heap, "a weak map", table, true)) tri__manual_free(&heap->mem, table);
+}
+
 size_t tri_manual_bytes(tri_heap *heap) {
     return heap ? tri__manual_live_bytes(&heap->mem) : 0;
 }

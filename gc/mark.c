@@ -8,9 +8,6 @@
 #include "gc/heap.h"
 #include "gc/mark_inline.h"
 
-/* How many entries are processed between two looks at the clock; with how many something is given away. */
-enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
-
 void tri__marker_init(struct marker *marker, tri_heap *heap, struct page_set *set) {
     *marker = (struct marker){.heap = heap, .space = &heap->mem.space, .set = set};
     if (set) tri__page_set_init(set);
@@ -52,32 +49,37 @@ TRI_COLD bool tri__mark_more(struct marker *mk) {
     return true;
 }
 
-/* Where to cut a buffer in two: about the middle, and not between an entry and the words below that belong to it. Only
- * from the top can they be told apart. */
-static size_t cut_of(const struct workbuf *buf) {
-    size_t at = buf->n;
-    while (at > buf->n / 2) {
+/* Where the entries of a buffer begin, each with the words below that belong to it; how many there are. Only from the
+ * top can the two be told apart. */
+static size_t entries_of(const struct workbuf *buf, uint8_t *starts) {
+    size_t n = 0;
+    for (size_t at = buf->n; at > 0; starts[n++] = (uint8_t)at) {
         uintptr_t tag = buf->entries[at - 1] & WORK_TAG_MASK;
         at -= tag == WORK_RESUME ? 2 : tag == WORK_PAGE ? 1 + PAGE_BIT_WORDS : 1;
     }
-    return at;
+    return n;
 }
 
-/* Somebody has nothing to do: gives the older half of what is in hand away, which is nearer to the roots and so leads
- * to more. */
+/* Every other entry, from the second oldest on: the older ones are nearer to the roots and lead to more, so both sides
+ * have some of each kind. (Whoever gets all of the older ones gives the oldest away again before it comes to it.) */
 TRI_COLD void tri__mark_share(struct marker *mk) {
     if (mk->set) tri__mark_pages_flush(mk);
     struct workbuf *mine = mk->buf, *given;
-    if (!mine || mine->n < SHARE_LEAST || !(given = tri__work_get_empty(&mk->heap->work))) return;
-    size_t n = cut_of(mine);
-    if (n == 0) {
-        tri__work_put_empty(&mk->heap->work, given);
-        return;
+    uint8_t starts[WORKBUF_ENTRIES];
+    size_t n = mine ? entries_of(mine, starts) : 0, end, kept = 0;
+    if (n < 2 || mine->n < SHARE_LEAST || !(given = tri__work_get_empty(&mk->heap->work))) return;
+    for (size_t i = 0; i < n; i++) {
+        size_t from = starts[n - 1 - i];
+        end = i + 1 < n ? starts[n - 2 - i] : mine->n;
+        if (i % 2) {
+            memcpy(given->entries + given->n, mine->entries + from, (end - from) * sizeof mine->entries[0]);
+            given->n += end - from;
+        } else {
+            memmove(mine->entries + kept, mine->entries + from, (end - from) * sizeof mine->entries[0]);
+            kept += end - from;
+        }
     }
-    memcpy(given->entries, mine->entries, n * sizeof mine->entries[0]);
-    memmove(mine->entries, mine->entries + n, (mine->n - n) * sizeof mine->entries[0]);
-    given->n = n;
-    mine->n -= n;
+    mine->n = kept;
     tri__work_put_full(&mk->heap->work, given);
     mk->worked = true; /* R2: handed over */
 }
@@ -225,16 +227,15 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
 HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     uintptr_t entry;
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_RESUME)) {
+        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) >= WORK_RESUME)) {
+            bool resumes = (entry & WORK_TAG_MASK) == WORK_RESUME;
             hot_leave(h, mk);
-            tri__mark_resume(mk, entry);
+            if (resumes)
+                tri__mark_resume(mk, entry);
+            else
+                tri__mark_unfold_page(mk, entry);
             hot_enter(h, mk);
-            return true; /* a slice of tracing is much: look at the clock */
-        }
-        if (TRI_UNLIKELY((entry & WORK_TAG_MASK) == WORK_PAGE)) {
-            hot_leave(h, mk);
-            tri__mark_unfold_page(mk, entry);
-            hot_enter(h, mk);
+            if (resumes) return true; /* a slice of tracing is much: look at the clock */
             continue;
         }
         __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
@@ -292,6 +293,44 @@ void tri__marker_take(struct marker *mk, struct workbuf *buf) {
     if (mk->buf) tri__work_put_empty(&mk->heap->work, mk->buf);
     mk->buf = buf;
     mk->worked = true; /* R2: popped */
+}
+
+/* An entry for tri__marker_drain_told. True: it was much. */
+static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void *context, uintptr_t addr),
+                         void *context) {
+    struct slot slot;
+    uintptr_t tag = entry & WORK_TAG_MASK;
+    if (tag == WORK_RESUME) {
+        tri__mark_resume(mk, entry);
+        return true;
+    }
+    if (tag == WORK_PAGE) {
+        tri__mark_unfold_page(mk, entry);
+        return false;
+    }
+    if (tag == WORK_PIECE || !space_find_slot(mk->space, entry & ~(uintptr_t)WORK_TAG_MASK, &slot)) {
+        tri__mark_entry(mk, entry);
+        return true;
+    }
+    if (tag == WORK_CANDIDATE) {
+        if (!space_set_mark(mk->space, &slot)) return false;
+        mk->marked_objects++;
+        mk->marked_bytes += tri__slot_bytes(mk->space, &slot);
+    }
+    marked(context, slot.addr);
+    tri__mark_scan(mk, &slot);
+    return false;
+}
+
+bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context) {
+    if (mk->set) tri__mark_pages_flush(mk);
+    empty_ring(mk);
+    for (unsigned n = 1;; n++) {
+        if ((!mk->buf || mk->buf->n == 0) && !tri__mark_more(mk)) return true;
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        if ((much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns) return false;
+    }
 }
 
 bool tri__marker_hand_over(struct marker *mk) {

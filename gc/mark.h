@@ -17,6 +17,10 @@
 
 enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
 
+/* How many entries are done between two looks at the clock and at who has nothing to do; with how many in hand
+ * something is given away. */
+enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
+
 /* Candidates by page (markpage.c): a bit for each granule in which one lies. */
 enum { SET_PAGES = 64 };
 #define NO_PAGE SIZE_MAX
@@ -85,6 +89,9 @@ bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
 /* Goes on with a buffer that it was given; it holds nothing. */
 void tri__marker_take(struct marker *marker, struct workbuf *buf);
+/* The same, telling `marked` of each object that it scans for the first time. */
+bool tri__marker_drain_told(struct marker *marker, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context);
 /* Hands all grey work over to the heap's list. True if there was any. */
 bool tri__marker_hand_over(struct marker *marker);
 /* True if it holds nothing (I-MARK2). */

@@ -11,7 +11,7 @@
 static const char *const fault_names[] = {
     "none",        "no_barrier",  "no_settle",      "drop_mark",   "forget_root", "flush_blind",
     "store_polls", "early_trace", "gate_open",      "skip_stacks", "attach_late", "bare_root",
-    "keep_weak",   "lose_copy",   "copy_uncounted", "fork_lock",
+    "keep_weak",   "lose_copy",   "copy_uncounted", "fork_lock",   "late_maps",
 };
 
 static uint64_t next_random(void) {

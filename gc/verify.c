@@ -138,11 +138,12 @@ static size_t check_empty(struct verify *v, const struct span_list *list) {
 
 static void check_lists(struct verify *v) {
     struct memory *mem = &v->heap->mem;
-    size_t empty_pages = 0;
+    size_t empty_pages = mem->ready.npages;
     for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) /* pairs with central_get */
         empty_pages += check_empty(v, &c->empty);
     EXPECT(v, empty_pages == atomic_load_relaxed(&mem->empty_pages),
-           "I-MEM1: empty spans have %zu pages, %zu are counted", empty_pages, atomic_load_relaxed(&mem->empty_pages));
+           "I-MEM1: empty spans and ready runs have %zu pages, %zu are counted", empty_pages,
+           atomic_load_relaxed(&mem->empty_pages));
     for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) /* pairs with central_get */
         for (unsigned parity = 0; parity < 2; parity++) {
             for (int fill = 0; fill < NUM_FILLS; fill++) check_list(v, &c->partial[parity][fill], parity, "partial", 0);
@@ -166,6 +167,23 @@ static void check_caches(struct verify *v) {
         }
 }
 
+/* The number of pages that lie ready for large objects. Nobody takes any: threads stand, and no claim begins. */
+static size_t check_ready(struct verify *v) {
+    struct memory *mem = &v->heap->mem;
+    size_t npages = 0;
+    for (size_t i = 0; i <= READY_MOST_PAGES - READY_LEAST_PAGES; i++)
+        for (struct span *span = mem->ready.lists[i].head; span; span = span->next) {
+            npages += span->npages;
+            EXPECT(v,
+                   span->npages == i + READY_LEAST_PAGES &&
+                       space_span_of(&mem->space, span_base(&mem->space, span)) != span,
+                   "I-LARGE1: a ready run of %zu pages is in the list for %zu, or has an entry", span->npages,
+                   i + READY_LEAST_PAGES);
+        }
+    EXPECT(v, npages == mem->ready.npages, "I-LARGE1: %zu pages lie ready, %zu are counted", npages, mem->ready.npages);
+    return npages;
+}
+
 static void say(void *context, const char *text) {
     struct verify *v = context;
     EXPECT(v, false, "%s", text);
@@ -181,9 +199,11 @@ int tri__verify(tri_heap *heap) {
            v.spans_seen, v.spans_listed);
     size_t used = atomic_load_relaxed(&heap->mem.used_pages);
     size_t building = atomic_load_relaxed(&heap->mem.building_pages); /* nobody runs */
-    EXPECT(&v, v.pages_in_spans + building + v.manual_pages == used,
-           "I-MEM1: spans have %zu pages, %zu are being built and %zu are manual memory, %zu are counted",
-           v.pages_in_spans, building, v.manual_pages, used);
+    size_t ready = check_ready(&v);
+    EXPECT(
+        &v, v.pages_in_spans + building + ready + v.manual_pages == used,
+        "I-MEM1: spans have %zu pages, %zu are being built, %zu lie ready and %zu are manual memory, %zu are counted",
+        v.pages_in_spans, building, ready, v.manual_pages, used);
     EXPECT(&v, v.manual_pages == tri__manual_pages(&heap->mem), "I-MEM1: %zu pages are manual memory, %zu are counted",
            v.manual_pages, tri__manual_pages(&heap->mem));
     tri__lock_release(&heap->mem.manual.lock);

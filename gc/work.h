@@ -88,10 +88,11 @@ void tri__work_open(struct work *work);
 bool tri__work_settle(struct work *work, struct work_waiter *me, uint64_t timeout_ns);
 /* Ends the workers' waiting, for good or (false) not: they return NULL from tri__work_await. */
 void tri__work_quit(struct work *work, bool quit);
-/* True if somebody parks who could be given something. */
+/* True if somebody parks who could be given something. A few buffers may lie ready, so that not everyone who runs dry
+ * has to park. */
 static inline bool work_is_wanted(struct work *work) {
-    return TRI_UNLIKELY(atomic_load_relaxed(&work->nhungry) != 0) &&
-           atomic_load_relaxed(&work->nfull) == 0; /* hints: who is not seen now is seen at the next look */
+    uint32_t nhungry = atomic_load_relaxed(&work->nhungry); /* hints: who is not seen now is seen at the next look */
+    return TRI_UNLIKELY(nhungry != 0) && atomic_load_relaxed(&work->nfull) <= nhungry / 4;
 }
 
 #endif

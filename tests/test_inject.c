@@ -1,12 +1,12 @@
 /*
  * Every call that the system may refuse, refused in turn. A scenario that uses all of a heap (threads, objects of every
- * size, roots of every kind, cycles, trimming) runs again and again: in run k the k-th mmap, mprotect, madvise or
- * thread start fails (tri__os_fail_at), until there is a run with fewer calls than that. In some passes all calls after
- * it fail too, until the host has seen a refusal. Whatever failed: the call that met it says so by name or goes on
- * without; the same call works as soon as the system gives again; no object is lost, the heap verifies clean, and when
- * it is destroyed the process has as much address space as before.
- *
- * And heaps on small machines: what one takes before it holds anything, a hundred of them, and 256 MB of address space.
+ * size, roots of every kind, a deep stack, manual memory, cleanups, cycles with two markers, trimming, what populates
+ * and what advises), and so comes to every place in the library that asks the system for memory or a thread, but for
+ * types (which have a test of their own) and checkmark, runs again and again: in run k the k-th mmap, mprotect, madvise
+ * or thread start fails (tri__os_fail_at), until there is a run with fewer calls than that. In some passes all calls
+ * after it fail too, until the host has seen a refusal. Whatever failed: the call that met it says so by name or goes
+ * on without; the same call works as soon as the system gives again; no object is lost, the heap verifies clean, and
+ * when it is destroyed the process has as much address space as before.
  */
 #include "tests/fixture.h"
 #include "tests/process.h"
@@ -33,6 +33,7 @@ static uint64_t word_of(uint64_t number, uint64_t i) {
 }
 
 enum { NLISTS = 8, NSMALL = 3000, NHANDLES = 1500, NRANGES = 300, NSTACKS = 160, NSCANNERS = 160, NLOCALS = 1500 };
+enum { NDEEP = 10000, NCLEANUPS = 300 };
 
 struct run {
     tri_heap *heap;
@@ -300,6 +301,53 @@ static void use_manual(tri_thread *thread) {
     CHECK_EQ(tri_manual_bytes(run.heap), 0);
 }
 
+/* A stack that is deep enough to be copied. */
+static void use_a_deep_stack(tri_thread *thread) {
+    static tri_word words[NDEEP];
+    static tri_word *top;
+    tri_vmstack *stack;
+    top = words;
+    HAVE(stack, tri_vmstack_add(thread, words, &top, NULL), "tri_vmstack_add");
+    for (uint64_t i = 0; i < NDEEP; i++) {
+        *top = i % 100 == 0 ? (tri_word)(uintptr_t)make_block(thread, i, 1) : 0;
+        top++;
+    }
+    collect(thread);
+    for (uint64_t i = 0; i < NDEEP; i += 100) check_block((struct block *)(uintptr_t)words[i], i);
+    tri_vmstack_remove(thread, stack);
+}
+
+static void count_one(void *arg) {
+    ++*(size_t *)arg;
+}
+
+/* Every cleanup that could be added runs. */
+static void use_cleanups(tri_thread *thread) {
+    size_t ncleaned = 0;
+    tri_finq *queue;
+    bool ok;
+    for (uint64_t i = 0; i < NCLEANUPS; i++) {
+        struct block *b = make_block(thread, i, 1);
+        HAVE(ok, tri_cleanup_add(thread, b, count_one, &ncleaned) == TRI_OK, "tri_cleanup_add");
+    }
+    HAVE(queue, tri_finq_new(thread), "tri_finq_new");
+    collect(thread);
+    while (tri_cleanup_run(thread, SIZE_MAX) > 0) {}
+    CHECK_EQ(ncleaned, NCLEANUPS);
+    CHECK(tri_finq_poll(thread, queue) == NULL);
+}
+
+/* What asks the system for something that it may well not have: refused, it is done without. */
+static void use_the_rest(tri_thread *thread) {
+    bool ok, working;
+    HAVE(ok, tri_layout_stats(run.heap, NULL, 0) > 0, "tri_layout_stats");
+    if (tri_heap_set(run.heap, "metadata_huge=on") != TRI_OK)
+        CHECK_MSG(strstr(tri_last_error(), "metadata_huge"), "%s", tri_last_error());
+    (void)tri_heap_set(run.heap, "metadata_huge=off");
+    (void)tri__pageheap_populate(run.heap->mem.pages, 64, 32, &working);
+    (void)make_block(thread, 0, 30000);
+}
+
 /* Every span object that was ever taken is a span, or was put back. */
 static void check_span_objects(void) {
     struct memory *mem = &run.heap->mem;
@@ -315,6 +363,7 @@ static void scenario(uint32_t flags) {
     tri_config config = fixture_config(flags);
     config.reserve_bytes = (size_t)256 << 20;
     config.min_heap_bytes = 1 << 20;
+    config.workers = 2;
     tri_thread *thread;
     bool ok;
     run.step = "create";
@@ -337,6 +386,13 @@ static void scenario(uint32_t flags) {
     check_everything();
     run.step = "manual";
     use_manual(thread);
+    run.step = "a deep stack";
+    use_a_deep_stack(thread);
+    run.step = "cleanups";
+    use_cleanups(thread);
+    run.step = "the rest";
+    use_the_rest(thread);
+    check_everything();
 
     run.step = "end";
     tri__os_fail_at(0, 0);
@@ -374,8 +430,24 @@ static size_t mapped_but_malloc(void) {
     return process_mapped_bytes() - (size_t)((char *)sbrk(0) - first_break);
 }
 
+static void wait_for_word(void *arg) {
+    while (!atomic_load_acquire((uint32_t *)arg)) tri__os_sleep_ns(100000);
+}
+
+/* The C library keeps the stacks of threads that ended. Whether a second marker is called, and when, is a matter of
+ * time: so there is a stack for every thread that a heap may have at once, from the beginning. */
+static void keep_stacks(void) {
+    struct os_thread threads[4];
+    uint32_t go_on = 0;
+    for (size_t i = 0; i < TRI_COUNT(threads); i++)
+        CHECK(tri__os_thread_start(&threads[i], wait_for_word, &go_on, "stack"));
+    atomic_store_release(&go_on, 1);
+    for (size_t i = 0; i < TRI_COUNT(threads); i++) tri__os_thread_join(&threads[i]);
+}
+
 static void refuse_in_turn(uint32_t flags, uint64_t nrefusals, uint64_t stride) {
     if (TRI_CHECKS < 1) return;
+    keep_stacks();
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     size_t baseline = 0;

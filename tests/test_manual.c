@@ -114,6 +114,12 @@ TEST(manual, alignment_up_to_a_gigabyte) {
             tri_manual_free(f.heap, a);
             tri_manual_free(f.heap, b);
         }
+    void *far = tri_manual_aligned(f.heap, (size_t)1 << 30, 5000);
+    CHECK_MSG(far != NULL && (uintptr_t)far % ((size_t)1 << 30) == 0, "%p: %s", far, tri_last_error());
+    fill(far, 5000, 3);
+    CHECK(is_filled(far, 5000, 3));
+    tri_manual_free(f.heap, far);
+    CHECK(tri_manual_aligned(f.heap, (size_t)1 << 31, 100) == NULL);
     CHECK(tri_manual_aligned(f.heap, 24, 100) == NULL);
     CHECK(tri_manual_aligned(f.heap, 0, 100) == NULL);
     CHECK_EQ(tri_manual_bytes(f.heap), 0);
