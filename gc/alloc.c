@@ -125,7 +125,7 @@ static bool is_beyond_goal(tri_heap *heap) {
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
-    if (TRI_UNLIKELY(heap->stepped)) return tri__step_pace(m);
+    if (TRI_UNLIKELY(tri__is_stepped(heap))) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
@@ -210,6 +210,8 @@ static void *try_large(struct mutator *m, const struct request *r) {
     if (!obj) return NULL;
     m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
+    if (m->cache.black && m->cache.notes_black) /* read in a stop */
+        atomic_or_relaxed(&space_span_of(&m->heap->mem.space, (uintptr_t)obj)->rescan, SPAN_RESCAN_FRESH);
     return obj;
 }
 

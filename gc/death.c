@@ -51,7 +51,7 @@ static bool trace(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         empty = tri__marker_drain(w, limit_ns);
         if (!empty || !atomic_load_acquire(&heap->work.rescan)) break; /* pairs with push_without_memory */
-        tri__marker_rescan(w);                                         /* R19 */
+        tri__marker_rescan(w, SPAN_RESCAN_LOST);                       /* R19 */
     }
     atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start); /* a counter */
     tri__workers_tell(heap, w);

@@ -25,8 +25,8 @@ TRI_COLD void tri__mark_without_memory(struct marker *mk, uintptr_t entry) {
     bool unmarked = space_set_mark(mk->space, &slot);
     if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
-    atomic_store_release(&span->rescan, 1);          /* pairs with the acquire in marker_rescan */
-    atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
+    atomic_or_acqrel(&span->rescan, SPAN_RESCAN_LOST); /* pairs with the acquire in marker_rescan */
+    atomic_store_release(&mk->heap->work.rescan, 1);   /* pairs with work_is_empty */
 }
 
 TRI_COLD bool tri__mark_new_buffer(struct marker *mk) {
@@ -324,13 +324,18 @@ static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void
 
 bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
                             void *context) {
-    if (mk->set) tri__mark_pages_flush(mk);
-    empty_ring(mk);
-    for (unsigned n = 1;; n++) {
-        if ((!mk->buf || mk->buf->n == 0) && !tri__mark_more(mk)) return true;
-        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
-        if ((much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns) return false;
+    bool by_page = mk->set && mk->set->on, late = false;
+    if (mk->set) {
+        tri__mark_pages_flush(mk);
+        mk->set->on = false; /* entries alone, until it is left */
     }
+    empty_ring(mk);
+    for (unsigned n = 1; !late && ((mk->buf && mk->buf->n > 0) || tri__mark_more(mk)); n++) {
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        late = (much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns;
+    }
+    if (mk->set) mk->set->on = by_page;
+    return !late;
 }
 
 bool tri__marker_hand_over(struct marker *mk) {
@@ -352,15 +357,16 @@ bool tri__marker_is_idle(const struct marker *mk) {
     return mk->head == mk->tail && (!mk->buf || mk->buf->n == 0) && (!mk->set || mk->set->nused == 0);
 }
 
-void tri__marker_rescan(struct marker *mk) {
+void tri__marker_rescan(struct marker *mk, uint8_t why) {
     struct memory *mem = &mk->heap->mem;
     atomic_store_release(&mk->heap->work.rescan, 0); /* set again by whoever runs out of memory again */
     size_t npages = atomic_load_acquire(&mem->space.committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
         if (!shape_has_objects(atomic_load_acquire(&mem->space.pages[page].shape))) continue; /* span_publish */
         struct span *span = atomic_load_relaxed(&mem->space.spans[page]); /* ordered by the shape's acquire */
-        if (span->first_page != page || !atomic_load_acquire(&span->rescan)) continue; /* tri__mark_without_memory */
-        atomic_store_relaxed(&span->rescan, 0);
+        if (span->first_page != page || !(atomic_load_acquire(&span->rescan) & why))
+            continue; /* tri__mark_without_memory */
+        atomic_and_acqrel(&span->rescan, (uint8_t)~why);
         for (uint32_t i = 0; i < span->nslots; i++) {
             struct slot slot = span_slot(&mem->space, span, i);
             if (space_is_marked(&mem->space, &slot)) tri__mark_scan(mk, &slot);

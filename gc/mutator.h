@@ -86,6 +86,7 @@ struct mutator {
     uint32_t flags;                  /* TRI_ATTACH_* [const] */
     bool armed;                      /* barrier on (pub.armed is also set by stress.slow) [owner] */
     bool stopped;                    /* held by world_stop [threads lock] */
+    bool deletes;                    /* the barrier shades what is overwritten (not in mode insertion) [owner] */
     bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
     uint64_t request_seq;            /* last step asked of it [atomic] */
     uint64_t answer_seq;             /* last step answered [atomic; owner writes] */

@@ -197,10 +197,12 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
- * "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from
- * the next allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the
- * system has none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section
- * "Correct first". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+ * "mode=concurrent|insertion|stop-mark|stop|incremental" (how cycles run; between two cycles, else TRI_EBUSY;
+ * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
+ * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the
+ * side tables from now on, TRI_ENOMEM where the system has none); K, M and G may follow a number. In builds with checks
+ * also the switches of docs/design.md, section "Correct first". TRI_EINVAL for an unknown key or a bad value. Any
+ * thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
