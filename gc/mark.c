@@ -324,13 +324,18 @@ static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void
 
 bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
                             void *context) {
-    if (mk->set) tri__mark_pages_flush(mk);
-    empty_ring(mk);
-    for (unsigned n = 1;; n++) {
-        if ((!mk->buf || mk->buf->n == 0) && !tri__mark_more(mk)) return true;
-        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
-        if ((much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns) return false;
+    bool by_page = mk->set && mk->set->on, late = false;
+    if (mk->set) {
+        tri__mark_pages_flush(mk);
+        mk->set->on = false; /* entries alone, until it is left */
     }
+    empty_ring(mk);
+    for (unsigned n = 1; !late && ((mk->buf && mk->buf->n > 0) || tri__mark_more(mk)); n++) {
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        late = (much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns;
+    }
+    if (mk->set) mk->set->on = by_page;
+    return !late;
 }
 
 bool tri__marker_hand_over(struct marker *mk) {

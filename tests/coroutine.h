@@ -54,7 +54,7 @@ static void coroutine_jump_out(void *arg) {
 }
 
 /* Back to the thread that runs it; returns when one runs it again: use c->on->thread afresh. */
-static __attribute__((noinline)) void coroutine_yield(struct coroutine *c) {
+static __attribute__((noinline, unused)) void coroutine_yield(struct coroutine *c) {
     int err = tri_native_switch(c->on->thread, NULL, coroutine_jump_out, c);
     CHECK_MSG(err == TRI_OK, "tri_native_switch: %d: %s", err, tri_last_error());
 }
