@@ -38,6 +38,7 @@ const library_sources = [_][]const u8{
     "gc/collector.c",
     "gc/cycle.c",
     "gc/death.c",
+    "gc/ephemeron.c",
     "gc/error.c",
     "gc/finalize.c",
     "gc/fork.c",
@@ -51,6 +52,7 @@ const library_sources = [_][]const u8{
     "gc/mark.c",
     "gc/markpage.c",
     "gc/markscan.c",
+    "gc/mode.c",
     "gc/mutator.c",
     "gc/native.c",
     "gc/pacer.c",
@@ -69,6 +71,7 @@ const library_sources = [_][]const u8{
     "gc/vmstack.c",
     "gc/watch.c",
     "gc/weak.c",
+    "gc/wmap.c",
     "gc/work.c",
     "gc/workers.c",
 };
@@ -116,6 +119,7 @@ const tests = [_]Program{
     .{ .name = "test_free", .tsan = true },
     .{ .name = "test_weak", .tsan = true },
     .{ .name = "test_death", .tsan = true },
+    .{ .name = "test_wmap", .tsan = true },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_manual_checks" },
     .{ .name = "test_roots", .tsan = true },
@@ -130,6 +134,7 @@ const tests = [_]Program{
     .{ .name = "test_signals", .tsan = true },
     .{ .name = "test_crowd", .tsan = true },
     .{ .name = "test_step", .tsan = true },
+    .{ .name = "test_modes", .tsan = true },
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_stats", .tsan = true },
@@ -174,7 +179,20 @@ const examples = [_]Program{
     .{ .name = "coroutines" },
     .{ .name = "offheap_list" },
     zbuf_program,
+    .{ .name = "proxy", .sources = &(proxy_sources ++ [_][]const u8{"examples/proxy/buffers.c"}), .libs = &.{"m"} },
+    .{
+        .name = "proxy_boehm",
+        .sources = &(proxy_sources ++ [_][]const u8{"examples/proxy/buffers_boehm.c"}),
+        .libs = &.{ "bdw-gc", "m" },
+    },
     lox_program,
+};
+
+/// A proxy with buffers of five kinds, over trigc and, in a program of its own, over Boehm's collector.
+const proxy_sources = [_][]const u8{
+    "examples/proxy/load.c",
+    "examples/proxy/main.c",
+    "examples/proxy/proxy.c",
 };
 
 /// The echo server over the buffer pool.

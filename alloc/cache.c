@@ -75,6 +75,8 @@ static bool next_run(struct cache *cache, tri_hole *hole) {
     tri__span_take_hole(&cache->mem->space, span, first, n, black);
     cache->taken_bytes += (int64_t)(n * span->slot_bytes);
     if (black) cache->black_bytes += (int64_t)(n * span->slot_bytes);
+    if (TRI_UNLIKELY(cache->notes_black) && black)
+        atomic_or_relaxed(&span->rescan, SPAN_RESCAN_FRESH); /* read in a stop */
     return true;
 }
 
@@ -126,6 +128,7 @@ void tri__cache_blacken(struct cache *cache) {
         uint32_t first = (uint32_t)(((uintptr_t)hole->cursor - span_base(&cache->mem->space, span)) / span->slot_bytes);
         uint32_t n = (uint32_t)((size_t)(hole->limit - hole->cursor) / span->slot_bytes);
         tri__span_mark_slots(&cache->mem->space, span, first, n);
+        if (cache->notes_black) atomic_or_relaxed(&span->rescan, SPAN_RESCAN_FRESH); /* read in a stop */
         cache->black_bytes += (int64_t)(n * span->slot_bytes);
     }
 }

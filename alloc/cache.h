@@ -22,6 +22,7 @@ struct cache {
     struct lock *table_lock; /* [const] */
     uint32_t gen;            /* the generation that this thread knows: that of the last posted H6 (R9) [owner] */
     bool black;              /* allocates black [owner] */
+    bool notes_black;        /* spans of black holes get SPAN_RESCAN_FRESH [owner] */
     bool single;             /* closed fast path: holes of one slot (stress.slow) [owner] */
     int64_t taken_bytes;     /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
     int64_t black_bytes;     /* of those, marked at once [owner] */

@@ -26,6 +26,9 @@ enum span_place { SPAN_BUILDING = 0, SPAN_LISTED, SPAN_CACHED, SPAN_CLAIMED, SPA
 /* ZEROED: a leaf whose slots are zeroed all the same. SHARED: a slot may hold several of the host's objects. */
 enum { SPAN_LEAF = 1, SPAN_ZEROED = 2, SPAN_SHARED = 4 };
 
+/* The marker ran out of memory here (R19); objects were allocated black here, in a mode that scans them again. */
+enum { SPAN_RESCAN_LOST = 1, SPAN_RESCAN_FRESH = 2 };
+
 struct span {
     struct span *next, *prev;  /* in its list [list's lock], or in a cache's chain [holder] */
     uint32_t gen;              /* sweep generation of its bits [atomic; written by its holder] */
@@ -36,7 +39,7 @@ struct span {
     uint32_t layout;           /* its layout, or its class's mixed number [const while formatted] */
     uint32_t returned;         /* the system's pages in it that were given back, by bit (inside.c) [holder] */
     uint8_t dirty;             /* free slots may hold old bytes [holder] */
-    uint8_t rescan;            /* marker ran out of memory here: scan every marked object again (R19) [atomic] */
+    uint8_t rescan;            /* SPAN_RESCAN_*: why every marked object is to be scanned again [atomic] */
     uint16_t nslots;           /* [const while formatted] */
     uint16_t nalloc;           /* slots allocated or in a hole [holder] */
     uint16_t next_slot;        /* no free slot below this one [holder] */

@@ -160,7 +160,7 @@ static void shade_slot_word(struct mutator *m, const struct slot_reader *reader,
 static void barrier(struct mutator *m, const struct slot_reader *reader, const void *slot, tri_word value) {
     tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
     if (heap_fault(m->heap, FAULT_NO_BARRIER)) return;
-    shade_slot_word(m, reader, slot, old);
+    if (TRI_LIKELY(m->deletes)) shade_slot_word(m, reader, slot, old);
     if (m->grey_stack) shade_slot_word(m, reader, slot, value);
 }
 
@@ -209,7 +209,7 @@ static inline bool store_short(struct mutator *m, void *obj, void *slot, tri_wor
         old_ref = enc_decode(&layout->desc->enc, old);
         new_ref = enc_decode(&layout->desc->enc, value);
     }
-    shade_pointer(m, old_ref);
+    if (TRI_LIKELY(m->deletes)) shade_pointer(m, old_ref);
     if (m->grey_stack) shade_pointer(m, new_ref);
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
     return true;
@@ -241,7 +241,9 @@ void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_wor
         return;
     }
     if (m->armed) {
-        tri__shade_word(m, atomic_load_acquire(p), SLOT_VALUE, &root->enc); /* pairs with other threads' root stores */
+        if (m->deletes)
+            tri__shade_word(m, atomic_load_acquire(p), SLOT_VALUE,
+                            &root->enc); /* pairs with other threads' root stores */
         if (m->grey_stack) tri__shade_word(m, value, SLOT_VALUE, &root->enc);
     }
     tri__stress_delay(m->heap);
@@ -270,7 +272,8 @@ tri_word tri_xchg(tri_thread *thread, void *obj, void *slot, tri_word value) {
     check_stored(m, "tri_xchg", &reader, slot, value);
     if (m->armed) barrier(m, &reader, slot, value);
     tri_word old = atomic_swap_seq((tri_word *)slot, value); /* pairs with other exchanges and loads of the slot */
-    if (m->armed) shade_slot_word(m, &reader, slot, old); /* what was really taken out, should it have changed since */
+    if (m->armed && m->deletes)
+        shade_slot_word(m, &reader, slot, old); /* what was really taken out, should it have changed since */
     return old;
 }
 
@@ -292,7 +295,7 @@ bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_
             *expected = current;
             return false;
         }
-        shade_slot_word(m, &reader, slot, current); /* it overwrites exactly this, or nothing */
+        if (m->deletes) shade_slot_word(m, &reader, slot, current); /* it overwrites exactly this, or nothing */
         if (m->grey_stack) shade_slot_word(m, &reader, slot, value);
     }
     return atomic_cas_seq((tri_word *)slot, expected, value); /* pairs with other exchanges and loads of the slot */

@@ -80,6 +80,41 @@ static void trace_all(struct checkmark *c) {
     }
 }
 
+struct entries {
+    struct checkmark *c;
+    size_t nreached;
+};
+
+static bool is_reached(const struct checkmark *c, uintptr_t addr) {
+    const struct space *space = &c->heap->mem.space;
+    struct slot slot;
+    if (!space_find_slot(space, addr, &slot) || !space_is_marked(space, &slot))
+        return false; /* tiny slots share bits */
+    size_t granule = (slot.addr - space->base) >> GRANULE_SHIFT;
+    return c->bits[granule >> 6] >> (granule & 63) & 1;
+}
+
+static void visit_entry(void *p, const struct wmap *map, const struct wentry *e) {
+    struct entries *entries = p;
+    struct checkmark *c = entries->c;
+    uintptr_t ref = enc_decode(&map->enc, e->value);
+    size_t before = c->n;
+    if (!ref || !is_reached(c, map->obj) || !is_reached(c, e->key)) return;
+    reach(c, &e->value, ref, false);
+    entries->nreached += c->n - before;
+}
+
+/* Values of weak maps: again and again, until nothing more is reached. */
+static void trace_entries(struct checkmark *c) {
+    struct entries entries = {c, 1};
+    while (entries.nreached && !c->failed) {
+        entries.nreached = 0;
+        c->root = "a weak map, under a live key";
+        tri__ephemerons_each(c->heap, visit_entry, &entries);
+        trace_all(c);
+    }
+}
+
 static void words(struct checkmark *c, const tri_word *p, const tri_word *end, const tri_enc *enc) {
     for (; p < end; p++) {
         uintptr_t ref = enc_decode(enc, atomic_load_acquire(p)); /* nobody runs */
@@ -151,6 +186,7 @@ int tri__checkmark(tri_heap *heap) {
     heap_roots(&c);
     tri__lock_release(&heap->roots.lock);
     trace_all(&c);
+    trace_entries(&c);
     if (c.failed) tri__report(heap, "checkmark", "incomplete: no memory for its stack");
     tri__os_release(c.bits, max_size(c.bits_bytes, 1 << 16));
     if (c.stack) tri__os_release(c.stack, c.capacity * sizeof *c.stack);

@@ -15,6 +15,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/mode.h"
 
 /* A cycle on the thread that triggers it: for heaps whose last cycle marked for no longer than that, which have no more
  * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may take, and wait for one other
@@ -55,12 +56,13 @@ struct cycle_waiter {
 static void wait_for_cycle(void *p) {
     struct cycle_waiter *w = p;
     tri_heap *heap = w->heap;
-    if (heap->stepped) {
-        w->ended = tri__step_collect(heap, w->reason, w->timeout_ns);
-        return;
-    }
     uint64_t start = tri__os_now_ns();
     tri__lock_acquire(&heap->cycle_lock);
+    if (heap->stepped) {
+        w->ended = tri__step_collect(heap, w->reason, start + w->timeout_ns);
+        tri__lock_release(&heap->cycle_lock);
+        return;
+    }
     uint64_t target = heap->started + 1; /* I-COL2 */
     while (heap->finished < target) {
         if (heap->started < target) { /* asked for until it begins: one that is running does not count */
@@ -103,11 +105,12 @@ static void wait_for_job(void *p) {
     struct job_waiter *w = p;
     tri_heap *heap = w->heap;
     uint64_t start = tri__os_now_ns(), limit_ns = heap_wait_limit_ns(heap);
+    tri__lock_acquire(&heap->cycle_lock);
     if (heap->stepped) {
-        w->job.ran = tri__step_job(heap, w->job.fn, w->job.arg, limit_ns);
+        w->job.ran = tri__step_job(heap, w->job.fn, w->job.arg, start + limit_ns);
+        tri__lock_release(&heap->cycle_lock);
         return;
     }
-    tri__lock_acquire(&heap->cycle_lock);
     w->job.next = heap->jobs;
     heap->jobs = &w->job;
     wake_collector(heap);
@@ -172,8 +175,7 @@ static void run_cycle(tri_heap *heap) {
         tri__cycle_sweep(heap, UINT64_MAX); /* R21: before H1 */
         tri__cycle_start(heap, reason);
     }
-    bool ended = tri__cycle_continue(heap, UINT64_MAX);
-    check_cheap(ended, "I-COL1: a cycle ends");
+    while (!tri__cycle_continue(heap, UINT64_MAX)) {} /* false where the world does not come to a stop (mode.c) */
     tri__lock_acquire(&heap->cycle_lock);
     runner_set(heap, RUNNER_NONE);
     end_cycle(heap);
@@ -195,8 +197,8 @@ static bool is_small(tri_heap *heap) {
 static bool borrow(tri_heap *heap) {
     if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return false; /* an option */
     tri__lock_acquire(&heap->cycle_lock);
-    bool idle = heap->runner == RUNNER_NONE && !heap->wanted && !heap->jobs && heap->started == heap->finished &&
-                heap->finished > 0 && is_small(heap);
+    bool idle = tri__mode(heap) == MODE_CONCURRENT && heap->runner == RUNNER_NONE && !heap->wanted && !heap->jobs &&
+                heap->started == heap->finished && heap->finished > 0 && is_small(heap);
     if (idle && heap->here_rests > 0) {
         heap->here_rests--;
         idle = false;
@@ -307,8 +309,8 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     uint64_t now = tri__os_now_ns();
     if (now - *since_ns < OWN_SLICE_NS) return 0;
     *since_ns = now;
-    uint32_t nthreads = atomic_load_relaxed(&heap->nthreads); /* hints, all of them */
-    if (TRI_LIKELY(nthreads < heap->ncpus)) return 0;
+    uint32_t nthreads = atomic_load_relaxed(&heap->nthreads);         /* hints, all of them */
+    if (TRI_LIKELY(nthreads < heap->ncpus) || heap->nstops) return 0; /* nobody runs in a stop */
     if (!heap->quota)
         tri__os_yield();
     else if (nthreads >= heap->ncpus + atomic_load_relaxed(&heap->nwaits))
@@ -324,7 +326,7 @@ static void collector_main(void *p) {
     tri__fork_forbid("a hook or a callback, on the collector's thread");
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
-        if (heap->runner != RUNNER_NONE) {
+        if (heap->runner != RUNNER_NONE || heap->stepped) {
             tri__cond_wait(&heap->cycle_wanted, &heap->cycle_lock);
         } else if (heap->jobs && !heap->handed_over) {
             run_job(heap);
@@ -338,12 +340,12 @@ static void collector_main(void *p) {
 }
 
 bool tri__collector_start(tri_heap *heap) {
-    if (heap->stepped) return true; /* I-STEP3 */
+    if (heap->threadless) return true; /* I-STEP3 */
     return tri__os_thread_start(&heap->collector, collector_main, heap, "trigc");
 }
 
 void tri__collector_stop(tri_heap *heap) {
-    if (heap->stepped) return;
+    if (heap->threadless) return;
     tri__lock_acquire(&heap->cycle_lock);
     heap->quit = true;
     bool lost = heap->collector_lost;
@@ -362,7 +364,7 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->handed_over = false;
     heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
-    heap->collector_lost = !heap->stepped;
+    heap->collector_lost = !heap->threadless;
 }
 
 int tri_collect(tri_thread *thread) {

@@ -24,6 +24,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/mode.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
 enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 16, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
@@ -100,7 +101,8 @@ static void collect_counts(struct mutator *m) {
 static void answer_scan(struct mutator *m) {
     uint64_t start = tri__os_now_ns();
     if (!heap_fault(m->heap, FAULT_FORGET_ROOT)) tri__mutator_scan_roots(m);
-    m->grey_stack = false;
+    m->grey_stack = !m->deletes; /* insertion: it is scanned again in a stop */
+    m->cache.notes_black = !m->deletes;
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
@@ -162,6 +164,7 @@ void tri__mutator_answer(struct mutator *m) {
     case STEP_NONE: break;
     case STEP_ARM:
         m->grey_stack = true;
+        m->deletes = tri__mode(heap) != MODE_INSERTION;
         set_armed(m, true);
         tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
@@ -220,10 +223,10 @@ static void publish_progress(tri_heap *heap) {
 /* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
 static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns) {
     uint64_t slice_ns = TRI_CHECKS && atomic_load_relaxed(&heap->stress.delay_us) ? 1 : MARK_SLICE_NS; /* a switch */
-    return deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
+    return deadline_ns < now_ns || deadline_ns - now_ns < slice_ns ? deadline_ns : now_ns + slice_ns;
 }
 
-/* False: the deadline passed. */
+/* False: the deadline passed. Something is done in any case, or a host with the smallest budgets would get nowhere. */
 static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start, away_ns = 0;
     check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer (R4)");
@@ -231,7 +234,7 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
     heap->run.slice_ns = start;
-    while (!empty && now < deadline_ns) {
+    do {
         tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
         if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &heap->run.slice_ns);
@@ -242,8 +245,9 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         }
         if (!tri__workers_settled(heap)) continue; /* model: M-WORKER */
         empty = tri__work_is_empty(&heap->work);
-        if (!empty && atomic_load_acquire(&heap->work.rescan)) tri__marker_rescan(&heap->worker); /* R19 */
-    }
+        if (!empty && atomic_load_acquire(&heap->work.rescan))
+            tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
+    } while (!empty && now < deadline_ns);
     atomic_add_relaxed(&heap->stats.mark_ns, now - start - away_ns);
     return empty;
 }
@@ -264,20 +268,49 @@ static bool stop_assists(tri_heap *heap, uint64_t deadline_ns) {
  * closed. */
 enum round { ROUND_WAITS, ROUND_FAILS, ROUND_CLOSES };
 
+/* A pass over weak maps. SETTLED_LATER: the deadline passed, call it again. */
+static enum settled settle_maps(tri_heap *heap, uint64_t deadline_ns) {
+    if (atomic_load_relaxed(&heap->death.maps.nmaps) == 0) return SETTLED_NOTHING; /* a new one is empty, or black */
+    if (heap_fault(heap, FAULT_LATE_MAPS)) return SETTLED_NOTHING;
+    if (!heap->run.settling) tri__ephemerons_begin(heap);
+    enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
+    heap->run.settling = settled == SETTLED_LATER;
+    return settled;
+}
+
 static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
-    if (!heap->run.posted) {
+    if (!heap->run.posted && !heap->run.settling) {
         if (!stop_assists(heap, deadline_ns)) return ROUND_WAITS;
         if (!tri__work_is_empty(&heap->work)) return ROUND_FAILS; /* an assist handed something over */
         check_cheap(tri__marker_is_idle(&heap->worker), "I-CYC4: a round starts with idle markers");
         gate_set(heap, GATE_CLOSING, heap->run.rounds > ROUNDS_WITH_LOADS);
     }
-    if (!handshake(heap, STEP_FLUSH, deadline_ns)) return ROUND_WAITS; /* model: M-FLUSH */
-    bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
-    if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
-    /* The ephemeron pass of R6 comes here, before the close. */
+    if (!heap->run.settling) {
+        if (!handshake(heap, STEP_FLUSH, deadline_ns)) return ROUND_WAITS; /* model: M-FLUSH */
+        bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
+        if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
+    }
+    enum settled settled = settle_maps(heap, deadline_ns); /* R6 */
+    if (settled != SETTLED_NOTHING) return settled == SETTLED_LATER ? ROUND_WAITS : ROUND_FAILS;
+    return tri__mode_closes(heap) ? ROUND_CLOSES : ROUND_FAILS;
+}
+
+bool tri__cycle_close(tri_heap *heap) {
     tri__vmstacks_check_scanned(heap);
     check_cheap(tri__copies_are_shaded(heap), "I-COPY1: no round closes while a copy of a stack is unshaded (R3)");
-    return gate_close(heap) ? ROUND_CLOSES : ROUND_FAILS;
+    return gate_close(heap);
+}
+
+/* In a stop nobody assists. What a load in the round has spoiled is grey, and is marked here. */
+void tri__cycle_mark(tri_heap *heap) {
+    do {
+        while (!mark_until_empty(heap, UINT64_MAX)) {}
+    } while (settle_maps(heap, UINT64_MAX) != SETTLED_NOTHING);
+    bool quiet = stop_assists(heap, UINT64_MAX);
+    check_cheap(quiet, "R3: nobody assists in a stop");
+    tri__lock_acquire(&heap->mem.gate);
+    heap->spoiled = false;
+    tri__lock_release(&heap->mem.gate);
 }
 
 static void begin_marking(tri_heap *heap) {
@@ -291,7 +324,10 @@ static void begin_marking(tri_heap *heap) {
 static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         if (heap_phase(heap) == PHASE_MARK) {
-            if (!mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+            if (!heap->run.settling && !mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
+            enum settled settled = settle_maps(heap, deadline_ns); /* so that the round has little to settle */
+            if (settled == SETTLED_LATER) return false;
+            if (settled == SETTLED_SOME) continue;
             phase_set(heap, PHASE_FLUSH);
             heap->run.rounds++;
         }
@@ -357,9 +393,9 @@ bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
     uint64_t slice_ns = start, away_ns = 0;
-    bool settled;
+    bool settled, first = true;
     tri__fork_settle(heap);
-    while (!(settled = is_settled(heap)) && now < deadline_ns) {
+    for (; !(settled = is_settled(heap)) && (first || now < deadline_ns); first = false) {
         tri__stress_delay(heap);
         bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
         if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &slice_ns);
@@ -494,7 +530,8 @@ static void after_flip(tri_heap *heap) {
 
 static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
     if (heap->run.lazy) return true;
-    if (!tri__cycle_sweep(heap, deadline_ns)) return false;     /* model: M-SWEEP */
+    if (!tri__cycle_sweep(heap, heap->run.stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
+    tri__mode_swept(heap);
     drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
     return true;
 }
@@ -507,6 +544,8 @@ static bool is_at(tri_heap *heap, enum phase phase) {
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     struct cycle_run *run = &heap->run;
     if (is_at(heap, PHASE_ARM)) {
+        if (!tri__mode_begin(heap)) return false;
+        if (run->stopped) deadline_ns = UINT64_MAX;                /* a stop is not left in its middle */
         if (!handshake(heap, STEP_ARM, deadline_ns)) return false; /* model: M-ARM */
         phase_set(heap, PHASE_SETTLE);
     }
@@ -537,6 +576,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     if (is_at(heap, PHASE_RETIRE)) {
         if (!handshake(heap, STEP_RETIRE, deadline_ns)) return false; /* model: M-FLIP, M-RETIRE */
         after_flip(heap);
+        tri__mode_retired(heap);
     }
     if (!sweep(heap, deadline_ns)) return false;
     phase_set(heap, PHASE_IDLE);
@@ -555,7 +595,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->mem.pages_stay = false;
     heap->spoiled = false;
     heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
-    heap->stopping = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->nstops = heap->stopping = heap->triggered = heap->tracing = heap->nassists = 0;
     heap->phase = PHASE_IDLE;
     if (abandoned) heap->last_step = STEP_NONE;
     heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};
@@ -566,6 +606,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->roots.nwaiting = 0;
     tri__death_after_fork(heap);
     heap->turn_taken = false;
+    heap->nturns = 0;
     heap->stale_marks |= abandoned;
     return abandoned;
 }

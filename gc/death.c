@@ -6,9 +6,11 @@
  *
  *   1  weak slots that name unmarked objects are cleared
  *   2  unmarked objects that finalizer queues claim are marked, with all that they name
+ *      and weak maps are settled
  *   3  weak slots of what came back, which name unmarked objects, are cleared
- *   4  cleanups of what is still unmarked are due
- *   5  the queues get what came back
+ *   4  entries of unmarked keys leave weak maps, unmarked maps are freed
+ *   5  cleanups of what is still unmarked are due
+ *   6  the queues get what came back
  *
  * Each step can be left when a deadline has passed, and gone on with.
  *
@@ -19,9 +21,12 @@
 
 void tri__death_init(tri_heap *heap) {
     tri__watches_init(heap);
+    tri__wmaps_init(heap);
 }
 
 void tri__death_fini(tri_heap *heap) {
+    tri__ephemerons_abandon(heap);
+    tri__wmaps_fini(heap);
     tri__watches_fini(heap);
 }
 
@@ -30,10 +35,12 @@ void tri__death_begin(tri_heap *heap) {
     heap->death.page = 0;
 }
 
-static void step_to(struct death *d, enum death_step step) {
+static void step_to(tri_heap *heap, enum death_step step) {
+    struct death *d = &heap->death;
     d->step = step;
+    if (step == DEATH_SETTLE || step == DEATH_MAPS) tri__ephemerons_begin(heap);
     d->page = 0;
-    d->watches.cursor = 0; /* nobody but who runs the cycle uses it */
+    d->watches.shard = d->watches.bucket = 0;
 }
 
 /* Traces what was shaded. False: the deadline passed. */
@@ -44,12 +51,10 @@ static bool trace(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         empty = tri__marker_drain(w, limit_ns);
         if (!empty || !atomic_load_acquire(&heap->work.rescan)) break; /* pairs with push_without_memory */
-        tri__marker_rescan(w);                                         /* R19 */
+        tri__marker_rescan(w, SPAN_RESCAN_LOST);                       /* R19 */
     }
-    atomic_add_relaxed(&heap->cycle_marked_bytes, w->marked_bytes); /* counters */
-    atomic_add_relaxed(&heap->stats.marked_objects, w->marked_objects);
-    atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start);
-    w->marked_bytes = w->marked_objects = w->scanned_bytes = 0;
+    atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start); /* a counter */
+    tri__workers_tell(heap, w);
     return empty;
 }
 
@@ -59,19 +64,25 @@ static bool revive(tri_heap *heap, uint64_t deadline_ns) {
     if (d->step == DEATH_CLAIM) {
         if (!tri__watch_take_dead(heap, true, deadline_ns)) return false;
         d->watches.shade = d->watches.revived.first;
-        step_to(d, d->watches.shade ? DEATH_REVIVE : DEATH_CLEANUPS);
+        step_to(heap, d->watches.shade ? DEATH_REVIVE : DEATH_MAPS);
         if (d->step == DEATH_REVIVE) tri__finalize_gate(heap, true); /* before the first of them is marked */
     }
     if (d->step == DEATH_REVIVE) {
         if (!tri__finalize_shade(heap, deadline_ns) || !trace(heap, deadline_ns)) return false;
         check_cheap(tri__marker_is_idle(&heap->worker) && tri__work_is_empty(&heap->work),
                     "I-DEATH1: what comes back is black before anybody gets it");
-        step_to(d, DEATH_WEAK_REVIVED);
+        step_to(heap, DEATH_SETTLE);
+    }
+    if (d->step == DEATH_SETTLE) {
+        enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
+        if (settled == SETTLED_LATER) return false;
+        step_to(heap, settled == SETTLED_SOME ? DEATH_REVIVE : DEATH_WEAK_REVIVED);
+        if (settled == SETTLED_SOME) return revive(heap, deadline_ns); /* as many times as chains lead through maps */
     }
     if (d->step == DEATH_WEAK_REVIVED) {
         if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
         tri__finalize_gate(heap, false);
-        step_to(d, DEATH_CLEANUPS);
+        step_to(heap, DEATH_MAPS);
     }
     return true;
 }
@@ -80,16 +91,20 @@ bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
     struct death *d = &heap->death;
     if (d->step == DEATH_WEAK) {
         if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
-        step_to(d, DEATH_CLAIM);
+        step_to(heap, DEATH_CLAIM);
     }
     if (!revive(heap, deadline_ns)) return false;
+    if (d->step == DEATH_MAPS) {
+        if (!tri__ephemerons_clear(heap, deadline_ns)) return false;
+        step_to(heap, DEATH_CLEANUPS);
+    }
     if (d->step == DEATH_CLEANUPS) {
         if (!tri__watch_take_dead(heap, false, deadline_ns)) return false;
-        step_to(d, DEATH_DELIVER);
+        step_to(heap, DEATH_DELIVER);
     }
     if (d->step == DEATH_DELIVER) {
         if (!tri__finalize_deliver(heap, deadline_ns)) return false;
-        step_to(d, DEATH_DONE);
+        step_to(heap, DEATH_DONE);
     }
     return true;
 }
@@ -104,15 +119,18 @@ bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
 
 void tri__death_after_fork(tri_heap *heap) {
     heap->death.reviving = false;
+    tri__ephemerons_abandon(heap);
     tri__watch_take_back(heap);
 }
 
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {
     tri__weak_clear_one(heap, addr);
+    tri__wmaps_freed(heap, addr);
     tri__watch_freed(heap, addr);
 }
 
 void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {
     tri__weak_verify(heap, say, context);
+    tri__wmaps_verify(heap, say, context);
     tri__watch_verify(heap, say, context);
 }

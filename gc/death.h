@@ -5,6 +5,8 @@
  *   weak.c      weak slots of objects
  *   watch.c     objects whose death is waited for; cleanups
  *   finalize.c  queues of objects that came back
+ *   wmap.c      weak maps
+ *   ephemeron.c weak maps in a cycle
  *
  * Nothing here allocates while objects die (R19): what death needs was reserved when it was asked for. */
 #ifndef TRI_GC_DEATH_H
@@ -38,29 +40,77 @@ struct tri_finq {
     uint64_t ndelivered;         /* [lock to write, atomic] */
 };
 
+/* A share of the table, by hash, so that threads and the cycle seldom want the same lock. */
+enum { WATCH_SHARDS = 16 };
+struct watch_shard {
+    struct lock lock;       /* RANK_WATCHES */
+    struct watch **buckets; /* NULL: nothing in it was ever watched [lock] */
+    size_t nbuckets, n;     /* [lock] */
+};
+
 struct watches {
-    struct lock lock;          /* RANK_WATCHES */
+    struct watch_shard shards[WATCH_SHARDS];
+    struct lock lock;          /* RANK_DEATH */
     struct fixalloc fix;       /* of struct watch */
-    struct watch **buckets;    /* NULL: nothing was ever watched [lock] */
-    size_t nbuckets;           /* [lock] */
-    size_t n, nclaims;         /* in the table, and of these claims of queues [lock to write, n atomic] */
+    size_t n, nclaims;         /* in the table, and of these claims of queues [atomic] */
     struct watch_list due;     /* cleanups of dead objects, the first first [lock] */
     uint64_t ndue, nrun;       /* [atomic] */
-    struct watch_list revived; /* claims whose objects are coming back [who runs cycles] */
-    uint64_t nrevived;         /* ever [lock] */
+    struct watch_list revived; /* claims whose objects are coming back [lock to write; who runs cycles] */
     struct watch *shade;       /* of `revived`: the next one to mark [who runs cycles] */
-    size_t cursor;             /* bucket that death comes to next [lock] */
+    size_t shard, bucket;      /* that death comes to next [who runs cycles] */
     tri_finq *queues;          /* [lock] */
     tri_finq *scan_queue;      /* the root scan's, and the watch in it that it comes to next [lock] */
     struct watch *scan;
 };
+
+/* A weak map's entry: from the start of an object to a value. */
+struct wentry {
+    uintptr_t key; /* 0: never used; WMAP_GONE */
+    tri_word value;
+};
+enum { WMAP_GONE = 1, WMAP_LOCKS = 8 };
+
+struct wmap {
+    struct wmap *next, *prev; /* [watches.lock to write; next is read by who runs cycles] */
+    uintptr_t obj;            /* the collected object [const] */
+    tri_enc enc;              /* of the values [const] */
+    struct wentry *entries;   /* manual memory [lock] */
+    size_t capacity;          /* a power of two, or 0 [lock] */
+    size_t n, nused;          /* entries; with those that are gone [lock] */
+    uint32_t version;         /* counts the tables [lock] */
+};
+
+struct wmaps {
+    struct lock locks[WMAP_LOCKS]; /* RANK_WMAPS: by the record's address */
+    struct fixalloc fix;           /* records */
+    struct wmap *first;            /* [watches.lock] */
+    size_t nmaps;                  /* [watches.lock to write, atomic] */
+};
+
+/* One pass over all entries (ephemeron.c) [who runs cycles]. */
+enum settle_step { SETTLE_LOOK = 0, SETTLE_INDEX, SETTLE_TRACE };
+struct settle {
+    enum settle_step step;
+    struct wmap *map; /* that the pass is in, and the entry that it comes to next */
+    size_t at;
+    uint32_t version, nrestarts; /* of its table; how often it grew under the pass */
+    bool fresh;                  /* the pass comes to the map for the first time */
+    bool any, counts;            /* something was marked; entries that wait are counted */
+    size_t nwaiting;             /* entries whose key is not marked */
+    uint32_t *buckets;           /* the index of them, NULL: none */
+    struct waiting *waiting;
+    size_t nbuckets, nindexed, capacity, index_bytes;
+};
+enum settled { SETTLED_LATER = 0, SETTLED_SOME, SETTLED_NOTHING };
 
 /* Where the deaths of a cycle are (death.c). */
 enum death_step {
     DEATH_WEAK = 0,     /* weak slots that name the dead */
     DEATH_CLAIM,        /* watched objects that come back are found */
     DEATH_REVIVE,       /* and marked, with all that they name */
+    DEATH_SETTLE,       /* so are the values of keys that came back */
     DEATH_WEAK_REVIVED, /* weak slots in what came back */
+    DEATH_MAPS,         /* entries of dead keys go, and dead maps */
     DEATH_CLEANUPS,     /* what is still unmarked is gone: its cleanups are due */
     DEATH_DELIVER,      /* the queues get what came back */
     DEATH_DONE
@@ -73,6 +123,8 @@ struct death {
     bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
     uint64_t cleared_slots; /* weak slots that cycles have cleared, ever [atomic] */
     struct watches watches;
+    struct wmaps maps;
+    struct settle settle;
 };
 
 void tri__death_init(tri_heap *heap);
@@ -106,11 +158,13 @@ void tri__watches_init(tri_heap *heap);
 void tri__watches_fini(tri_heap *heap);
 void tri__watch_append(struct watch_list *list, struct watch *w);
 struct watch *tri__watch_pop(struct watch_list *list);
+/* The start of the object of this heap that `obj` lies in, which the caller holds; 0, with the error set. */
+uintptr_t tri__object_of(struct mutator *m, const void *obj, const char *call);
 /* Registers a cleanup (queue NULL) or a claim; the status, with the error set for `call`. */
 int tri__watch_add(struct mutator *m, const void *obj, tri_finq *queue, void (*fn)(void *), void *arg,
                    const char *call);
-/* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.cursor on. False: the
- * deadline passed. */
+/* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.shard and
+ * .bucket on. False: the deadline passed. */
 bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns);
 /* What was on its way to a queue is watched again: no memory is needed for it. */
 void tri__watch_take_back(tri_heap *heap);
@@ -129,5 +183,31 @@ void tri__finalize_gate(tri_heap *heap, bool reviving);
 /* Marks what comes back, from watches.shade on. */
 bool tri__finalize_shade(tri_heap *heap, uint64_t deadline_ns);
 bool tri__finalize_deliver(tri_heap *heap, uint64_t deadline_ns);
+
+/* wmap.c */
+void tri__wmaps_init(tri_heap *heap);
+void tri__wmaps_fini(tri_heap *heap);
+/* The record of the map whose object starts at `addr`, or NULL: it is none. */
+struct wmap *tri__wmap_at(const tri_heap *heap, uintptr_t addr);
+/* Takes an entry out. Its map's lock held. */
+void tri__wmap_drop(tri_heap *heap, struct wmap *map, struct wentry *e);
+/* Takes a map off the list. watches.lock held. */
+void tri__wmap_unlink(tri_heap *heap, struct wmap *map);
+void tri__wmaps_freed(tri_heap *heap, uintptr_t addr);
+void tri__wmaps_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
+
+/* ephemeron.c */
+/* A new pass. */
+void tri__ephemerons_begin(tri_heap *heap);
+/* Marks the values of marked keys in marked maps (R6). SETTLED_SOME: it marked something, so marking has to go on and
+ * another pass to follow. */
+enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns);
+/* Takes out the entries of unmarked keys, and frees unmarked maps, after tri__ephemerons_begin. False: the deadline
+ * passed. */
+bool tri__ephemerons_clear(tri_heap *heap, uint64_t deadline_ns);
+void tri__ephemerons_abandon(tri_heap *heap);
+/* Visits every entry. World stopped. */
+void tri__ephemerons_each(tri_heap *heap, void (*visit)(void *context, const struct wmap *map, const struct wentry *e),
+                          void *context);
 
 #endif

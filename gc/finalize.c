@@ -10,13 +10,13 @@
  * that takes it out (R17).
  *
  * Invariants: I-FIN1 an object is delivered black, with all that it names. I-FIN2 all objects that were unmarked at the
- * close and are watched come back in that cycle, whatever reaches them among each other. Lock ranks: watches (32), then
+ * close and are watched come back in that cycle, whatever reaches them among each other. Lock ranks: death (33), then
  * the gate's (40) and the work list's (60). */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { SLICE_WATCHES = 1024 };
+enum { SLICE_WATCHES = 512 };
 
 tri_finq *tri_finq_new(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_finq_new");
@@ -136,7 +136,6 @@ bool tri__finalize_deliver(tri_heap *heap, uint64_t deadline_ns) {
             tri_finq *q = w->queue;
             tri__watch_append(&q->delivered, w);
             atomic_add_relaxed(&q->ndelivered, 1); /* under the lock */
-            ws->nrevived++;
         }
         tri__lock_release(&ws->lock);
         tri__stress_delay(heap);

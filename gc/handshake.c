@@ -79,7 +79,9 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
     struct mutator *m = heap->look_next ? heap->look_next : heap->threads;
     for (; m && !o.held; m = m->next) {
         if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
-        if (hold(m->os)) {
+        if (m->stopped) {                                         /* by the cycle itself (mode.c) */
+            o.held = m;
+        } else if (hold(m->os)) {
             if (atomic_load_acquire(&m->answer_seq) >= seq) /* it answered between the two looks */
                 release_hold(m->os);
             else
@@ -100,7 +102,7 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     struct owing o = look(heap, seq);
     if (o.held) {
         tri__mutator_answer(o.held);
-        release_hold(o.held->os);
+        if (!o.held->stopped) release_hold(o.held->os);
     }
     return o;
 }
@@ -183,7 +185,7 @@ bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
     return true;
 }
 
-/* ---- stopping the world: checkmark, verify, walk; never part of a cycle --------------------------------------- */
+/* ---- stopping the world: checkmark, verify, walk; part of a cycle in the modes that stop (mode.c) ---------------- */
 
 /* The thread that has been longest away from a safepoint, of those that are not held. */
 static struct silent silent_thread(tri_heap *heap) {
@@ -243,6 +245,10 @@ bool tri__world_stop(tri_heap *heap) {
 bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
     uint64_t start = tri__os_now_ns(), told = 0;
     uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000;
+    if (heap->nstops > 0) { /* within a stop of the cycle's */
+        heap->nstops++;
+        return true;
+    }
     tri__lock_acquire(&heap->threads_lock);
     atomic_store_seq(&heap->stopping, 1); /* pairs with park_while_stopped; attach and detach wait outside the list */
     tri__lock_release(&heap->threads_lock);
@@ -263,10 +269,12 @@ bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
             tri__os_sleep_ns(20000);
     }
     tri__memory_hold_claims(&heap->mem, true);
+    heap->nstops = 1;
     return true;
 }
 
 void tri__world_start(tri_heap *heap) {
+    if (--heap->nstops > 0) return;
     tri__memory_hold_claims(&heap->mem, false);
     end_stop(heap);
 }

@@ -4,6 +4,7 @@
  *
  * Invariants: I-HEAP1 (R20) a heap is destroyed only when no thread is attached. */
 #include "gc/heap.h"
+#include "gc/mode.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,7 +201,8 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     bool ok = tri__work_init(&heap->work) && heap->cold_bytes;
     init_parts(heap);
     apply_environment(heap);
-    heap->stepped = heap->config.workers == 0;
+    heap->threadless = heap->config.workers == 0;
+    heap->stepped |= heap->threadless;
     if (!ok || !tri__collector_start(heap)) {
         fini_parts(heap);
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
@@ -291,9 +293,9 @@ static int set_huge(tri_heap *heap, const char *value) {
 
 static int set_workers(tri_heap *heap, size_t n) {
     if (n > MAX_WORKERS) return tri__error(TRI_EINVAL, "tri_heap_set", "%zu workers are more than %d", n, MAX_WORKERS);
-    if (heap->made && (n == 0) != heap->stepped)
+    if (heap->made && (n == 0) != heap->threadless)
         return tri__error(TRI_ESTATE, "tri_heap_set", "the heap was made %s, which stays so; set config.workers",
-                          heap->stepped ? "without workers" : "with workers");
+                          heap->threadless ? "without workers" : "with workers");
     atomic_store_relaxed(&heap->config.workers, (uint32_t)n); /* an option */
     return TRI_OK;
 }
@@ -311,6 +313,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     int err = TRI_OK;
     if (set_switch(heap, key, value, &err)) return err;
     if (strcmp(key, "metadata_huge") == 0) return set_huge(heap, value);
+    if (strcmp(key, "mode") == 0) return tri__mode_set(heap, value);
     if (tri__stress_set(heap, key, value, &err)) return err;
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);

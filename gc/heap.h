@@ -9,7 +9,7 @@
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
  *   pacer     goal and trigger                pacer.c
- *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c
+ *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c, wmap.c, ephemeron.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
  *   stats     counters, histograms            stats.c
@@ -124,6 +124,9 @@ enum fault {
     FAULT_LOSE_COPY,      /* what a copied stack holds is not shaded */
     FAULT_COPY_UNCOUNTED, /* R3: a round closes with a copy unshaded */
     FAULT_FORK_LOCK,      /* R20: fork does not take the lock of the roots */
+    FAULT_LATE_MAPS,      /* R6: weak maps are not settled before the close */
+    FAULT_NO_RESCAN,      /* mode insertion: stacks are not scanned again */
+    FAULT_FRESH_BLACK,    /* mode insertion: what was allocated black is not scanned in the stop */
 };
 
 struct stats {
@@ -149,8 +152,10 @@ struct cycle_run {
     size_t live_bytes;                                            /* that survived */
     uint64_t end_ns;                                              /* when every thread had retired */
     uint32_t rounds;
+    bool stopped;                    /* the world is, for the cycle's sake (mode.c) */
     bool posted;                     /* the phase's step is posted, and not all answers have come */
     bool scanned;                    /* H3 is answered */
+    bool settling;                   /* the round has all its answers, weak maps are being settled (R6) */
     uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
     bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
@@ -178,6 +183,7 @@ struct tri_heap {
     uint32_t ncpus;              /* cores, or what the control group's quota grants if less [const] */
     bool quota;                  /* it is less: cores may be free that must not be used [const] */
     size_t cache_bytes;          /* of a core's own cache [const] */
+    uint32_t nstops;             /* world stops within each other [who runs cycles] */
     uint32_t stopping;           /* futex: world is stopped or being stopped [atomic] */
     struct fixalloc fix_mutator; /* mutators; never unmapped while the heap lives */
 
@@ -216,8 +222,11 @@ struct tri_heap {
     size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
     uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
     bool turn_taken;            /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
+    uint32_t nturns;            /* threads that run a cycle or a job so, or wait for the turn to [cycle lock] */
     bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
-    bool stepped;               /* without workers: no thread of its own (step.c) [const once made] */
+    uint32_t mode;              /* enum mode [cycle lock to write, atomic] */
+    bool stepped;               /* cycles run in slices on the program's threads (step.c) [same] */
+    bool threadless;            /* without workers: it starts no thread of its own [const once made] */
     bool made;                  /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
     bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
@@ -282,12 +291,17 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns);
  * does not fit into a slice is left to the collector. False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
+/* Whether cycles run in slices; a hint for who does not hold the cycle lock: the mode may change (mode.c). */
+static inline bool tri__is_stepped(const tri_heap *heap) {
+    return atomic_load_relaxed(&heap->stepped);
+}
+
 /* step.c: what takes the collector's place in a heap without workers. */
 /* A slow path's share of the cycle, after its safepoint. True if the thread owes more. */
 bool tri__step_pace(struct mutator *m);
-/* As tri__cycle_wait and tri__collector_run, in a blocking region. */
-bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns);
-bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns);
+/* As tri__cycle_wait and tri__collector_run, in a blocking region. Require the cycle lock; release it meanwhile. */
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t until_ns);
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t until_ns);
 /* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 
@@ -297,6 +311,10 @@ void tri__cycle_start(tri_heap *heap, const char *reason);
 /* In a fork's child: no cycle runs. True if one was abandoned; false if none ran, or its flip was over. */
 bool tri__cycle_after_fork(tri_heap *heap);
 bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns);
+/* For mode.c: marks until nothing is grey, with the world stopped; closes the gate, false when the round was
+ * spoiled. */
+void tri__cycle_mark(tri_heap *heap);
+bool tri__cycle_close(tri_heap *heap);
 /* Sweeps whatever the last cycle has left unswept. False: something is left. By who may run a cycle, between two. */
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns);
 
@@ -341,6 +359,15 @@ enum gate_answer tri__gate_load_quick(struct mutator *m, uintptr_t addr);
 bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call);
 /* Whether a slot lives, between cycles or before H1. Gate lock held, or the world stopped. */
 bool tri__lives(tri_heap *heap, const struct slot *slot);
+
+static inline struct lock *tri__wmap_lock(tri_heap *heap, const struct wmap *map) {
+    return &heap->death.maps.locks[(uintptr_t)map / 128 % WMAP_LOCKS];
+}
+
+/* manual.c: zeroed manual memory for tables of the library's own; NULL, with the error set for `call`, without memory.
+ * Nothing locked. */
+void *tri__manual_table_new(tri_heap *heap, const char *call, size_t size_bytes);
+void tri__manual_table_free(tri_heap *heap, void *table);
 
 /* alloc.c */
 void tri__heap_account(struct mutator *m);

@@ -142,7 +142,6 @@ void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
 static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t size_bytes, bool root) {
     struct want w = {call, 0, 0, root};
     bool clean = false;
-    if (tri__callback_calls(heap, call)) return NULL;
     if (__builtin_mul_overflow(n, size_bytes, &w.size_bytes)) {
         tri__error(TRI_ENOMEM, call, "%zu elements of %zu bytes are more than any address range holds", n, size_bytes);
         return NULL;
@@ -153,6 +152,7 @@ static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t siz
 }
 
 void *tri_manual_calloc(tri_heap *heap, size_t n, size_t size_bytes) {
+    if (tri__callback_calls(heap, "tri_manual_calloc")) return NULL;
     return calloc_block(heap, "tri_manual_calloc", n, size_bytes, false);
 }
 
@@ -203,6 +203,15 @@ void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
     memcpy(moved, block, min_size(old_bytes, size_bytes));
     tri_manual_free(heap, block);
     return moved;
+}
+
+/* Noted like a block that is a root: its words are not taken for the host's mistakes. */
+void *tri__manual_table_new(tri_heap *heap, const char *call, size_t size_bytes) {
+    return calloc_block(heap, call, 1, size_bytes, true);
+}
+
+void tri__manual_table_free(tri_heap *heap, void *table) {
+    if (table && may_free(heap, "a weak map", table, true)) tri__manual_free(&heap->mem, table);
 }
 
 size_t tri_manual_bytes(tri_heap *heap) {

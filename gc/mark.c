@@ -25,8 +25,8 @@ TRI_COLD void tri__mark_without_memory(struct marker *mk, uintptr_t entry) {
     bool unmarked = space_set_mark(mk->space, &slot);
     if ((entry & WORK_TAG_MASK) == WORK_CANDIDATE && !unmarked) return; /* whoever marked it scans it */
     struct span *span = space_span_of(mk->space, slot.addr);
-    atomic_store_release(&span->rescan, 1);          /* pairs with the acquire in marker_rescan */
-    atomic_store_release(&mk->heap->work.rescan, 1); /* pairs with work_is_empty */
+    atomic_or_acqrel(&span->rescan, SPAN_RESCAN_LOST); /* pairs with the acquire in marker_rescan */
+    atomic_store_release(&mk->heap->work.rescan, 1);   /* pairs with work_is_empty */
 }
 
 TRI_COLD bool tri__mark_new_buffer(struct marker *mk) {
@@ -306,6 +306,49 @@ void tri__marker_take(struct marker *mk, struct workbuf *buf) {
     mk->worked = true; /* R2: popped */
 }
 
+/* An entry for tri__marker_drain_told. True: it was much. */
+static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void *context, uintptr_t addr),
+                         void *context) {
+    struct slot slot;
+    uintptr_t tag = entry & WORK_TAG_MASK;
+    if (tag == WORK_RESUME) {
+        tri__mark_resume(mk, entry);
+        return true;
+    }
+    if (tag == WORK_PAGE) {
+        tri__mark_unfold_page(mk, entry);
+        return false;
+    }
+    if (tag == WORK_PIECE || !space_find_slot(mk->space, entry & ~(uintptr_t)WORK_TAG_MASK, &slot)) {
+        tri__mark_entry(mk, entry);
+        return true;
+    }
+    if (tag == WORK_CANDIDATE) {
+        if (!space_set_mark(mk->space, &slot)) return false;
+        mk->marked_objects++;
+        mk->marked_bytes += tri__slot_bytes(mk->space, &slot);
+    }
+    marked(context, slot.addr);
+    tri__mark_scan(mk, &slot);
+    return false;
+}
+
+bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context) {
+    bool by_page = mk->set && mk->set->on, late = false;
+    if (mk->set) {
+        tri__mark_pages_flush(mk);
+        mk->set->on = false; /* entries alone, until it is left */
+    }
+    empty_ring(mk);
+    for (unsigned n = 1; !late && ((mk->buf && mk->buf->n > 0) || tri__mark_more(mk)); n++) {
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        late = (much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns;
+    }
+    if (mk->set) mk->set->on = by_page;
+    return !late;
+}
+
 bool tri__marker_hand_over(struct marker *mk) {
     if (mk->set) tri__mark_pages_flush(mk);
     empty_ring(mk);
@@ -325,15 +368,16 @@ bool tri__marker_is_idle(const struct marker *mk) {
     return mk->head == mk->tail && (!mk->buf || mk->buf->n == 0) && (!mk->set || mk->set->nused == 0);
 }
 
-void tri__marker_rescan(struct marker *mk) {
+void tri__marker_rescan(struct marker *mk, uint8_t why) {
     struct memory *mem = &mk->heap->mem;
     atomic_store_release(&mk->heap->work.rescan, 0); /* set again by whoever runs out of memory again */
     size_t npages = atomic_load_acquire(&mem->space.committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < npages; page++) {
         if (!shape_has_objects(atomic_load_acquire(&mem->space.pages[page].shape))) continue; /* span_publish */
         struct span *span = atomic_load_relaxed(&mem->space.spans[page]); /* ordered by the shape's acquire */
-        if (span->first_page != page || !atomic_load_acquire(&span->rescan)) continue; /* tri__mark_without_memory */
-        atomic_store_relaxed(&span->rescan, 0);
+        if (span->first_page != page || !(atomic_load_acquire(&span->rescan) & why))
+            continue; /* tri__mark_without_memory */
+        atomic_and_acqrel(&span->rescan, (uint8_t)~why);
         for (uint32_t i = 0; i < span->nslots; i++) {
             struct slot slot = span_slot(&mem->space, span, i);
             if (space_is_marked(&mem->space, &slot)) tri__mark_scan(mk, &slot);

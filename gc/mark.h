@@ -89,12 +89,16 @@ bool tri__marker_shade(struct marker *marker, uintptr_t addr);
 bool tri__marker_drain(struct marker *marker, uint64_t deadline_ns);
 /* Goes on with a buffer that it was given; it holds nothing. */
 void tri__marker_take(struct marker *marker, struct workbuf *buf);
+/* The same, telling `marked` of each object that it scans for the first time. */
+bool tri__marker_drain_told(struct marker *marker, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
+                            void *context);
 /* Hands all grey work over to the heap's list. True if there was any. */
 bool tri__marker_hand_over(struct marker *marker);
 /* True if it holds nothing (I-MARK2). */
 bool tri__marker_is_idle(const struct marker *marker);
-/* After running out of memory: scans every marked object of the spans with a rescan flag (R19). */
-void tri__marker_rescan(struct marker *marker);
+/* Scans every marked object of the spans with one of these flags (SPAN_RESCAN_*): after running out of memory (R19);
+ * in a stop, what was allocated black. */
+void tri__marker_rescan(struct marker *marker, uint8_t why);
 
 void tri__mark_each_slot(struct space *space, const struct slot *slot, slot_visit_fn visit, void *context);
 /* Bytes of a slot: large objects from their span. */

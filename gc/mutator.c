@@ -9,6 +9,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/mode.h"
 
 #define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
 
@@ -136,7 +137,8 @@ static void park_while_stopped(struct mutator *m) {
         enter_blocked(m->os, atomic_load_relaxed(&m->os->sp));
         tri__os_futex_wait(&m->heap->stopping, 1, 0);
         leave_blocked(m->os);
-        tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+        bool cycles = tri__mode(m->heap) != MODE_CONCURRENT; /* the cycle may have stopped it: a pause */
+        tri__stats_pause(m->heap, cycles ? TRI_PAUSE_HANDSHAKE : TRI_PAUSE_WAIT, tri__os_now_ns() - start);
     }
 }
 
@@ -337,11 +339,13 @@ static void start_like_last_step(struct mutator *m) {
     tri_heap *heap = m->heap;
     check_cheap(tri__lock_held(&heap->threads_lock), "R9: a newcomer starts under the lock of posting and flip");
     m->cache.gen = heap->posted_gen;
+    m->deletes = tri__mode(heap) != MODE_INSERTION;
+    m->cache.notes_black = !m->deletes;
     switch (heap->last_step) {
     case STEP_ARM:
     case STEP_SETTLE: m->armed = true, m->grey_stack = true, m->cache.black = false; break;
     case STEP_SCAN:
-    case STEP_FLUSH: m->armed = true, m->grey_stack = false, m->cache.black = true; break;
+    case STEP_FLUSH: m->armed = true, m->grey_stack = !m->deletes, m->cache.black = true; break;
     case STEP_DISARM: m->armed = false, m->grey_stack = false, m->cache.black = true; break;
     case STEP_RETIRE:
     case STEP_NONE: m->armed = false, m->grey_stack = false, m->cache.black = false; break;
@@ -521,7 +525,7 @@ static void leave_thread(struct mutator *m) {
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
     struct mutator *m = heap->threads, *next;
     heap->threads = heap->look_next = NULL;
-    heap->nthreads = 0;
+    heap->nthreads = heap->nwaits = heap->roots.nwaiting = 0;
     for (; m; m = next) {
         next = m->next;
         m->prev = NULL;

@@ -86,6 +86,7 @@ struct mutator {
     uint32_t flags;                  /* TRI_ATTACH_* [const] */
     bool armed;                      /* barrier on (pub.armed is also set by stress.slow) [owner] */
     bool stopped;                    /* held by world_stop [threads lock] */
+    bool deletes;                    /* the barrier shades what is overwritten (not in mode insertion) [owner] */
     bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
     uint64_t request_seq;            /* last step asked of it [atomic] */
     uint64_t answer_seq;             /* last step answered [atomic; owner writes] */
@@ -103,6 +104,7 @@ struct mutator {
     uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
+    uint32_t ncleaning;              /* cleanups that it runs [owner] */
     struct large_build build;        /* the large object that it is building [owner] */
 };
 

@@ -139,8 +139,8 @@ static void forget_needs(struct scavenger *s) {
 
 /* How far ahead pages may be populated now: nothing in a small heap, never beyond what the goal lets the heap have. */
 static size_t most_ahead(tri_heap *heap) {
-    size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT; /* a counter */
-    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE) || heap->stepped) return 0;  /* an option */
+    size_t goal = pages_of_goal(heap), bytes = atomic_load_relaxed(&heap->heap_bytes) >> PAGE_SHIFT;   /* a counter */
+    if (!(atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_POPULATE) || heap->threadless) return 0; /* an option */
     if (goal < AHEAD_HEAP_PAGES || atomic_load_relaxed(&heap->scavenger.cannot_populate)) return 0; /* own, and tests */
     size_t most = min_size(min_size(goal / AHEAD_FRACTION, AHEAD_MOST_PAGES), goal > bytes ? goal - bytes : 0);
     return most >= AHEAD_LEAST_PAGES ? most : 0;
@@ -326,11 +326,11 @@ static uint64_t watch_activity(tri_heap *heap, uint64_t now_ns) {
 static size_t return_slice(tri_heap *heap, size_t npages, bool urgent) {
     struct scavenger *s = &heap->scavenger;
     uint64_t cpu_ns = tri__os_thread_cpu_ns();
-    size_t most = urgent && !heap->stepped ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
-    size_t least = heap->stepped ? LEAST_STEP_PAGES : LEAST_SLICE_PAGES;
+    size_t most = urgent && !heap->threadless ? (size_t)URGENT_SLICE_PAGES : s->slice_pages;
+    size_t least = heap->threadless ? LEAST_STEP_PAGES : LEAST_SLICE_PAGES;
     size_t n = tri__memory_scavenge(&heap->mem, min_size(npages, most));
     cpu_ns = tri__os_thread_cpu_ns() - cpu_ns;
-    if ((!urgent || heap->stepped) && n == most && cpu_ns > 0) {
+    if ((!urgent || heap->threadless) && n == most && cpu_ns > 0) {
         size_t fit = (size_t)((double)n * (double)s->slice_ns / (double)cpu_ns);
         s->slice_pages = max_size(least, min_size((s->slice_pages + fit) / 2, MOST_SLICE_PAGES));
     }
@@ -450,16 +450,16 @@ void tri__scavenger_start(tri_heap *heap) {
     s->slice_pages = FIRST_SLICE_PAGES;
     s->quiet = SCAVENGER_DORMANT;
     set_alarm(heap);
-    s->slice_ns = heap->stepped ? SHORT_SLICE_NS : SLICE_NS;
+    s->slice_ns = heap->threadless ? SHORT_SLICE_NS : SLICE_NS;
     s->lost = false;
-    if (heap->stepped) {
+    if (heap->threadless) {
         s->slice_pages = LEAST_STEP_PAGES;
         s->next_ns = FOREVER_NS;
         tri__pressure_init(&s->pressure);
         after_cycle(heap, tri__os_now_ns());
     }
     atomic_store_release(&s->started, true); /* before its first cycle */
-    if (heap->stepped) return;
+    if (heap->threadless) return;
     bool started = tri__os_thread_start(&s->thread, scavenger_main, heap, "trigc-mem");
     atomic_store_release(&s->started, started); /* pairs with has_thread */
 }
@@ -480,7 +480,7 @@ void tri__scavenger_after_fork(tri_heap *heap) {
 void tri__scavenger_stop(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
     if (!has_thread(s)) return;
-    if (!heap->stepped) {
+    if (!heap->threadless) {
         signal_event(s, EVENT_QUIT);
         tri__os_thread_join(&s->thread);
     }

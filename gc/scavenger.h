@@ -59,8 +59,8 @@ struct scavenger {
 
 /* Starts the thread. A heap works without it: memory then goes back at the end of each cycle. */
 void tri__scavenger_start(tri_heap *heap);
-/* Without a thread (heap->stepped): what it would do now, in slices up to the deadline. True if something is left to do
- * at once. By who has the heap's turn. */
+/* Without a thread (heap->threadless): what it would do now, in slices up to the deadline. True if something is left to
+ * do at once. By who has the heap's turn. */
 bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns);
 /* Whether there is something to do. Any thread. */
 bool tri__scavenger_is_due(tri_heap *heap);

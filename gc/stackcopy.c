@@ -158,6 +158,7 @@ void tri__copies_reset(tri_heap *heap) {
 void tri__copying_begin(struct copying *c, tri_heap *heap, size_t stack_bytes) {
     *c = (struct copying){.heap = heap};
     if (TRI_LIKELY(!tri__copies_wanted(heap, stack_bytes))) return;
+    if (atomic_load_relaxed(&heap->phase) == PHASE_FLUSH && heap->nstops > 0) return; /* again, in a stop (mode.c) */
     /* Relaxed: the phase was written before the post that this answers, or by who runs the cycle. */
     check_cheap(atomic_load_relaxed(&heap->phase) == PHASE_SCAN, "I-COPY1: copies are taken in H3 and before marking");
     struct copies *copies = &heap->copies;

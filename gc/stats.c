@@ -97,7 +97,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .metadata_bytes = tri__memory_metadata_bytes(&heap->mem) + tri__fixalloc_in_use_bytes(&heap->work.fix) +
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
-                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix),
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix) +
+                          tri__fixalloc_in_use_bytes(&heap->death.maps.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
         .returned_bytes = (ps.returned_pages << PAGE_SHIFT) +

@@ -37,19 +37,24 @@ enum {
 
 static bool take_turn(tri_heap *heap) {
     tri__lock_acquire(&heap->cycle_lock);
-    bool is_free = !heap->turn_taken;
-    atomic_store_relaxed(&heap->turn_taken, true); /* read as a hint without the lock */
+    bool is_free = !heap->turn_taken && heap->stepped;          /* the mode may have changed (mode.c) */
+    if (is_free) atomic_store_relaxed(&heap->turn_taken, true); /* read as a hint without the lock */
     tri__lock_release(&heap->cycle_lock);
     if (is_free) tri__fork_forbid(THE_TURN);
     return is_free;
 }
 
-static void give_turn(tri_heap *heap) {
+/* Requires the cycle lock. */
+static void end_turn(tri_heap *heap) {
     tri__fork_forbid(NULL);
-    tri__lock_acquire(&heap->cycle_lock);
     check_cheap(heap->turn_taken, "I-STEP1: the turn is given back by who has it");
     atomic_store_relaxed(&heap->turn_taken, false);
     tri__cond_broadcast(&heap->cycle_done);
+}
+
+static void give_turn(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    end_turn(heap);
     tri__lock_release(&heap->cycle_lock);
 }
 
@@ -103,6 +108,10 @@ static const char *due(tri_heap *heap, bool early) {
     return heap_total_bytes(heap) >= begin_bytes(heap, early) ? "trigger" : NULL;
 }
 
+static bool scavenger_is_due(tri_heap *heap) {
+    return heap->threadless && tri__scavenger_is_due(heap);
+}
+
 static bool is_idle(tri_heap *heap) {
     return heap_phase(heap) == PHASE_IDLE;
 }
@@ -118,7 +127,7 @@ static bool work(tri_heap *heap, uint64_t deadline_ns, bool early) {
         begin_cycle(heap, reason, early && !due(heap, false));
         if (!continue_cycle(heap, deadline_ns)) return true;
     }
-    return tri__scavenger_step(heap, deadline_ns) || due(heap, early);
+    return (heap->threadless && tri__scavenger_step(heap, deadline_ns)) || due(heap, early);
 }
 
 /* ---- slices ---------------------------------------------------------------------------------------------------- */
@@ -158,7 +167,7 @@ static bool owes(tri_heap *heap, const struct mutator *m) {
 static bool is_called_for(tri_heap *heap, enum phase phase) {
     size_t total = heap_total_bytes(heap), trigger = atomic_load_relaxed(&heap->trigger_bytes); /* counters */
     size_t base = atomic_load_relaxed(&heap->live_bytes) + atomic_load_relaxed(&heap->external_bytes);
-    if (phase == PHASE_IDLE) return due(heap, false) || tri__scavenger_is_due(heap);
+    if (phase == PHASE_IDLE) return due(heap, false) || scavenger_is_due(heap);
     if (phase == PHASE_SWEEP) return trigger < base || total > base + (trigger - base) / SWEEP_FRACTION;
     return total >= trigger || !atomic_load_relaxed(&heap->began_early); /* a hint */
 }
@@ -193,8 +202,8 @@ bool tri__step_pace(struct mutator *m) {
 /* In a blocking region: runs some of what a wait is for, or lets somebody else. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word) {
     struct slice s = {.heap = heap, .deadline_ns = tri__os_now_ns() + RELOOK_NS};
-    if (heap->stepped) run_slice(&s);
-    if (!s.had_turn || s.more) tri__os_futex_wait(word, 1, heap->stepped ? SLICE_NS : RELOOK_NS);
+    if (tri__is_stepped(heap)) run_slice(&s);
+    if (!s.had_turn || s.more) tri__os_futex_wait(word, 1, tri__is_stepped(heap) ? SLICE_NS : RELOOK_NS);
 }
 
 bool tri_step(tri_thread *thread, uint64_t budget_ns) {
@@ -205,9 +214,9 @@ bool tri_step(tri_thread *thread, uint64_t budget_ns) {
     uint64_t start = tri__os_now_ns();
     safepoint_poll(m);
     tri_heap *heap = m->heap;
-    if (!heap->stepped) return false;
+    if (!tri__is_stepped(heap)) return false;
     tri__heap_account(m);
-    if (is_idle(heap) && !due(heap, true) && !tri__scavenger_is_due(heap)) return false;
+    if (is_idle(heap) && !due(heap, true) && !scavenger_is_due(heap)) return false;
     uint64_t work_ns = budget_ns - min_size(budget_ns / 16, CLOCK_NS); /* the clock is looked at between two pieces */
     struct slice s = {
         .heap = heap, .deadline_ns = work_ns < UINT64_MAX - start ? start + work_ns : UINT64_MAX - 1, .early = true};
@@ -226,35 +235,32 @@ static void run_to_end(tri_heap *heap, const char *reason, uint64_t until_ns) {
     tri__lock_acquire(&heap->cycle_lock);
 }
 
-bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t timeout_ns) {
-    uint64_t until_ns = tri__os_now_ns() + timeout_ns;
-    tri__lock_acquire(&heap->cycle_lock);
+bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t until_ns) {
     uint64_t target = heap->started + 1; /* I-COL2 */
+    heap->nturns++;                      /* the mode stays as it is */
     while (heap->finished < target && await_turn(heap, until_ns)) {
         if (heap->finished < target) run_to_end(heap, reason, until_ns);
-        tri__fork_forbid(NULL);
-        atomic_store_relaxed(&heap->turn_taken, false);
-        tri__cond_broadcast(&heap->cycle_done);
+        end_turn(heap);
         if (tri__os_now_ns() >= until_ns) break;
     }
-    bool ended = heap->finished >= target;
-    tri__lock_release(&heap->cycle_lock);
-    return ended;
+    heap->nturns--;
+    return heap->finished >= target;
 }
 
-bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t timeout_ns) {
-    uint64_t until_ns = tri__os_now_ns() + timeout_ns;
+bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t until_ns) {
     bool ran = false;
-    tri__lock_acquire(&heap->cycle_lock);
-    bool mine = await_turn(heap, until_ns);
-    if (mine) run_to_end(heap, NULL, until_ns);
-    tri__lock_release(&heap->cycle_lock);
-    if (!mine) return false;
-    if (is_idle(heap) && tri__cycle_sweep(heap, until_ns) && tri__world_stop(heap)) {
-        fn(heap, arg);
-        tri__world_start(heap);
-        ran = true;
+    heap->nturns++;
+    if (await_turn(heap, until_ns)) {
+        run_to_end(heap, NULL, until_ns);
+        tri__lock_release(&heap->cycle_lock);
+        if (is_idle(heap) && tri__cycle_sweep(heap, until_ns) && tri__world_stop(heap)) {
+            fn(heap, arg);
+            tri__world_start(heap);
+            ran = true;
+        }
+        tri__lock_acquire(&heap->cycle_lock);
+        end_turn(heap);
     }
-    give_turn(heap);
+    heap->nturns--;
     return ran;
 }

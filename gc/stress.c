@@ -9,9 +9,9 @@
 #if TRI_CHECKS >= 1
 
 static const char *const fault_names[] = {
-    "none",        "no_barrier",  "no_settle",      "drop_mark",   "forget_root", "flush_blind",
-    "store_polls", "early_trace", "gate_open",      "skip_stacks", "attach_late", "bare_root",
-    "keep_weak",   "lose_copy",   "copy_uncounted", "fork_lock",
+    "none",           "no_barrier", "no_settle",   "drop_mark",   "forget_root", "flush_blind", "store_polls",
+    "early_trace",    "gate_open",  "skip_stacks", "attach_late", "bare_root",   "keep_weak",   "lose_copy",
+    "copy_uncounted", "fork_lock",  "late_maps",   "no_rescan",   "fresh_black",
 };
 
 static uint64_t next_random(void) {

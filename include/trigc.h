@@ -197,10 +197,12 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
- * "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and "zero_size=fixed|unique" (see TRI_HEAP_*; from
- * the next allocation on), "metadata_huge=on|off" (huge pages for the side tables from now on, TRI_ENOMEM where the
- * system has none); K, M and G may follow a number. In builds with checks also the switches of docs/design.md, section
- * "Correct first". TRI_EINVAL for an unknown key or a bad value. Any thread. */
+ * "mode=concurrent|insertion|stop-mark|stop|incremental" (how cycles run; between two cycles, else TRI_EBUSY;
+ * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
+ * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the
+ * side tables from now on, TRI_ENOMEM where the system has none); K, M and G may follow a number. In builds with checks
+ * also the switches of docs/design.md, section "Correct first". TRI_EINVAL for an unknown key or a bad value. Any
+ * thread. */
 TRI_API int tri_heap_set(tri_heap *heap, const char *key_equals_value);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -374,7 +376,9 @@ TRI_API void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t siz
 TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
 
 /* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
- * than before. Taking back more than was added is reported, and leaves 0. Not a safepoint. Any attached thread. */
+ * than before. More of them may start a cycle. What a cleanup takes back (tri_cleanup_run) counts as garbage of the
+ * last cycle: the next one comes as soon as if it had not been there. Taking back more than was added is reported, and
+ * leaves 0. Not a safepoint. Any attached thread. */
 TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -480,6 +484,37 @@ TRI_API int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *a
  * called at each turn of a loop. They run here, one after the other and with nothing locked, and may do whatever the
  * thread may. SAFEPOINT if they are. Any attached thread; several may run them at once. */
 TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
+
+/* Weak maps, keyed by identity: from an object to a value, for as long as map and key both live. An entry keeps neither
+ * alive by itself, and the value lives as long as its key does, also where it leads back to the key (an ephemeron).
+ * Maps may be used by several threads at once. What is found in them is a reference like any other: root it before the
+ * next safepoint. The map, and what is passed as key or value, must be in roots.
+ *
+ * A new, empty map: an object like any other, which lives while it is referred to. `enc` says how its values name
+ * objects; NULL: they are plain pointers. NULL: TRI_ENOMEM, TRI_EINVAL for an encoding that contradicts itself.
+ * SAFEPOINT. Any attached thread. */
+TRI_API void *tri_wmap_new(tri_thread *thread, const tri_enc *enc);
+
+/* Sets the value of a key. A put that finds the table full makes a new one, of twice as many entries as there are, and
+ * moves all over: time for one put in many, without a safepoint. TRI_EINVAL for what is no map or no object (nor may a
+ * key share its slot, tiny=on), TRI_ENOMEM when the table cannot grow: nothing has changed then. Not a safepoint. Any
+ * attached thread. */
+TRI_API int tri_wmap_put(tri_thread *thread, void *map, void *key, tri_word value);
+
+/* The value of a key, in *value (which may be NULL); false: it has none. SAFEPOINT as tri_weak_load. Any attached
+ * thread. */
+TRI_API bool tri_wmap_get(tri_thread *thread, void *map, const void *key, tri_word *value);
+
+/* Takes a key out; false: it was not in. Not a safepoint. Any attached thread. */
+TRI_API bool tri_wmap_remove(tri_thread *thread, void *map, const void *key);
+
+/* Entries, with those of keys that are dead and not found to be yet. Not a safepoint. Any attached thread. */
+TRI_API size_t tri_wmap_count(tri_thread *thread, void *map);
+
+/* The next entry, from *position (0 at first) on; false: there are no more. In no order; entries that are put meanwhile
+ * may be missed, and after a put that made a new table seen twice. SAFEPOINT as tri_weak_load, and while objects are
+ * coming back to finalizer queues. Any attached thread. */
+TRI_API bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, tri_word *value);
 
 /* Finalizer queues, for objects that must be seen once more. An object that is watched and that nothing reaches any
  * more comes back once, with all that it names, and lies in its queue (which is a root) until the host takes it out.

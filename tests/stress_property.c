@@ -157,6 +157,8 @@ static void rotate(struct run *run, uint64_t *rng) {
                                       "verify=0",       "manual_check=0", "stress.copy=0"};
     static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
                                      "checkmark=1",     "verify=1",      "manual_check=1",     "stress.copy=1"};
+    static const char *const modes[] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
+                                        "mode=incremental"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
@@ -310,6 +312,22 @@ TEST(property, with_every_stack_copied) {
                                   .nheaps = 1,
                                   .min_heap_kib = 256,
                                   .settings = {"stress.copy=1", "stress.delay=20", "poison=1", "checkmark=1"}});
+}
+
+/* The same operations of the same seed in each of the heap's modes. */
+static void run_in_mode(const char *name, const char *mode) {
+    run_property((struct options){.name = name,
+                                  .nops = scaled(60000),
+                                  .nheaps = 1,
+                                  .min_heap_kib = 256,
+                                  .settings = {mode, "stress.delay=10", "poison=1", "checkmark=1"}});
+}
+
+TEST(property, in_every_mode) {
+    run_in_mode("stops", "mode=stop");
+    run_in_mode("stops for marking", "mode=stop-mark");
+    run_in_mode("insertion barrier", "mode=insertion");
+    run_in_mode("incremental", "mode=incremental");
 }
 
 TEST(property, in_two_heaps) {

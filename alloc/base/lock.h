@@ -16,7 +16,9 @@ enum lock_rank {
     RANK_THREADS = 20,  /* a heap's threads, the last posted step, the flip (R9) */
     RANK_OSTHREAD = 25, /* one OS thread's attachments */
     RANK_ROOTS = 30,    /* ranges, persistent handles, suspended stacks */
-    RANK_WATCHES = 32,  /* objects whose death is waited for, cleanups, finalizer queues */
+    RANK_WATCHES = 32,  /* objects whose death is waited for: a lock for a share of them each */
+    RANK_DEATH = 33,    /* cleanups that are due, finalizer queues, the list of weak maps */
+    RANK_WMAPS = 34,    /* entries of weak maps, a lock for some of the maps each */
     RANK_GATE = 40,     /* the weak-load gate and the decision to close (R5) */
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */

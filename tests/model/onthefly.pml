@@ -19,6 +19,7 @@
  *   M-ROOTS    the global root becomes grey, after the last H3 answer (or beside H3: ROOTBESIDE)
  *   M-MARK     the queue is drained; begins after the last H3 answer
  *   M-FLUSH    H4: candidates are marked, grey work is handed over, the answer is any or none
+ *   M-RESCAN   (INSERTION) all threads stand at a safepoint: stacks and what was allocated black are scanned, traced to the end
  *   M-CLOSE    after a round of none: the ephemeron pass, and back to M-MARK or closed
  *   M-DEATH    what is unmarked is taken out of weak slots and ephemerons
  *   M-DISARM   H5: the barrier goes off, the buffer is thrown away
@@ -101,6 +102,9 @@
  *   -DLARGE    a large object under construction across safepoints: -DFAULT_LARGE
  *   -DLATEINIT initialising stores across safepoints while the object is unpublished
  *   -DROOTBESIDE  global roots scanned beside the scan handshake
+ *   -DINSERTION  no deletion barrier; stacks stay grey, and are scanned again in a stop after a round of none:
+ *                                  -DFAULT_NO_RESCAN    stacks are not scanned again
+ *                                  -DFAULT_FRESH_BLACK  what was allocated black is not scanned in the stop
  *   -DXCHG     the barrier's load and store are one atomic exchange; FAULT_NO_SETTLE is then none
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
  *
@@ -138,6 +142,12 @@
 #endif
 #ifdef FAULT_LEN
 #define LEN
+#endif
+#ifdef INSERTION
+#define FAULT_NO_DELETION
+#define FRESH(o) fresh = fresh | BIT(o)
+#else
+#define FRESH(o) skip
 #endif
 #ifdef FAULT_ATTACH_IDLE
 #define ATTACH_IDLE
@@ -230,6 +240,10 @@ byte cand[NT];                  /* what the barrier appended: candidates, not ma
 #endif
 byte buf[NT];                   /* grey objects that it holds and has not handed over */
 byte queue;                     /* grey objects the collector knows */
+#ifdef INSERTION
+byte fresh;                     /* allocated black in this cycle: their first stores had no barrier */
+bit  stopped;                   /* who has come to a safepoint stays there */
+#endif
 bit  found;                     /* this flush round brought something */
 #ifdef COPYSTACK
 byte copied;                    /* what the copies of stacks name and nobody has shaded yet */
@@ -271,7 +285,7 @@ bit  open;                      /* it may take work: from the mark phase's begin
 #else
 #define WORKING false
 #endif
-mtype = { none, h_arm, h_settle, h_scan, h_flush, h_disarm, h_retire };
+mtype = { none, h_arm, h_settle, h_scan, h_flush, h_stop, h_disarm, h_retire };
 mtype req[NT] = none;
 bit rounds;                     /* a flush round is under way: from the queue seen empty to M-MARK or M-CLOSE */
 bit tracing;                    /* assists may run */
@@ -562,7 +576,9 @@ inline do_step(t, k, o) {
 inline answer(t) {
   if
   :: req[t] == h_scan ->
+#ifndef INSERTION
      greystk[t] = 0;
+#endif
 #ifndef FAULT_WHITE
      black[t] = 1;
 #ifdef SPAN
@@ -620,6 +636,9 @@ proctype mutator(byte t) {
        if :: req[t] == h_flush -> i = 1 :: else fi;
 #endif
        answer(t) };
+#ifdef INSERTION
+     !stopped || req[t] != none;                                /* M-RESCAN: it stands here until the stop is over */
+#endif
 #ifdef FAULT_FLUSH_LATE
      atomic { if :: i -> flush_candidates(t); hand_over(t) :: else fi; i = 0 }
 #endif
@@ -662,7 +681,7 @@ proctype mutator(byte t) {
 #ifdef FAULT_COLOUR
        if :: black[t] -> marks = marks | BIT(o) :: else fi;
 #else
-       if :: black[t] && gen[o] == mygen[t] -> marks = marks | BIT(o) :: else fi;
+       if :: black[t] && gen[o] == mygen[t] -> marks = marks | BIT(o); FRESH(o) :: else fi;
 #endif
 #endif
        alive = alive | BIT(o); slot[o] = NIL;
@@ -1206,6 +1225,27 @@ mark_phase:
 #endif
 #else
      do :: queue != 0 -> trace_one() :: else -> break od;
+#endif
+#ifdef INSERTION
+     stopped = 1; handshake(h_stop); ACKED;                     /* M-RESCAN: nobody runs from here on */
+     d_step {
+       c = 0;
+       do
+       :: c < NT ->
+          cand[c] = cand[c] & ~marks; marks = marks | cand[c]; queue = queue | cand[c] | buf[c];
+          cand[c] = 0; buf[c] = 0; greystk[c] = 0; c++
+       :: else -> break
+       od;
+       c = 0 };
+#ifndef FAULT_NO_RESCAN
+     d_step { c = 0; do :: c < NT*NL -> found_word(queue, loc[c]); c++ :: else -> break od; c = 0 };
+#endif
+#ifndef FAULT_FRESH_BLACK
+     queue = queue | fresh;
+#endif
+     fresh = 0;
+     do :: queue != 0 -> trace_one() :: else -> break od;
+     stopped = 0;
 #endif
 #ifdef WEAK
 #ifdef EPH_FIX
