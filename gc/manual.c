@@ -142,7 +142,6 @@ void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
 static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t size_bytes, bool root) {
     struct want w = {call, 0, 0, root};
     bool clean = false;
-    if (tri__callback_calls(heap, call)) return NULL;
     if (__builtin_mul_overflow(n, size_bytes, &w.size_bytes)) {
         tri__error(TRI_ENOMEM, call, "%zu elements of %zu bytes are more than any address range holds", n, size_bytes);
         return NULL;
@@ -153,6 +152,7 @@ static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t siz
 }
 
 void *tri_manual_calloc(tri_heap *heap, size_t n, size_t size_bytes) {
+    if (tri__callback_calls(heap, "tri_manual_calloc")) return NULL;
     return calloc_block(heap, "tri_manual_calloc", n, size_bytes, false);
 }
 

@@ -183,6 +183,19 @@ HOT bool hot_pop(struct hot *h, struct marker *mk, uintptr_t *entry) {
     return true;
 }
 
+/* One mask of pointers, or of values (enc). */
+HOT void hot_scan(struct hot *h, struct marker *mk, const struct space *space, uintptr_t addr, uint64_t mask,
+                  const tri_enc *enc) {
+    for (; mask; mask &= mask - 1) {
+        const tri_word *p = (const tri_word *)addr + bit_lowest(mask);
+        tri_word w = slot_load(p);
+        uintptr_t ref = enc ? enc_decode(enc, w) : (uintptr_t)w; /* a value that is none decodes to 0: in no heap */
+        if (!space_contains(space, ref)) continue;
+        CHECK_CHILD(mk, p, ref);
+        hot_push(h, mk, (ref & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+    }
+}
+
 /* A candidate in a small span whose type has one mask of pointers is done here; all others go the long way. */
 HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space, uintptr_t entry) {
     uintptr_t offset = entry - space->base;
@@ -203,13 +216,11 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
         const struct layout *layout = &tri__layouts[shape_layout(shape)];
         if (layout->scan == SCAN_LEAF) return;
         if (TRI_LIKELY(layout->scan == SCAN_MASK)) {
-            for (uint64_t mask = layout->mask; mask; mask &= mask - 1) {
-                const tri_word *p = (const tri_word *)slot.addr + bit_lowest(mask);
-                uintptr_t ref = (uintptr_t)slot_load(p);
-                if (!space_contains(space, ref)) continue;
-                CHECK_CHILD(mk, p, ref);
-                hot_push(h, mk, (ref & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
-            }
+            hot_scan(h, mk, space, slot.addr, layout->mask, NULL);
+            return;
+        }
+        if (layout->scan == SCAN_VALUES) {
+            hot_scan(h, mk, space, slot.addr, layout->mask, &layout->desc->enc);
             return;
         }
         hot_leave(h, mk);
@@ -324,13 +335,18 @@ static bool process_told(struct marker *mk, uintptr_t entry, void (*marked)(void
 
 bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*marked)(void *context, uintptr_t addr),
                             void *context) {
-    if (mk->set) tri__mark_pages_flush(mk);
-    empty_ring(mk);
-    for (unsigned n = 1;; n++) {
-        if ((!mk->buf || mk->buf->n == 0) && !tri__mark_more(mk)) return true;
-        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
-        if ((much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns) return false;
+    bool by_page = mk->set && mk->set->on, late = false;
+    if (mk->set) {
+        tri__mark_pages_flush(mk);
+        mk->set->on = false; /* entries alone, until it is left */
     }
+    empty_ring(mk);
+    for (unsigned n = 1; !late && ((mk->buf && mk->buf->n > 0) || tri__mark_more(mk)); n++) {
+        bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
+        late = (much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns;
+    }
+    if (mk->set) mk->set->on = by_page;
+    return !late;
 }
 
 bool tri__marker_hand_over(struct marker *mk) {

@@ -525,7 +525,7 @@ static void leave_thread(struct mutator *m) {
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
     struct mutator *m = heap->threads, *next;
     heap->threads = heap->look_next = NULL;
-    heap->nthreads = 0;
+    heap->nthreads = heap->nwaits = heap->roots.nwaiting = 0;
     for (; m; m = next) {
         next = m->next;
         m->prev = NULL;

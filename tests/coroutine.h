@@ -54,7 +54,7 @@ static void coroutine_jump_out(void *arg) {
 }
 
 /* Back to the thread that runs it; returns when one runs it again: use c->on->thread afresh. */
-static __attribute__((noinline)) void coroutine_yield(struct coroutine *c) {
+static __attribute__((noinline, unused)) void coroutine_yield(struct coroutine *c) {
     int err = tri_native_switch(c->on->thread, NULL, coroutine_jump_out, c);
     CHECK_MSG(err == TRI_OK, "tri_native_switch: %d: %s", err, tri_last_error());
 }
@@ -101,7 +101,7 @@ static inline struct runner runner_of(tri_thread *thread) {
 }
 
 /* Until it yields. True while there is more to run. */
-static __attribute__((noinline)) bool coroutine_run(struct runner *runner, struct coroutine *c) {
+static __attribute__((noinline, unused)) bool coroutine_run(struct runner *runner, struct coroutine *c) {
     c->on = runner;
     int err = tri_native_switch(runner->thread, c->stack, coroutine_jump_in, c);
     CHECK_MSG(err == TRI_OK, "tri_native_switch: %d: %s", err, tri_last_error());

@@ -6,6 +6,9 @@
 #include "tests/coroutine.h"
 #include "tests/held.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "gc/stackcopy.h"
 
 static struct fixture open_conservative(void) {
@@ -220,6 +223,81 @@ TEST(coroutines, a_thread_may_detach_on_one) {
     fixture_collect(&f);
     close_heap(&f);
 }
+
+#if !TEST_UNDER_TSAN /* which knows nothing of fibers in a child */
+
+/* ---- fork ------------------------------------------------------------------------------------------------------- */
+
+struct forking {
+    struct fixture *f;
+    struct coroutine *elsewhere; /* runs on a thread that the child has not */
+};
+
+/* In a child: this thread goes on where it was, and the other stack belongs to nobody. */
+static void after_fork(const struct forking *forking, uintptr_t hidden) {
+    struct fixture *f = forking->f;
+    for (int i = 0; i < 2; i++) fixture_collect(f);
+    CHECK(is_alive(f->heap, hidden));
+    tri_vmstack_remove(f->thread, forking->elsewhere->stack);
+    fixture_collect(f);
+    CHECK_EQ(tri_verify(f->thread), 0);
+    expect_silence();
+    _exit(0);
+}
+
+static void fork_here(struct coroutine *c, void *arg) {
+    const struct forking *forking = arg;
+    uintptr_t hidden = fixture_new_hidden(forking->f);
+    struct leaf *volatile mine = reveal(hidden);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) after_fork(forking, hidden);
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    check_leaf(mine);
+    coroutine_yield(c);
+    check_leaf(mine);
+}
+
+static void wait_here(struct coroutine *c, void *arg) {
+    uint32_t *turn = arg;
+    atomic_store_release(turn, 1);
+    while (atomic_load_acquire(turn) == 1) tri_poll(c->on->thread);
+    coroutine_yield(c);
+}
+
+static void *run_elsewhere(void *arg) {
+    struct migration *m = arg;
+    struct runner runner = runner_of(fixture_attach(m->heap));
+    CHECK(coroutine_run(&runner, m->c));
+    CHECK_EQ(tri_detach(runner.thread), TRI_OK);
+    return NULL;
+}
+
+TEST(coroutines, a_childs_thread_goes_on_where_it_forked) {
+    struct fixture f = open_conservative();
+    struct runner runner = runner_of(f.thread);
+    struct coroutine c, elsewhere;
+    uint32_t turn = 0;
+    struct forking forking = {&f, &elsewhere};
+    coroutine_open(f.thread, &c, fork_here, &forking);
+    coroutine_open(f.thread, &elsewhere, wait_here, &turn);
+    struct migration m = {f.heap, &elsewhere};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, run_elsewhere, &m), 0);
+    while (!atomic_load_acquire(&turn)) sched_yield();
+    CHECK(coroutine_run(&runner, &c));
+    atomic_store_release(&turn, 2);
+    fixture_join(f.thread, other);
+    fixture_collect(&f);
+    CHECK(!coroutine_run(&runner, &c));
+    coroutine_close(f.thread, &c);
+    coroutine_close(f.thread, &elsewhere);
+    close_heap(&f);
+}
+
+#endif
 
 /* ---- deep ones -------------------------------------------------------------------------------------------------- */
 
