@@ -276,7 +276,7 @@ static void make_child(struct worker *w) {
 }
 
 static void *make_child_blocked(void *arg) {
-    struct worker *w = arg;
+    (void)arg;
     pid_t *place = &children[nchildren % AT_ONCE];
     if (*place) await_child(*place);
     *place = fork();
