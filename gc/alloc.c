@@ -311,15 +311,15 @@ void *tri_new_slow(tri_thread *thread, tri_type *type) {
 }
 
 /* The next slot of the hole at this number, if there is one: tri_new's short way for sizes known at run time. */
-static inline void *bump(struct mutator *m, uint32_t layout) {
-    tri_hole *hole = &m->pub.holes[layout];
+static inline void *bump(const tri_thread *thread, size_t layout) {
+    tri_hole *hole = &thread->holes[layout];
     char *obj = hole->cursor;
     if (TRI_UNLIKELY(obj == hole->limit)) return NULL;
     atomic_store_relaxed(&hole->cursor, obj + hole->slot_bytes); /* as in tri_new */
     return obj;
 }
 
-void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
+static TRI_COLD void *new_n_slow(tri_thread *thread, tri_type *type, size_t n, struct call_site from) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_n");
     if (!m || tri__type_bind(type, "tri_new_n") != TRI_OK) return NULL;
     size_t size_bytes;
@@ -333,12 +333,22 @@ void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
         tri__error(TRI_EINVAL, "tri_new_n", "type %s has no elements; set elem_size, or use tri_new", type->name);
         return NULL;
     }
-    if (type->elem_size && size_bytes <= SMALL_MAX_BYTES && size_bytes > 8) {             /* its hole, if it has one */
-        uint32_t layout = atomic_load_relaxed(&type->layout) + size_class_of(size_bytes); /* bound above */
-        void *obj = bump(m, layout);
-        if (TRI_LIKELY(obj != NULL)) return obj;
+    return allocate_typed(m, type, max_size(size_bytes, 1), from);
+}
+
+/* As tri_new does it, without a check of the thread: the sentinel's holes are empty. */
+void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
+    if (TRI_LIKELY(thread && type)) {
+        size_t hole = atomic_load_relaxed(&type->hole), elem_bytes = type->elem_size; /* as in tri_new; 0: not bound */
+        if (TRI_LIKELY(hole != 0 && elem_bytes - 1 < SMALL_MAX_BYTES && n <= SMALL_MAX_BYTES)) {
+            size_t size_bytes = type->size + n * elem_bytes;
+            void *obj = size_bytes > 8 && size_bytes <= SMALL_MAX_BYTES
+                            ? bump(thread, hole / sizeof(tri_hole) + size_class_of(size_bytes))
+                            : NULL;
+            if (TRI_LIKELY(obj != NULL)) return obj;
+        }
     }
-    return allocate_typed(m, type, max_size(size_bytes, 1), CALL_SITE("tri_new_n"));
+    return new_n_slow(thread, type, n, CALL_SITE("tri_new_n"));
 }
 
 /* ---- many at once -------------------------------------------------------------------------------------------- */
@@ -416,7 +426,7 @@ static void *share_slot(struct mutator *m, size_t size_bytes, size_t align_bytes
     }
     struct request r = {
         .from = from, .size_bytes = TINY_SLOT_BYTES, .layout = LAYOUT_TINY, .leaf = true, .align16 = true};
-    char *slot = bump(m, LAYOUT_TINY);
+    char *slot = bump(&m->pub, LAYOUT_TINY);
     if (!slot) slot = allocate(m, &r); /* its safepoint may take cache->tiny away */
     if (slot && (!cache->tiny || size_bytes < cache->tiny_used_bytes)) {
         cache->tiny = slot;
@@ -435,7 +445,7 @@ static unsigned class_aligned(size_t align_bytes, size_t size_bytes) {
 
 /* A slot of a class of its own (0: pages). */
 static void *new_bytes(struct mutator *m, unsigned class_index, size_t size_bytes, struct call_site from) {
-    void *obj = class_index ? bump(m, LAYOUT_BYTES + class_index) : NULL;
+    void *obj = class_index ? bump(&m->pub, LAYOUT_BYTES + class_index) : NULL;
     if (TRI_LIKELY(obj != NULL)) return obj;
     struct request r = {.from = from,
                         .size_bytes = class_index ? tri__size_classes[class_index].slot_bytes : size_bytes,
@@ -461,14 +471,22 @@ static bool new_few_bytes(struct mutator *m, size_t size_bytes, size_t align_byt
     return true;
 }
 
-void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
+static TRI_COLD void *new_bytes_slow(tri_thread *thread, size_t size_bytes, struct call_site from) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_bytes");
     void *obj;
     if (!m) return NULL;
-    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, 1, CALL_SITE("tri_new_bytes"), &obj)) return obj;
+    if (size_bytes < TINY_SLOT_BYTES && new_few_bytes(m, size_bytes, 1, from, &obj)) return obj;
     if (size_bytes == 0) size_bytes = 1;
-    return new_bytes(m, size_bytes <= SMALL_MAX_BYTES ? size_class_of(size_bytes) : 0, size_bytes,
-                     CALL_SITE("tri_new_bytes"));
+    return new_bytes(m, size_bytes <= SMALL_MAX_BYTES ? size_class_of(size_bytes) : 0, size_bytes, from);
+}
+
+/* As tri_new_n; what options may treat otherwise is on the slow path. */
+void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
+    if (TRI_LIKELY(thread && size_bytes >= TINY_SLOT_BYTES && size_bytes <= SMALL_MAX_BYTES)) {
+        void *obj = bump(thread, LAYOUT_BYTES + size_class_of(size_bytes));
+        if (TRI_LIKELY(obj != NULL)) return obj;
+    }
+    return new_bytes_slow(thread, size_bytes, CALL_SITE("tri_new_bytes"));
 }
 
 void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes) {

@@ -281,11 +281,6 @@ static size_t ready_pages(tri_heap *heap) {
 
 TEST(central, pages_of_dead_buffers_lie_ready_for_the_next_ones) {
     enum { BUFFERS = 12, BUFFER_PAGES = 8, BUFFER_BYTES = BUFFER_PAGES * PAGE_BYTES };
-    static const uint32_t first_slot[] = {0};
-    static tri_type array_type = {.struct_size = sizeof(tri_type),
-                                  .name = "array",
-                                  .elem_size = 8,
-                                  .elem_pointers = {.offsets = first_slot, .noffsets = 1}};
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
     void *buffers[BUFFERS];
     uintptr_t lowest = UINTPTR_MAX, highest = 0;
