@@ -179,7 +179,20 @@ const examples = [_]Program{
     .{ .name = "coroutines" },
     .{ .name = "offheap_list" },
     zbuf_program,
+    .{ .name = "proxy", .sources = &(proxy_sources ++ [_][]const u8{"examples/proxy/buffers.c"}), .libs = &.{"m"} },
+    .{
+        .name = "proxy_boehm",
+        .sources = &(proxy_sources ++ [_][]const u8{"examples/proxy/buffers_boehm.c"}),
+        .libs = &.{ "bdw-gc", "m" },
+    },
     lox_program,
+};
+
+/// A proxy with buffers of five kinds, over trigc and, in a program of its own, over Boehm's collector.
+const proxy_sources = [_][]const u8{
+    "examples/proxy/load.c",
+    "examples/proxy/main.c",
+    "examples/proxy/proxy.c",
 };
 
 /// The echo server over the buffer pool.
@@ -298,6 +311,7 @@ const worker_sources = [_][]const u8{
 
 /// trigc's worker can draw the heap, touch its memory beforehand, and say how much of it is metadata.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{
+    "bench/events.c",
     "bench/heapmap.c",
     "bench/metadata.c",
     "bench/populate.c",

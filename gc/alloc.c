@@ -505,6 +505,29 @@ void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t size_bytes)
     return new_bytes(m, class_aligned(align_bytes, size_bytes), size_bytes, CALL_SITE("tri_new_aligned"));
 }
 
+static size_t minus(size_t a, size_t b) {
+    return a > b ? a - b : 0;
+}
+
+/* Bytes that a cleanup takes back were garbage when the last cycle's end set the goal, and counted as if they lived:
+ * goal and trigger move down as if they had not. The next cycle's end sets both anew; half of the least room stays. */
+static void lower_goal(tri_heap *heap, size_t less_bytes) {
+    uint32_t growth = atomic_load_relaxed(&heap->config.growth_percent); /* options and counters */
+    size_t by = less_bytes + less_bytes / 100 * growth, trigger = atomic_load_relaxed(&heap->trigger_bytes), lower;
+    size_t least = heap_total_bytes(heap) + atomic_load_relaxed(&heap->config.min_heap_bytes) / 2;
+    do lower = max_size(minus(trigger, by), min_size(trigger, least));
+    while (!atomic_cas_relaxed(&heap->trigger_bytes, &trigger, lower));
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes);
+    while (!atomic_cas_relaxed(&heap->goal_bytes, &goal, minus(goal, trigger - lower))) {}
+}
+
+/* Whoever only adds bytes outside comes to no slow path of an allocation. Asks, and waits for nothing. */
+static void trigger_for_external(tri_heap *heap) {
+    if (heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes)) return;         /* counters */
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return;              /* an option */
+    if (atomic_swap_relaxed(&heap->triggered, 1) == 0) tri__cycle_request(heap, "trigger"); /* as in pace_once */
+}
+
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_external");
     NO_SAFEPOINT("tri_external");
@@ -521,4 +544,6 @@ void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
                     "more bytes were taken back than were ever added, or added than can be; the "
                     "count is %zu now",
                     after);
+    if (delta_bytes > 0) trigger_for_external(m->heap);
+    if (delta_bytes < 0 && m->ncleaning && !too_much) lower_goal(m->heap, 0 - (size_t)delta_bytes);
 }

@@ -321,7 +321,9 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     while (n < max && atomic_load_relaxed(&ws->ndue)) { /* a hint: the lock decides */
         struct watch *w = take_due(ws);
         if (!w) break;
+        m->ncleaning++;
         run(ws, w);
+        m->ncleaning--;
         n++;
     }
     return n;

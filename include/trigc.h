@@ -376,7 +376,9 @@ TRI_API void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t siz
 TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
 
 /* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
- * than before. Taking back more than was added is reported, and leaves 0. Not a safepoint. Any attached thread. */
+ * than before. More of them may start a cycle. What a cleanup takes back (tri_cleanup_run) counts as garbage of the
+ * last cycle: the next one comes as soon as if it had not been there. Taking back more than was added is reported, and
+ * leaves 0. Not a safepoint. Any attached thread. */
 TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
 
 /* ---------------------------------------------------------------------------------------------------------------

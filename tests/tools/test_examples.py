@@ -81,6 +81,54 @@ class OffheapList(unittest.TestCase):
         self.assertEqual(len(self.done.stdout.splitlines()), 2 * 21 + 6)
 
 
+class Proxy(unittest.TestCase):
+    """A second of load from eight connections, and then none: every reply as it should be, and the samples tell it."""
+
+    COLUMNS = "ms,phase,resident_bytes,heap_bytes,beside_bytes,cycles,requests"
+    SUMMARY = re.compile(
+        r"^(\w+) +(\d+) requests, .* resident: +(\d+) MB at most, +(\d+) MB after the load, +(\d+) MB at the end$"
+    )
+
+    def run_with(self, program, name, idle_ms=300):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, f"{name}.csv")
+            command = [os.path.join(BIN, program), f"--buffers={name}", "--connections=8", "--load-ms=700"]
+            done = subprocess.run(command + [f"--idle-ms={idle_ms}", f"--csv={path}"], capture_output=True, text=True,
+                                  timeout=120)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+            with open(path, encoding="utf-8") as file:
+                lines = file.read().splitlines()
+            picture = os.path.join(folder, "proxy.svg")
+            subprocess.run([sys.executable, os.path.join(ROOT, "tools", "resident.py"), picture, path], check=True)
+            with open(picture, encoding="utf-8") as file:
+                self.assertIn(f">{name}: ", file.read())
+        found = self.SUMMARY.match(done.stdout.strip())
+        self.assertTrue(found, done.stdout)
+        self.assertEqual(lines[0], self.COLUMNS)
+        rows = [line.split(",") for line in lines[1:]]
+        self.assertEqual([row[1] for row in rows], sorted((row[1] for row in rows), reverse=True))
+        self.assertEqual({row[1] for row in rows}, {"load", "idle"})
+        self.assertEqual(int(rows[-1][6]), int(found.group(2)))
+        return rows
+
+    def test_collected(self):
+        rows = self.run_with("proxy", "collected", idle_ms=4000)
+        self.assertGreater(int(rows[-1][5]), 0)
+        self.assertLess(int(rows[-1][3]), 1 << 20, "an idle heap has been collected")
+
+    def test_cleanup(self):
+        rows = self.run_with("proxy", "cleanup", idle_ms=4000)
+        self.assertGreater(int(rows[-1][5]), 0)
+        self.assertLess(int(rows[-1][4]), 1 << 20, "the cleanups of an idle heap have run")
+
+    def test_manual_and_malloc(self):
+        self.run_with("proxy", "manual")
+        self.run_with("proxy", "malloc")
+
+    def test_boehm(self):
+        self.run_with("proxy_boehm", "boehm")
+
+
 class ZbufEcho(unittest.TestCase):
     def start(self, *arguments):
         program = os.path.join(BIN, "zbuf_echo")
