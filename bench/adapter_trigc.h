@@ -16,7 +16,8 @@ typedef tri_thread ad_thread;
 
 TRI_POINTER_ARRAY_TYPE(ad_slots_type, 0);
 
-extern tri_heap *ad_heap; /* defined by the worker */
+extern tri_heap *ad_heap;                                /* defined by the worker */
+extern void (*ad_event)(const tri_event *event, void *); /* told of phases and pauses, or NULL; the same */
 
 static inline void *ad_new_leaf(ad_thread *thread, size_t size_bytes) {
     return ad_checked(tri_new_bytes(thread, size_bytes), size_bytes);
@@ -59,6 +60,8 @@ static inline ad_thread *ad_start(int incremental) {
     (void)incremental; /* it always is */
     tri_config config;
     tri_config_init(&config);
+    config.event = ad_event;
+    if (ad_event) config.flags |= TRI_HEAP_EVENTS;
     if (tri_heap_create(&config, &ad_heap) != TRI_OK) {
         fprintf(stderr, "%s\n", tri_last_error());
         exit(1);

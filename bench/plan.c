@@ -28,6 +28,7 @@ static const struct scene alloc32 = {"alloc32", "allocation, 32 bytes", "objects
 static const struct scene alloc16x2 = {"alloc16x2", "allocation, 16 B, 2 threads", "objects", 64, 1000, false};
 static const struct scene *const scenes[] = {&noise,  &faults, &faults2g, &trees1,  &trees2,  &store,    &lru64,
                                              &lru512, &lru2g,  &list,     &alloc16, &alloc32, &alloc16x2};
+static const struct scene history = {"history", "LRU cache, 64 MB live, by mode", "gets and puts", 1, 2000, false};
 static const struct scene heapmap = {"heapmap", "the heap over time", "stores", 1, 0, false};
 static const struct scene lox_all = {"lox", "Lox: all programs, checked", "programs", 1, 0, true};
 enum { NSCENES = sizeof scenes / sizeof scenes[0], LOX_SCENES = 8, LOX_PROGRAMS = 40 };
@@ -47,6 +48,7 @@ enum { TRIGC = 1, BOEHM = 2, TYPED = 4, INCREMENTAL = 8 };
 
 void plan_list(FILE *out) {
     for (int i = 0; i < NSCENES; i++) fprintf(out, "  %-10s %s\n", scenes[i]->id, scenes[i]->title);
+    fprintf(out, "  %-10s %s\n", history.id, "the same program under each of the heap's modes");
     fprintf(out, "  %-10s %s\n", heapmap.id, "what each page is while a load rises, rests and rises again: a picture");
     fprintf(out, "  %-10s %s\n", "lox",
             "every Lox program, its output checked; some timed on trigc, on Boehm and without collection");
@@ -192,6 +194,19 @@ static void add_lox_programs(struct plan *p) {
     add_each(p, "closures*.lox", add_lox_timed, &ntimed);
 }
 
+/* One program, each way to collect (docs/design.md, "Modes"). */
+static void add_history(struct plan *p) {
+    static const char *const modes[] = {"stop", "stop-mark", "insertion", "concurrent", "incremental"};
+    if (!wanted(p, history.id)) return;
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        struct row *row = row_add(p, &history, modes[i], "bench-trigc", p->options->quick ? 0.7 : 1.5);
+        if (!row) return;
+        row_args(row, p->options->quick ? "lru --ops=800000" : "lru --ops=2000000");
+        row_arg(row, "--set=mode=%s", modes[i]);
+        row_arg(row, "--progress=3");
+    }
+}
+
 /* Looked at, not measured. */
 static void add_heapmap(struct plan *p) {
     bool quick = p->options->quick;
@@ -223,6 +238,7 @@ unsigned plan_make(struct row rows[PLAN_ROWS], const struct plan_options *o) {
     add_scene(&p, &alloc16, both, 0.5, "alloc --size=16 --ops=20000000");
     add_scene(&p, &alloc32, both, 0.5, "alloc --size=32 --ops=20000000");
     add_scene(&p, &alloc16x2, both, 0.5, "alloc --size=16 --ops=20000000 --threads=2");
+    add_history(&p);
     add_heapmap(&p);
     return p.nrows;
 }

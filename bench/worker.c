@@ -5,6 +5,7 @@
  *     bench-trigc lru --live=67108864 --ops=2000000 --populate     the heap's memory touched before the workload starts
  *     bench-trigc faults --live=268435456                          fresh memory, no collector
  *     bench-trigc tides --map=heapmap.txt                          what each page is, every 25 ms, into that file
+ *     bench-trigc lru --set=mode=stop --events=stop.txt            an option of the heap; its phases and pauses
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
@@ -20,11 +21,13 @@
 #include <sys/mman.h>
 
 #if defined(ADAPTER_TRIGC)
+#include "bench/events.h"
 #include "bench/heapmap.h"
 #include "bench/metadata.h"
 #include "bench/populate.h"
 
 tri_heap *ad_heap;
+void (*ad_event)(const tri_event *event, void *);
 #else
 struct ad_boehm_log ad_log;
 #endif
@@ -41,13 +44,16 @@ struct options {
     uint64_t populate_bytes; /* 0: chosen */
     const char *map;         /* file that the looks at the heap go to, or NULL */
     uint64_t map_every_ms;
+    const char *set;    /* an option of trigc's heap, or NULL */
+    const char *events; /* file that its phases and pauses go to, or NULL */
     struct progress *progress;
 };
 
 static _Noreturn void usage(const char *why, const char *what) {
     fprintf(stderr,
             "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
-            "[--threads=N] [--incremental] [--populate[=BYTES]] [--map=FILE] [--map-every=MS] [--csv]\nworkloads:",
+            "[--threads=N] [--incremental] [--populate[=BYTES]] [--map=FILE] [--map-every=MS] [--set=KEY=VALUE] "
+            "[--events=FILE] [--csv]\nworkloads:",
             why, what);
     for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
     fprintf(stderr, "\n");
@@ -97,6 +103,10 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
             o->map = v;
         else if ((v = value_of(argv[i], "--map-every")))
             o->map_every_ms = number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--set")))
+            o->set = v;
+        else if ((v = value_of(argv[i], "--events")))
+            o->events = v;
         else if ((v = value_of(argv[i], "--progress")))
             o->progress = progress_map((int)number_of(argv[i], v));
         else if (strcmp(argv[i], "--incremental") == 0)
@@ -113,7 +123,8 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
     }
     if (work->nthreads > PROBE_THREADS) usage("too many threads", "--threads");
     if (work->depth > 30) usage("too deep", "--depth");
-    if ((o->populate || o->map) && !o->workload->needs_heap) usage("there is no heap", "--populate or --map");
+    if ((o->populate || o->map || o->set || o->events) && !o->workload->needs_heap)
+        usage("there is no heap", "--populate, --map, --set or --events");
     if (work->size_bytes != 16 && work->size_bytes != 32) usage("sizes are 16 and 32", "--size");
 }
 
@@ -151,6 +162,34 @@ static void map_start(const struct options *o) {
 static void map_stop(void) {
 #if defined(ADAPTER_TRIGC)
     heapmap_stop();
+#endif
+}
+
+/* Before the heap is made, and when it is. */
+static void events_begin(const struct options *o) {
+#if defined(ADAPTER_TRIGC)
+    if (o->events && !events_start()) ad_no_memory(0);
+    if (o->events) ad_event = events_hook;
+#else
+    if (o->set || o->events) usage("only trigc's heap has these", "--set and --events");
+#endif
+}
+
+static void set_option(const struct options *o) {
+#if defined(ADAPTER_TRIGC)
+    if (!o->set || tri_heap_set(ad_heap, o->set) == TRI_OK) return;
+    fprintf(stderr, "%s\n", tri_last_error());
+    exit(64);
+#else
+    (void)o;
+#endif
+}
+
+static void events_end(const struct options *o) {
+#if defined(ADAPTER_TRIGC)
+    if (o->events && !events_write(o->events)) exit(1);
+#else
+    (void)o;
 #endif
 }
 
@@ -196,13 +235,16 @@ int main(int argc, char **argv) {
         work.probes[i].done = &o.progress->thread[i].done;
         if (!hdr_init(&work.probes[i].gaps)) ad_no_memory(sizeof(struct hdr));
     }
+    events_begin(&o);
     ad_thread *thread = o.workload->needs_heap ? ad_start(o.incremental) : NULL;
+    set_option(&o);
     if (o.populate) populate(&o, &work);
     if (o.map) map_start(&o);
     uint64_t start_ns = clock_posix_ns();
     uint64_t checksum = o.workload->run(thread, &work);
     double seconds = (double)(clock_posix_ns() - start_ns) / 1e9;
     if (o.map) map_stop();
+    events_end(&o);
     for (unsigned i = 1; i < PROBE_THREADS; i++) hdr_merge(&work.probes[0].gaps, &work.probes[i].gaps);
     if (o.csv)
         hdr_print_csv(&work.probes[0].gaps, stdout);

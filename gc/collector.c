@@ -302,18 +302,27 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
 /* A slice of a thread of the heap's own, and, under a quota, its share of one core. */
 enum { OWN_SLICE_NS = 200000, QUOTA_SHARE = 4 };
 
+/* Whether so many threads of the heap run: are neither in a blocking region nor wait inside the library. */
+static bool threads_run(tri_heap *heap, uint32_t enough) {
+    uint32_t n = 0;
+    tri__lock_acquire(&heap->threads_lock);
+    for (const struct mutator *m = heap->threads; m && n < enough; m = m->next)
+        n += atomic_load_relaxed(&m->os->state) == OS_RUNNING; /* a hint */
+    tri__lock_release(&heap->threads_lock);
+    return n >= enough;
+}
+
 /* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
- * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used (what is used
- * beyond the quota stops the whole program until the period's end), unless a thread waits for the collector. */
+ * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used beside threads
+ * that use all of it: what is used beyond the quota stops the whole program until the period's end. */
 uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     uint64_t now = tri__os_now_ns();
     if (now - *since_ns < OWN_SLICE_NS) return 0;
     *since_ns = now;
-    uint32_t nthreads = atomic_load_relaxed(&heap->nthreads);         /* hints, all of them */
-    if (TRI_LIKELY(nthreads < heap->ncpus) || heap->nstops) return 0; /* nobody runs in a stop */
+    if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus)) return 0; /* a hint */
     if (!heap->quota)
         tri__os_yield();
-    else if (nthreads >= heap->ncpus + atomic_load_relaxed(&heap->nwaits))
+    else if (threads_run(heap, heap->ncpus))
         tri__os_sleep_ns(OWN_SLICE_NS * (QUOTA_SHARE - 1));
     *since_ns = tri__os_now_ns();
     return *since_ns - now;

@@ -269,10 +269,10 @@ static bool stop_assists(tri_heap *heap, uint64_t deadline_ns) {
 enum round { ROUND_WAITS, ROUND_FAILS, ROUND_CLOSES };
 
 /* A pass over weak maps. SETTLED_LATER: the deadline passed, call it again. */
-static enum settled settle_maps(tri_heap *heap, uint64_t deadline_ns) {
+static enum settled settle_maps(tri_heap *heap, bool in_round, uint64_t deadline_ns) {
     if (atomic_load_relaxed(&heap->death.maps.nmaps) == 0) return SETTLED_NOTHING; /* a new one is empty, or black */
     if (heap_fault(heap, FAULT_LATE_MAPS)) return SETTLED_NOTHING;
-    if (!heap->run.settling) tri__ephemerons_begin(heap);
+    if (!heap->run.settling) tri__ephemerons_begin(heap, in_round);
     enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
     heap->run.settling = settled == SETTLED_LATER;
     return settled;
@@ -290,7 +290,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
         bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
         if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     }
-    enum settled settled = settle_maps(heap, deadline_ns); /* R6 */
+    enum settled settled = settle_maps(heap, true, deadline_ns); /* R6 */
     if (settled != SETTLED_NOTHING) return settled == SETTLED_LATER ? ROUND_WAITS : ROUND_FAILS;
     return tri__mode_closes(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
@@ -305,7 +305,7 @@ bool tri__cycle_close(tri_heap *heap) {
 void tri__cycle_mark(tri_heap *heap) {
     do {
         while (!mark_until_empty(heap, UINT64_MAX)) {}
-    } while (settle_maps(heap, UINT64_MAX) != SETTLED_NOTHING);
+    } while (settle_maps(heap, false, UINT64_MAX) != SETTLED_NOTHING);
     bool quiet = stop_assists(heap, UINT64_MAX);
     check_cheap(quiet, "R3: nobody assists in a stop");
     tri__lock_acquire(&heap->mem.gate);
@@ -325,7 +325,7 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         if (heap_phase(heap) == PHASE_MARK) {
             if (!heap->run.settling && !mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
-            enum settled settled = settle_maps(heap, deadline_ns); /* so that the round has little to settle */
+            enum settled settled = settle_maps(heap, false, deadline_ns); /* so that the round has little to settle */
             if (settled == SETTLED_LATER) return false;
             if (settled == SETTLED_SOME) continue;
             phase_set(heap, PHASE_FLUSH);

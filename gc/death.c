@@ -38,7 +38,7 @@ void tri__death_begin(tri_heap *heap) {
 static void step_to(tri_heap *heap, enum death_step step) {
     struct death *d = &heap->death;
     d->step = step;
-    if (step == DEATH_SETTLE || step == DEATH_MAPS) tri__ephemerons_begin(heap);
+    if (step == DEATH_SETTLE || step == DEATH_MAPS) tri__ephemerons_begin(heap, false);
     d->page = 0;
     d->watches.shard = d->watches.bucket = 0;
 }

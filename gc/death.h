@@ -95,9 +95,10 @@ struct settle {
     size_t at;
     uint32_t version, nrestarts; /* of its table; how often it grew under the pass */
     bool fresh;                  /* the pass comes to the map for the first time */
-    bool any, counts;            /* something was marked; entries that wait are counted */
-    size_t nwaiting;             /* entries whose key is not marked */
-    uint32_t *buckets;           /* the index of them, NULL: none */
+    bool in_round;
+    bool any, counts;  /* something was marked; entries that wait are counted */
+    size_t nwaiting;   /* entries whose key is not marked */
+    uint32_t *buckets; /* the index of them, NULL: none */
     struct waiting *waiting;
     size_t nbuckets, nindexed, capacity, index_bytes;
 };
@@ -197,8 +198,8 @@ void tri__wmaps_freed(tri_heap *heap, uintptr_t addr);
 void tri__wmaps_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
 
 /* ephemeron.c */
-/* A new pass. */
-void tri__ephemerons_begin(tri_heap *heap);
+/* A new pass. One in a round ends as soon as the round has failed. */
+void tri__ephemerons_begin(tri_heap *heap, bool in_round);
 /* Marks the values of marked keys in marked maps (R6). SETTLED_SOME: it marked something, so marking has to go on and
  * another pass to follow. */
 enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns);

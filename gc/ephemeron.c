@@ -129,7 +129,7 @@ static struct wmap *first_map(tri_heap *heap) {
 
 /* Somebody, or the pass itself, has marked something during a round: it need not go on. */
 static bool has_failed(tri_heap *heap) {
-    return heap_phase(heap) == PHASE_FLUSH && atomic_load_acquire(&heap->found); /* pairs with marker_shade */
+    return heap->death.settle.in_round && atomic_load_acquire(&heap->found); /* pairs with marker_shade */
 }
 
 /* Visits all entries of marked maps, from s->map on. False: the deadline passed. */
@@ -203,8 +203,8 @@ static bool trace_told(tri_heap *heap, uint64_t deadline_ns) {
     return empty;
 }
 
-void tri__ephemerons_begin(tri_heap *heap) {
-    heap->death.settle = (struct settle){.step = SETTLE_LOOK, .counts = true};
+void tri__ephemerons_begin(tri_heap *heap, bool in_round) {
+    heap->death.settle = (struct settle){.step = SETTLE_LOOK, .counts = true, .in_round = in_round};
     look_begin(&heap->death.settle, first_map(heap));
 }
 

@@ -173,7 +173,6 @@ struct tri_heap {
     struct mutator *threads;     /* [threads lock] */
     struct mutator *look_next;   /* whom the collector looks at next, of those that owe an answer [threads lock] */
     uint32_t nthreads;           /* [threads lock to write, atomic] */
-    uint32_t nwaits;             /* of them, that wait inside the library [atomic] */
     uint64_t step_seq;           /* number of the last posted step [threads lock to write, atomic] */
     enum step last_step;         /* last posted step (R9) [threads lock] */
     uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */

@@ -183,6 +183,19 @@ HOT bool hot_pop(struct hot *h, struct marker *mk, uintptr_t *entry) {
     return true;
 }
 
+/* One mask of pointers, or of values (enc). */
+HOT void hot_scan(struct hot *h, struct marker *mk, const struct space *space, uintptr_t addr, uint64_t mask,
+                  const tri_enc *enc) {
+    for (; mask; mask &= mask - 1) {
+        const tri_word *p = (const tri_word *)addr + bit_lowest(mask);
+        tri_word w = slot_load(p);
+        uintptr_t ref = enc ? enc_decode(enc, w) : (uintptr_t)w; /* a value that is none decodes to 0: in no heap */
+        if (!space_contains(space, ref)) continue;
+        CHECK_CHILD(mk, p, ref);
+        hot_push(h, mk, (ref & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+    }
+}
+
 /* A candidate in a small span whose type has one mask of pointers is done here; all others go the long way. */
 HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space, uintptr_t entry) {
     uintptr_t offset = entry - space->base;
@@ -203,13 +216,11 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
         const struct layout *layout = &tri__layouts[shape_layout(shape)];
         if (layout->scan == SCAN_LEAF) return;
         if (TRI_LIKELY(layout->scan == SCAN_MASK)) {
-            for (uint64_t mask = layout->mask; mask; mask &= mask - 1) {
-                const tri_word *p = (const tri_word *)slot.addr + bit_lowest(mask);
-                uintptr_t ref = (uintptr_t)slot_load(p);
-                if (!space_contains(space, ref)) continue;
-                CHECK_CHILD(mk, p, ref);
-                hot_push(h, mk, (ref & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
-            }
+            hot_scan(h, mk, space, slot.addr, layout->mask, NULL);
+            return;
+        }
+        if (layout->scan == SCAN_VALUES) {
+            hot_scan(h, mk, space, slot.addr, layout->mask, &layout->desc->enc);
             return;
         }
         hot_leave(h, mk);

@@ -17,7 +17,7 @@
 
 enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
 
-/* How many entries are done between two looks at the clock and at who has nothing to do; with how many in hand
+/* How many entries are done between two looks at the clock and at who has nothing to do; with how many words in hand
  * something is given away. */
 enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
 

@@ -137,8 +137,9 @@ static inline uint64_t mark_word(struct marker *mk, const struct visit *v, size_
     return starts ? starts & ~atomic_or_relaxed(word, starts) : 0;
 }
 
-/* Objects with one mask of pointers, which is most of them. */
-static inline void scan_masked(struct marker *mk, uintptr_t addr, uint64_t objects, uint64_t layout_mask) {
+/* Objects with one mask of pointers, or of values (enc), which is most of them. */
+static inline void scan_masked(struct marker *mk, uintptr_t addr, uint64_t objects, uint64_t layout_mask,
+                               const tri_enc *enc) {
     const uintptr_t base = mk->space->base;
     const size_t size_bytes = mk->space->size_bytes;
     struct page_set *set = mk->set;
@@ -146,7 +147,8 @@ static inline void scan_masked(struct marker *mk, uintptr_t addr, uint64_t objec
         const tri_word *obj = (const tri_word *)(addr + ((uintptr_t)bit_lowest(objects) << GRANULE_SHIFT));
         for (uint64_t mask = layout_mask; mask; mask &= mask - 1) {
             const tri_word *p = obj + bit_lowest(mask);
-            uintptr_t offset = (uintptr_t)slot_load(p) - base;
+            tri_word w = slot_load(p);
+            uintptr_t offset = (enc ? enc_decode(enc, w) : (uintptr_t)w) - base; /* not a reference: 0, in no heap */
             if (offset >= size_bytes) continue;
             CHECK_CHILD(mk, p, offset + base);
             if (TRI_UNLIKELY(offset & 8))
@@ -196,7 +198,9 @@ static void visit(struct marker *mk, struct page_bits *place) {
             uint64_t objects = mark_word(mk, &v, i, candidates);
             nobjects += (unsigned)__builtin_popcountll(objects);
             if (TRI_LIKELY(v.layout->scan == SCAN_MASK))
-                scan_masked(mk, v.addr + (i << (GRANULE_SHIFT + 6)), objects, v.layout->mask);
+                scan_masked(mk, v.addr + (i << (GRANULE_SHIFT + 6)), objects, v.layout->mask, NULL);
+            else if (v.layout->scan == SCAN_VALUES)
+                scan_masked(mk, v.addr + (i << (GRANULE_SHIFT + 6)), objects, v.layout->mask, &v.layout->desc->enc);
             else if (v.layout->scan != SCAN_LEAF)
                 scan_others(mk, &v, i, objects);
         }

@@ -37,6 +37,14 @@ static void scan_mask(struct marker *mk, uintptr_t addr, uint64_t mask) {
     }
 }
 
+static void scan_values(struct marker *mk, uintptr_t addr, uint64_t mask, const tri_enc *enc) {
+    for (; mask; mask &= mask - 1) {
+        const tri_word *p = (const tri_word *)addr + bit_lowest(mask);
+        uintptr_t ref = enc_decode(enc, slot_load(p));
+        if (ref) found_pointer(mk, p, ref);
+    }
+}
+
 static void scan_run(struct marker *mk, const tri_word *p, const tri_word *end, const tri_enc *enc) {
     if (!enc) {
         for (; p < end; p++) found_pointer(mk, p, (uintptr_t)slot_load(p));
@@ -117,6 +125,7 @@ void tri__mark_scan(struct marker *mk, const struct slot *slot) {
     switch ((enum scan_shape)l->scan) {
     case SCAN_LEAF: return; /* also a slot of a mixed span without a layout yet (R15) */
     case SCAN_MASK: scan_mask(mk, slot->addr, l->mask); return;
+    case SCAN_VALUES: scan_values(mk, slot->addr, l->mask, &l->desc->enc); return;
     case SCAN_RUN_POINTERS:
     case SCAN_RUN_VALUES:
         scan_elements(mk, l, slot->addr + l->run_from, slot->addr + tri__slot_bytes(mk->space, slot), false);

@@ -264,9 +264,7 @@ static void run_wait(struct osthread *os, void *p) {
 
 void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
     struct internal_wait wait = {fn, arg};
-    atomic_add_relaxed(&m->heap->nwaits, 1); /* a hint for tri__give_way */
     tri__with_registers_spilled(run_wait, m->os, &wait);
-    atomic_sub_relaxed(&m->heap->nwaits, 1);
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
@@ -525,7 +523,7 @@ static void leave_thread(struct mutator *m) {
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
     struct mutator *m = heap->threads, *next;
     heap->threads = heap->look_next = NULL;
-    heap->nthreads = heap->nwaits = heap->roots.nwaiting = 0;
+    heap->nthreads = heap->roots.nwaiting = 0;
     for (; m; m = next) {
         next = m->next;
         m->prev = NULL;

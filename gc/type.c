@@ -296,6 +296,10 @@ static struct layout layout_of(const struct type_desc *desc) {
     } else if (is_weak_only(&desc->elem) && plain && desc->fixed.nwords <= 64) {
         l.scan = SCAN_MASK;
         l.mask = desc->fixed.pointers[0];
+    } else if (is_weak_only(&desc->elem) && desc->fixed.nwords <= 64 &&
+               is_empty(desc->fixed.pointers, desc->fixed.nwords) && is_empty(desc->fixed.maybes, desc->fixed.nwords)) {
+        l.scan = SCAN_VALUES;
+        l.mask = desc->fixed.values[0];
     } else if (no_fixed && all_of_kind(&desc->elem, desc->elem.pointers, desc->elem_size / 8)) {
         l.scan = SCAN_RUN_POINTERS;
         l.run_from = (uint32_t)desc->size;

@@ -31,6 +31,7 @@ enum { SLOT_KINDS = SLOT_WEAK };
 enum scan_shape {
     SCAN_LEAF = 0,     /* nothing */
     SCAN_MASK,         /* plain pointers in the first 64 words, no strong elements: one mask */
+    SCAN_VALUES,       /* values in the first 64 words, nothing else: one mask */
     SCAN_RUN_POINTERS, /* from run_from to the end of the slot every word is a plain pointer, nothing before */
     SCAN_RUN_VALUES,   /* the same with values */
     SCAN_GENERAL,      /* bitmaps by kind, elements */
@@ -58,7 +59,7 @@ struct layout {
     uint16_t scan;                /* enum scan_shape */
     uint16_t uniform;             /* SLOT_POINTER or SLOT_VALUE when every slot is of that kind; else SLOT_NONE */
     uint32_t run_from;            /* SCAN_RUN_*: byte where the words begin */
-    uint64_t mask;                /* SCAN_MASK */
+    uint64_t mask;                /* SCAN_MASK, SCAN_VALUES */
     const struct type_desc *desc; /* NULL for untyped bytes and for no layout */
 };
 

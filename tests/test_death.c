@@ -479,3 +479,8 @@ TEST(death, beside_cycles_with_delays) {
 TEST(death, beside_cycles_with_every_path_slow) {
     run_dyers("stress.slow=1", "checkmark=1", TEST_IS_SLOW ? 6 : 15);
 }
+
+TEST(death, beside_cycles_of_every_mode) {
+    static const char *const modes[] = {"mode=insertion", "mode=stop-mark", "mode=stop", "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) run_dyers(modes[i], "verify=1", TEST_IS_SLOW ? 4 : 8);
+}

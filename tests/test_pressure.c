@@ -446,3 +446,18 @@ TEST(pressure, a_heap_counts_the_quota) {
     fixture_close(&f);
     tree_end();
 }
+
+TEST(pressure, under_a_quota_the_collector_sleeps_beside_threads_that_use_all_of_it) {
+    struct fixture f = fixture_open();
+    const uint64_t slice_ns = 200000;
+    f.heap->ncpus = 1;
+    f.heap->quota = true;
+    uint64_t now = tri__os_now_ns(), since = now - slice_ns;
+    CHECK(tri__give_way(f.heap, &since) >= 3 * slice_ns); /* this thread runs */
+    CHECK(since >= now + 3 * slice_ns);
+    f.heap->ncpus = 2; /* more than there are threads */
+    since = now - slice_ns;
+    CHECK_EQ(tri__give_way(f.heap, &since), 0);
+    CHECK(since >= now);
+    fixture_close(&f);
+}

@@ -299,3 +299,8 @@ TEST(weak, loads_race_cycles_with_delays) {
 TEST(weak, loads_race_cycles_with_every_path_slow) {
     run_race("stress.slow=1", "checkmark=1", TEST_IS_SLOW ? 10 : 40);
 }
+
+TEST(weak, beside_cycles_of_every_mode) {
+    static const char *const modes[] = {"mode=insertion", "mode=stop-mark", "mode=stop", "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) run_race(modes[i], "verify=1", TEST_IS_SLOW ? 4 : 8);
+}

@@ -47,6 +47,42 @@ TEST(wmap, an_entry_lives_with_its_key) {
     fixture_close(&f);
 }
 
+/* What is put in while a cycle marks, and chains that it has to follow, however the heap collects. */
+static void run_in_mode(const char *mode) {
+    struct fixture f = fixture_open();
+    fixture_set(f.heap, mode);
+    fixture_set(f.heap, "stress.delay=5");
+    TRI_LOCALS(f.thread, roots, 4);
+    void *map = roots[0] = tri_wmap_new(f.thread, NULL);
+    void *first = roots[1] = tri_new(f.thread, &pair_type);
+    for (int round = 0; round < 4; round++) {
+        roots[2] = first;
+        for (size_t i = 0; i < 300; i++) {
+            void *next = roots[3] = tri_new(f.thread, &pair_type);
+            put(&f, map, roots[2], next);
+            roots[2] = next;
+            if (i % 100 == 50) fixture_collect(&f);
+        }
+        uintptr_t last = hide(roots[2]);
+        roots[2] = roots[3] = NULL;
+        fixture_collect(&f);
+        CHECK_MSG(is_alive(f.heap, last), "%s", mode);
+        CHECK_EQ(tri_wmap_count(f.thread, map), 300);
+        CHECK_EQ(tri_wmap_remove(f.thread, map, first), true);
+        fixture_collect(&f);
+        CHECK(!is_alive(f.heap, last));
+        CHECK_EQ(tri_wmap_count(f.thread, map), 0);
+    }
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+TEST(wmap, in_every_mode) {
+    static const char *const modes[] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
+                                        "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) run_in_mode(modes[i]);
+}
+
 TEST(wmap, keys_are_found_replaced_and_taken_out) {
     struct fixture f = fixture_open();
     const size_t n = TEST_IS_SLOW ? 2000 : 20000;
@@ -415,4 +451,9 @@ TEST(wmap, shared_beside_cycles_with_delays) {
 
 TEST(wmap, shared_beside_cycles_with_every_check) {
     run_sharers("stress.slow=1", "checkmark=1", TEST_IS_SLOW ? 6 : 15);
+}
+
+TEST(wmap, beside_cycles_of_every_mode) {
+    static const char *const modes[] = {"mode=insertion", "mode=stop-mark", "mode=stop", "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) run_sharers(modes[i], "verify=1", TEST_IS_SLOW ? 4 : 8);
 }

@@ -13,6 +13,8 @@ import sys
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 480, 300, 58, 44, 30, 40
 NINES = 6  # the percentile axis ends at 99.9999 %
 COLOURS = {"trigc": "#0969da", "boehm": "#cf222e", "boehm incremental": "#bf8700", "boehm typed": "#8250df"}
+MODES = ("stop", "stop-mark", "insertion", "concurrent", "incremental")  # of the scene "history"
+COLOURS.update(zip(MODES, ("#cf222e", "#bf8700", "#8250df", "#0969da", "#1a7f37")))
 WANTED = ("store", "lru512")
 
 

@@ -50,7 +50,7 @@ uint64_t tri__os_now_ns(void);        /* monotonic */
 uint64_t tri__os_thread_cpu_ns(void); /* time that the calling thread has spent on a core */
 uint64_t tri__os_thread_id(void);     /* as the system prints it */
 void tri__os_yield(void);
-void tri__os_sleep_ns(uint64_t ns); /* for planted delays only */
+void tri__os_sleep_ns(uint64_t ns);
 
 /* Bounds of the calling thread's native stack: [low, high), it grows down from high. False when unknown. */
 bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high);

@@ -17,6 +17,12 @@ import counted
 LOX = """#!/bin/sh
 cat "${2%.lox}.prints" 2>/dev/null || { echo "no such thing" >&2; exit 70; }
 """
+WORKER = """#!/bin/sh
+for option; do case "$option" in --map=*) map="${option#--map=}" ;; esac; done
+printf '@ 1.000 10 20 30\\n0 2 small 8 8\\n2 1 manual\\n' >"$map"
+printf '@ 2.000 10 20 30\\n0 1 large\\n1 1 free\\n2 1 returned\\n' >>"$map"
+printf 'ops 1\\nseconds 1\\ngaps 1 1 1 1:1\\nend\\n'
+"""
 SOURCES = ("child", "clock", "demo", "hdr", "heapmap_read", "page", "plan", "probe", "report")
 
 
@@ -86,6 +92,14 @@ class Driver(unittest.TestCase):
         self.assertNotRegex(table, r"\n  two ")
         self.assertIn("\n  1 of 6 Lox programs printed what they should\n", table)
         self.assertEqual(code, 2)
+
+    def test_the_heap_over_time_is_in_the_page(self):
+        self.script("bin/bench-trigc", WORKER)
+        code, out, page = self.run_demo("heapmap")
+        os.remove(self.at("bin/bench-trigc"))
+        self.assertEqual(code, 0, out)
+        self.assertIn("a picture in the page", out)
+        self.assertEqual(re.findall(r'"cells":"(.*?)"', page), ["88M", "Lfr"])
 
     def test_a_row_without_its_program_says_so_and_is_no_error(self):
         code, out, _ = self.run_demo("store")

@@ -19,6 +19,7 @@ sys.path[:0] = [HERE, TOOLS]
 
 import counted
 import invariants
+import mmu
 import pauses
 import readme_program
 
@@ -141,6 +142,19 @@ class Pages(unittest.TestCase):
         self.assertIn("a &lt; b", picture)
         with self.assertRaises(SystemExit):
             pauses.draw(results, ("list",))
+
+    def test_utilisation_is_the_worst_window(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("run 0 1000\nphase 5 mark\npause 7 100 120 handshake\npause 7 105 110 scan\n")
+            file.write("pause 7 130 140 assist\npause 7 500 900 wait\npause 8 300 310 sweep\n")
+            file.flush()
+            run, threads = mmu.read(file.name)
+        self.assertEqual(run, (0, 1000))
+        self.assertEqual(sorted(threads), [[[100, 120], [130, 140]], [[300, 310]]])
+        self.assertEqual(mmu.mmu(run, threads, 20), 0)  # the handshake, the scan within it
+        self.assertAlmostEqual(mmu.mmu(run, threads, 40), 1 - 30 / 40)
+        self.assertAlmostEqual(mmu.mmu(run, threads, 400), 1 - 30 / 400)
+        self.assertEqual(mmu.draw([("a", [(10000, 0.5)]), ("<b", [(10000, 1)])]).count("<polyline"), 2)
 
 
 if __name__ == "__main__":
