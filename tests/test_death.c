@@ -385,6 +385,7 @@ struct dyer_state {
     tri_finq *queue;
     uint32_t stop;
     uint64_t ncleanups, nwatched, ncame;
+    uint32_t nbusy; /* threads that have watched an object and added a cleanup [atomic] */
 };
 
 struct guarded {
@@ -399,6 +400,7 @@ static void *dyer_main(void *arg) {
     struct dyer_state *s = arg;
     tri_thread *t = fixture_attach(s->heap);
     uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nwatched = 0, ncleanups = 0, ncame = 0;
+    bool told = false;
     TRI_LOCALS(t, roots, 4);
     while (!atomic_load_acquire(&s->stop) || nwatched == 0 || ncleanups == 0) {
         if (atomic_load_relaxed(&s->heap->death.watches.n) > 10000 &&
@@ -424,6 +426,10 @@ static void *dyer_main(void *arg) {
             }
         }
         if (fixture_random(&rng) % 4 == 0 && tri_finq_watch(t, s->queue, g) == TRI_OK) nwatched++;
+        if (!told && nwatched > 0 && ncleanups > 0) {
+            told = true;
+            atomic_add_relaxed(&s->nbusy, 1); /* the test's loop looks at it */
+        }
         if (fixture_random(&rng) % 4 == 0) (void)tri_cleanup_run(t, 3);
         struct guarded *came = fixture_random(&rng) % 2 ? roots[3] = tri_finq_poll(t, s->queue) : NULL;
         if (came) {
@@ -453,7 +459,10 @@ static void run_dyers(const char *setting1, const char *setting2, int ncycles) {
     struct dyer_state s = {.heap = f.heap, .queue = tri_finq_new(f.thread)};
     pthread_t threads[DYERS];
     for (int i = 0; i < DYERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, dyer_main, &s), 0);
-    for (int i = 0; i < ncycles; i++) fixture_collect(&f);
+    for (int i = 0; i < ncycles || atomic_load_relaxed(&s.nbusy) < DYERS; i++) {
+        fixture_collect(&f);
+        CHECK_MSG(i < 100000, "of %d threads %u have objects to watch", DYERS, atomic_load_relaxed(&s.nbusy));
+    }
     atomic_store_release(&s.stop, 1);
     for (int i = 0; i < DYERS; i++) fixture_join(f.thread, threads[i]);
     for (int i = 0; i < 3; i++) {
