@@ -166,6 +166,7 @@ const tests = [_]Program{
 /// Random mutators against a shadow graph: the coordinator and its tests, a worker, its operations, the graph.
 const property_sources = [_][]const u8{
     "tests/stress_property.c",
+    "tests/property_death.c",
     "tests/property_objects.c",
     "tests/property_roots.c",
     "tests/property_threads.c",

@@ -125,12 +125,18 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
     static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",
                                                         "wait",      "nap",  "zero",   "lock"};
+    char workers[64] = "";
+    uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
+    heap->workers.traced_ns = worker_ns;
+    if (worker_ns > before_ns)
+        snprintf(workers, sizeof workers, ", %u workers marked for %.2f ms beside it", heap->workers.nstarted,
+                 (double)(worker_ns - before_ns) * 1e-6);
     fprintf(stderr,
             "trigc %llu @%.3fs %s: %.1f->%.1f MB, goal %.1f MB; cycle %.2f ms, mark %.2f ms, assists %.2f ms, "
-            "worst wait %.1f us (%s), %u rounds, %u threads\n",
+            "worst wait %.1f us (%s), %u rounds, %u threads%s\n",
             (unsigned long long)e->cycle, (double)(tri__os_now_ns() - heap->created_ns) * 1e-9, e->reason,
             (double)e->live_before_bytes / 1048576.0, (double)e->live_after_bytes / 1048576.0,
             (double)e->goal_bytes / 1048576.0, (double)e->cycle_ns * 1e-6, (double)e->mark_ns * 1e-6,
             (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, causes[e->pause_kind], e->flush_rounds,
-            e->nthreads);
+            e->nthreads, workers);
 }

@@ -27,6 +27,7 @@ struct mark_worker {
 struct workers {
     uint32_t nstarted;                         /* threads [collector] */
     bool called;                               /* in this mark phase [collector] */
+    uint64_t traced_ns;                        /* stats.worker_ns at the last trace line [who runs cycles] */
     struct work_waiter waiter;                 /* the collector's own */
     struct mark_worker *each[MAX_WORKERS - 1]; /* [collector] */
 };

@@ -3,6 +3,7 @@
  *
  *     property_objects.c   shapes of objects, making them, loads and stores of every kind
  *     property_roots.c     frames, handles, ranges, stacks, scanners
+ *     property_death.c     weak slots, a weak map, cleanups, a finalizer queue
  *     property_threads.c   attaching, ending, blocking, calling back in; what a worker does
  *     stress_property.c    the coordinator, and the tests
  *
@@ -34,6 +35,10 @@ enum {
     STACK_WORDS = 32,
     NMIXED = 48,
     NBLOCKS = 64,
+    NWEAK = 48,
+    NMAP = 64,
+    NTOKENS = 512,
+    NWATCHED = 32,
     MAX_BATCH = 6,
     BATCH = 64 /* operations between two looks at what the coordinator wants */
 };
@@ -101,6 +106,30 @@ struct shared_stack {
     struct edge edges[STACK_WORDS];
 };
 
+/* A holder of one weak slot, and what that names; one entry of the weak map; a cleanup; all by the objects' numbers. */
+struct weak_cell {
+    tri_handle handle;
+    uint32_t holder, target;
+    uint8_t lock;
+    bool must; /* the object is reachable: the slot may not be cleared */
+};
+struct map_edge {
+    uint32_t key, value;
+};
+struct token {
+    uint32_t id, ran;
+    uint8_t lock;
+};
+struct death_state {
+    struct weak_cell cells[NWEAK];
+    tri_handle map;
+    uint8_t map_lock, watch_lock;
+    struct map_edge edges[NMAP];
+    struct token tokens[NTOKENS];
+    tri_finq *queue;
+    uint32_t watched[NWATCHED];
+};
+
 struct world {
     tri_heap *heap;
     tri_thread *thread; /* the coordinator's */
@@ -116,6 +145,7 @@ struct world {
     pthread_mutex_t made_lock;
     struct made_type *made[NMIXED]; /* [atomic entries] */
     uint32_t nmade;                 /* [atomic] */
+    struct death_state death;
 };
 
 /* One thread's part in one heap. */
@@ -206,6 +236,12 @@ void property_stack(struct worker *wk, struct part *p);
 void property_scanner(struct worker *wk, struct part *p);
 void property_locals(struct worker *wk, struct part *p);
 void property_manual(struct worker *wk, struct part *p);
+void property_death(struct worker *wk, struct part *p);
+
+/* property_death.c: in a new world; once all other roots are named; and after the cycles, before numbers are freed. */
+void property_death_open(struct world *w);
+void property_death_before(struct world *w);
+void property_death_after(struct shadow *s, tri_thread *thread, void *world);
 
 /* The frames of a part: index 0 is the oldest. */
 struct frame *property_frame_at(struct part *p, uint32_t i);

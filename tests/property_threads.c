@@ -139,6 +139,8 @@ static void op_any(struct worker *wk, struct part *p) {
         property_load(wk, p);
     else if (at < 780)
         property_store(wk, p);
+    else if (at < 800)
+        property_death(wk, p);
     else if (at < 840)
         property_wild(wk, p);
     else if (at < 860)

@@ -63,8 +63,10 @@ struct shadow {
     uint32_t *free_ids;
     uint32_t nfree, next_id;
     uint32_t *queue; /* of the comparison */
-    uint32_t nqueued;
+    uint32_t nqueued, nchecked;
     uint64_t nreached, nwalked;
+    void (*before_free)(struct shadow *s, tri_thread *thread, void *arg); /* in shadow_check_collected; may be NULL */
+    void *before_arg;
     uint32_t nreports;     /* what the heap's report hook was told [atomic] */
     char last_report[512]; /* [report mutex] */
 };

@@ -60,6 +60,7 @@ static struct world *world_open(const struct run *run) {
     for (int i = 0; i < NWILD_HANDLES; i++) w->wild_handles[i] = tri_global(w->thread, NULL);
     w->wild_range.slots = w->wild_range.own;
     w->wild_range.root = tri_root_add(w->thread, w->wild_range.slots, RANGE_SLOTS, &shadow_boxed);
+    property_death_open(w);
     for (size_t i = 0; i < 6 && run->options.settings[i]; i++) must_set(w, run->options.settings[i]);
     return w;
 }
@@ -94,6 +95,7 @@ static void compare(struct run *run) {
         shadow_check_begin(&w->shadow);
         for (int i = 0; i < run->nworkers; i++) check_thread_roots(&w->shadow, &run->workers[i].parts[h]);
         check_shared_roots(w);
+        property_death_before(w);
         shadow_check_reachable(&w->shadow, w->thread);
         shadow_check_collected(&w->shadow, w->thread);
     }
@@ -157,8 +159,6 @@ static void rotate(struct run *run, uint64_t *rng) {
                                       "verify=0",       "manual_check=0", "stress.copy=0"};
     static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
                                      "checkmark=1",     "verify=1",      "manual_check=1",     "stress.copy=1"};
-    static const char *const modes[] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
-                                        "mode=incremental"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;

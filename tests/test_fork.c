@@ -560,7 +560,7 @@ TEST(fork, while_several_threads_mark, .timeout = 60) {
         pid_t child = fork();
         if (child == 0) {
             CHECK_EQ(f.heap->workers.nstarted, 0);
-            if (i % 2) {
+            if (i % 2 && !TEST_UNDER_TSAN) { /* which may take a new thread for one that is no more */
                 uint64_t marked = fixture_stats(f.heap).marked_objects;
                 fixture_collect(&f);
                 CHECK_EQ(fixture_stats(f.heap).marked_objects - marked, N + 1);

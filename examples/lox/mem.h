@@ -12,8 +12,8 @@
  * and a poll another. Allocation tests `mem.fast`.
  *
  * Invariants:
- *  M1  mem_new*, mem_poll and mem_collect are safepoints, nothing else is. Across one, every reference lies in a root:
- *      the VM stack, what the scan callback visits, or an object that those reach.
+ *  M1  mem_new*, mem_weak, mem_poll and mem_collect are safepoints, nothing else is. Across one, every reference lies
+ *      in a root: the VM stack, what the scan callback visits, or an object that those reach.
  *  M2  a slot of an object is written by mem_store*, or by mem_init* before the next safepoint after its allocation.
  *  M3  one thread uses the layer: the one that called mem_open.
  */
@@ -99,6 +99,11 @@ static inline void mem_store(void *obj, void *slot, const void *ref) {
 
 static inline void mem_store_value(void *obj, value *slot, value v) {
     tri_store_value(mem.thread, obj, slot, v);
+}
+
+/* What a weak slot names, or NULL once it is dead. Boehm keeps it alive: it never is. A safepoint. */
+static inline void *mem_weak(const void *slot) {
+    return tri_weak_load(mem.thread, slot);
 }
 
 static inline void mem_init(void *obj, void *slot, const void *ref) {

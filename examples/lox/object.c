@@ -62,8 +62,7 @@ static tri_type type_extension = TYPE("extension", sizeof(struct extension), .el
                                       .pointers = OFFSETS(shape_slot), .elem_values = OFFSETS(at_0));
 tri_type type_entries = TYPE("entries", sizeof(struct entries), .elem_size = 16, .enc = &mem_value_enc,
                              .elem_pointers = OFFSETS(at_0), .elem_values = OFFSETS(at_8));
-tri_type type_string_set = TYPE("string set", sizeof(struct string_set), .elem_size = 8,
-                                .elem_pointers = OFFSETS(at_0));
+tri_type type_string_set = TYPE("string set", sizeof(struct string_set), .elem_size = 16, .elem_weaks = OFFSETS(at_0));
 
 #define STRING_TYPE(size_) TYPE("string", (size_), .flags = TRI_TYPE_LEAF)
 static tri_type type_string[] = {STRING_TYPE(16),  STRING_TYPE(32),  STRING_TYPE(48),  STRING_TYPE(64),

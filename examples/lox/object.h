@@ -68,10 +68,16 @@ struct table {
     uint32_t mask; /* capacity - 1 */
 };
 
-/* Slots of the intern table; head.n: capacity. */
+/* Slots of the intern table; head.n: capacity. The strings are weak where the collector can do that. */
+struct string_slot {
+    struct string *string; /* NULL: none, or it is dead */
+    uint64_t mark;         /* STRING_USED | hash; 0: never used, the end of every probe */
+};
+#define STRING_USED ((uint64_t)1 << 32)
+
 struct string_set {
     struct obj head;
-    struct string *at[];
+    struct string_slot at[];
 };
 
 struct values {

@@ -1,13 +1,14 @@
 /* table.c - hash tables from strings to values, and the intern table.
  *
  * Owns: probing and growth of both. Keys are interned strings, so a lookup compares addresses. Capacities are powers
- * of two, at most three quarters full; nothing is ever removed, so a free slot ends every probe.
+ * of two, at most three quarters full; nothing is ever removed, so a free slot ends every probe. A dead string leaves
+ * its slot used, until the table is made anew.
  *
  * Invariants:
  *  T1  a table's new entries are filled with plain initialising stores: no safepoint lies between their allocation and
  *      the store that publishes them.
- *  T2  the intern table grows before the string that needs the room is allocated, so that the new string has no
- *      safepoint to survive before the table holds it.
+ *  T2  the intern table grows before the string that needs the room is allocated, so that the slot that was found for
+ *      it is still there. The table keeps no string alive; what was interned last is kept beside it.
  */
 #include "table.h"
 
@@ -76,47 +77,68 @@ static uint32_t hash_more(uint32_t hash, const char *chars, size_t length) {
     return hash;
 }
 
-static void strings_grow(void) {
-    uint32_t capacity = strings.set == NULL ? 256 : strings.set->head.n * 2;
-    struct string_set *set = mem_new_n(&type_string_set, capacity);
-    set->head = (struct obj){.kind = OBJ_STRING_SET, .n = capacity};
-    for (uint32_t i = 0; strings.set != NULL && i < strings.set->head.n; i++) {
-        struct string *string = strings.set->at[i];
-        if (string == NULL) continue;
-        uint32_t to = string->hash & (capacity - 1);
-        while (set->at[to] != NULL) to = (to + 1) & (capacity - 1);
-        mem_init(set, &set->at[to], string);
-    }
-    strings.set = set;
+/* The first slot from a hash on that was never used. */
+static struct string_slot *free_slot(struct string_set *set, uint32_t hash) {
+    uint32_t i = hash & (set->head.n - 1);
+    while (set->at[i].mark != 0) i = (i + 1) & (set->head.n - 1);
+    return &set->at[i];
 }
 
-/* The slot of the string a + b: where it is, or where it would be. */
-static struct string **strings_slot(uint32_t hash, const char *a, size_t na, const char *b, size_t nb) {
+/* The strings that live move to a new set: a larger one if they need it. */
+static void strings_grow(void) {
+    struct string_set *old = strings.set;
+    uint32_t live = 0, capacity = old == NULL ? 256 : old->head.n;
+    for (uint32_t i = 0; old != NULL && i < old->head.n; i++) live += old->at[i].string != NULL; /* a hint */
+    if (live > capacity / 2) capacity *= 2;
+    struct string_set *set = strings.grown = mem_new_n(&type_string_set, capacity);
+    set->head = (struct obj){.kind = OBJ_STRING_SET, .n = capacity};
+    strings.count = 0;
+    for (uint32_t i = 0; old != NULL && i < old->head.n; i++) {
+        struct string *string = mem_weak(&old->at[i].string);
+        if (string == NULL) continue;
+        struct string_slot *to = free_slot(set, string->hash);
+        mem_store(set, &to->string, string);
+        to->mark = STRING_USED | string->hash;
+        strings.count++;
+    }
+    strings.set = set;
+    strings.grown = NULL;
+}
+
+static struct string *recent(struct string *string) {
+    return strings.recent[strings.nrecent++ % RECENT_STRINGS] = string;
+}
+
+/* The string a + b, if there is one. */
+static struct string *strings_find(uint32_t hash, const char *a, size_t na, const char *b, size_t nb) {
     struct string_set *set = strings.set;
     for (uint32_t i = hash;; i++) {
-        struct string **slot = &set->at[i & (set->head.n - 1)];
-        struct string *string = *slot;
-        if (string == NULL) return slot;
-        if (string->hash == hash && string->head.n == na + nb && memcmp(string->chars, a, na) == 0 &&
+        struct string_slot *slot = &set->at[i & (set->head.n - 1)];
+        if (slot->mark == 0) return NULL;
+        if (slot->mark != (STRING_USED | hash)) continue;
+        struct string *string = mem_weak(&slot->string);
+        if (string != NULL && string->head.n == na + nb && memcmp(string->chars, a, na) == 0 &&
             memcmp(string->chars + na, b, nb) == 0)
-            return slot;
+            return string;
     }
 }
 
 static struct string *intern(uint32_t hash, const char *a, size_t na, const char *b, size_t nb) {
     if (na + nb > UINT32_MAX / 2) mem_exhausted();
     if (strings.set == NULL || strings.count + 1 > strings.set->head.n / 4 * 3) strings_grow(); /* T2 */
-    struct string **slot = strings_slot(hash, a, na, b, nb);
-    if (*slot != NULL) return *slot;
+    struct string *found = strings_find(hash, a, na, b, nb);
+    if (found != NULL) return recent(found);
     struct string *string = string_alloc(na + nb);
     string->head = (struct obj){.kind = OBJ_STRING, .n = (uint32_t)(na + nb)};
     string->hash = hash;
     memcpy(string->chars, a, na);
     memcpy(string->chars + na, b, nb);
     string->chars[na + nb] = '\0';
-    mem_store(strings.set, slot, string);
+    struct string_slot *slot = free_slot(strings.set, hash);
+    mem_store(strings.set, &slot->string, string);
+    slot->mark = STRING_USED | hash;
     strings.count++;
-    return string;
+    return recent(string);
 }
 
 struct string *string_intern(const char *chars, size_t length) {

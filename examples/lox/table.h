@@ -4,10 +4,15 @@
 
 #include "object.h"
 
-/* Every string there is. A root of the VM's. */
+/* The strings that are interned last are kept, so that a caller has time to store its string. */
+enum { RECENT_STRINGS = 16 };
+
+/* Every string that lives. Sets and recent strings are roots of the VM's. */
 struct string_table {
-    struct string_set *set;
-    uint32_t count;
+    struct string_set *set, *grown; /* grown: while it is filled */
+    uint32_t count;                 /* slots used, those of dead strings with them */
+    uint32_t nrecent;
+    struct string *recent[RECENT_STRINGS];
 };
 
 extern struct string_table strings;

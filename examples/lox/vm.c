@@ -22,6 +22,8 @@ static void vm_scan(struct mem_visitor *visitor) {
     mem_visit(visitor, &vm.global_names, 1);
     mem_visit(visitor, &vm.init_name, 1);
     mem_visit(visitor, &strings.set, 1);
+    mem_visit(visitor, &strings.grown, 1);
+    mem_visit(visitor, strings.recent, RECENT_STRINGS);
     mem_visit_values(visitor, vm.held, vm.nheld);
     compile_visit_roots(visitor);
 }
