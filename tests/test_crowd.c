@@ -11,7 +11,7 @@
 
 #include "tests/process.h"
 
-enum { NTHREADS = TEST_IS_SLOW ? 100 : 1000, STACK_BYTES = 64 << 10, NSTORM = TEST_IS_SLOW ? 500 : 10000 };
+enum { NTHREADS = TEST_IS_SLOW ? 100 : 1000, NSTORM = TEST_IS_SLOW ? 500 : 10000 };
 
 struct crowd {
     tri_heap *heap;
@@ -44,11 +44,7 @@ static void *sleeper(void *arg) {
 
 static pthread_t start_thread(void *(*fn)(void *), void *arg) {
     pthread_t thread;
-    pthread_attr_t attr;
-    CHECK_EQ(pthread_attr_init(&attr), 0);
-    CHECK_EQ(pthread_attr_setstacksize(&attr, STACK_BYTES + (TEST_IS_SLOW ? MIB : 0)), 0);
-    CHECK_EQ(pthread_create(&thread, &attr, fn, arg), 0);
-    pthread_attr_destroy(&attr);
+    CHECK_EQ(pthread_create(&thread, NULL, fn, arg), 0);
     return thread;
 }
 

@@ -400,8 +400,9 @@ static void *dyer_main(void *arg) {
     tri_thread *t = fixture_attach(s->heap);
     uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nwatched = 0, ncleanups = 0, ncame = 0;
     TRI_LOCALS(t, roots, 4);
-    while (!atomic_load_acquire(&s->stop)) {
-        if (atomic_load_relaxed(&s->heap->death.watches.n) > 10000) { /* as many as a cycle looks at in no time */
+    while (!atomic_load_acquire(&s->stop) || nwatched == 0 || ncleanups == 0) {
+        if (atomic_load_relaxed(&s->heap->death.watches.n) > 10000 &&
+            !atomic_load_acquire(&s->stop)) { /* as many as a cycle looks at in no time */
             tri_poll(t);
             sched_yield();
             continue;

@@ -242,7 +242,7 @@ static void *race_main(void *arg) {
     TRI_LOCALS(t, roots, 3);
     roots[0] = tri_deref(race->table);
     void **slots = roots[0];
-    while (!atomic_load_acquire(&race->stop)) {
+    while (!atomic_load_acquire(&race->stop) || n == 0) {
         size_t at = fixture_random(&rng) % RACE_SLOTS;
         if (fixture_random(&rng) % 4 == 0) {
             struct tagged_leaf *leaf = tri_new(t, &tagged_type);

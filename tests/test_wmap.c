@@ -360,7 +360,7 @@ static void *share_main(void *arg) {
     tri_thread *t = fixture_attach(s->heap);
     uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nfound = 0, niterated = 0;
     TRI_LOCALS(t, roots, 12);
-    while (!atomic_load_acquire(&s->stop)) {
+    while (!atomic_load_acquire(&s->stop) || nfound == 0 || niterated == 0) {
         void *map = roots[0] = tri_deref(s->maps[fixture_random(&rng) % NMAPS]);
         size_t at = 1 + fixture_random(&rng) % 8;
         uint64_t r = fixture_random(&rng) % 16;
