@@ -163,6 +163,7 @@ static void rotate(struct run *run, uint64_t *rng) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
         if (r % 16 < sizeof on / sizeof *on) must_set(run->worlds[h], on[r % 16]);
+        (void)tri_heap_set(run->worlds[h]->heap, modes[(r >> 4) % 5]); /* or as it was, while a cycle runs */
     }
 }
 
