@@ -300,7 +300,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
 /* ---- scarce cores ------------------------------------------------------------------------------------------------ */
 
 /* A slice of a thread of the heap's own, and, under a quota, its share of one core. */
-enum { OWN_SLICE_NS = 200000, QUOTA_SHARE = 4 };
+enum { OWN_SLICE_NS = 200000, QUOTA_SHARE = 4, LEAST_SHARE = 8 };
 
 /* Whether so many threads of the heap run: are neither in a blocking region nor wait inside the library. */
 static bool threads_run(tri_heap *heap, uint32_t enough) {
@@ -314,18 +314,20 @@ static bool threads_run(tri_heap *heap, uint32_t enough) {
 
 /* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
  * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used beside threads
- * that use all of it: what is used beyond the quota stops the whole program until the period's end. */
+ * that use all of it: what is used beyond the quota stops the whole program until the period's end. On a machine that
+ * others keep busy a yield takes tens of milliseconds: the longer one took, the later comes the next. */
 uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     uint64_t now = tri__os_now_ns();
-    if (now - *since_ns < OWN_SLICE_NS) return 0;
+    if (now < *since_ns + OWN_SLICE_NS) return 0;
     *since_ns = now;
     if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus)) return 0; /* a hint */
     if (!heap->quota)
         tri__os_yield();
     else if (threads_run(heap, heap->ncpus))
         tri__os_sleep_ns(OWN_SLICE_NS * (QUOTA_SHARE - 1));
-    *since_ns = tri__os_now_ns();
-    return *since_ns - now;
+    uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
+    *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
+    return back_ns - now;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */
