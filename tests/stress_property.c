@@ -159,6 +159,8 @@ static void rotate(struct run *run, uint64_t *rng) {
                                       "verify=0",       "manual_check=0", "stress.copy=0"};
     static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
                                      "checkmark=1",     "verify=1",      "manual_check=1",     "stress.copy=1"};
+    static const char *const modes[] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
+                                        "mode=incremental"};
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
