@@ -35,7 +35,7 @@ static void watch_once(struct watcher *w) {
     if (cycle != atomic_load_acquire(&w->heap->cycle_number)) return; /* whose phase it is cannot be said */
     CHECK_MSG((unsigned)phase < NUM_PHASES, "phase %u", (unsigned)phase);
     if (cycle != w->cycle) w->cycle = cycle, w->last = PHASE_IDLE, w->ended = false;
-    w->seen |= 1u << phase;
+    atomic_store_relaxed(&w->seen, w->seen | 1u << phase); /* its only writer */
     if (phase == w->last) return;
     CHECK_MSG(!w->ended, "cycle %llu: phase %d after its end", (unsigned long long)cycle, (int)phase);
     bool again = w->last == PHASE_FLUSH && phase == PHASE_MARK;
@@ -92,6 +92,8 @@ static void *edit_thread(void *arg) {
     return NULL;
 }
 
+enum { ALL_PHASES = (1u << NUM_PHASES) - 1 };
+
 TEST(cycle, phases_follow_the_table) {
     if (TRI_CHECKS < 1) return; /* delays make each phase long enough to be seen */
     struct fixture f = fixture_open();
@@ -102,16 +104,17 @@ TEST(cycle, phases_follow_the_table) {
     CHECK_EQ(pthread_create(&watcher, NULL, watch_thread, &w), 0);
     CHECK_EQ(pthread_create(&editor, NULL, edit_thread, &e), 0);
     uint64_t start = tri__os_now_ns();
-    /* Until a round has failed to close, which is a matter of luck in each cycle. */
+    /* Until a round has failed to close and every phase has been met, which are matters of luck in each cycle. */
     for (int i = 0; i < 20 || tri__os_now_ns() - start < 500000000 ||
-                    (!atomic_load_relaxed(&w.again) && tri__os_now_ns() - start < 30000000000);
+                    ((!atomic_load_relaxed(&w.again) || atomic_load_relaxed(&w.seen) != ALL_PHASES) &&
+                     tri__os_now_ns() - start < 30000000000);
          i++)
         fixture_collect(&f);
     atomic_store_release(&e.stop, 1);
     atomic_store_release(&w.stop, 1);
     fixture_join(f.thread, editor);
     fixture_join(f.thread, watcher);
-    CHECK_MSG(w.seen == (1u << NUM_PHASES) - 1, "only phases 0x%x were seen", w.seen);
+    CHECK_MSG(w.seen == ALL_PHASES, "only phases 0x%x were seen", w.seen);
     CHECK_MSG(w.again > 0, "no round of the flush sent the cycle back to marking");
     fixture_close(&f);
 }
@@ -277,9 +280,10 @@ TEST(cycle, a_wide_array_is_marked_in_pieces) {
     fixture_collect(&f);
     for (size_t i = 0; i < WIDTH; i++) CHECK_MSG(*(uint64_t *)array[i] == i, "element %zu", i);
     CHECK(fixture_stats(f.heap).live_bytes >= (size_t)WIDTH * 24);
-    /* A candidate for each element at once would be all of the array again. */
+    /* A candidate for each element at once would be all of the array again; each hand that marks may have some pieces'
+     * candidates. */
     size_t buffers = atomic_load_relaxed(&f.heap->work.fix.mapped_bytes), whole = (size_t)WIDTH * 8;
-    CHECK_MSG(buffers <= min_size(BUFFERS_LIMIT_BYTES, whole / 2), "work buffers took %zu bytes", buffers);
+    CHECK_MSG(buffers <= whole / (TEST_IS_SLOW ? 2 : 4), "work buffers took %zu bytes", buffers);
     TRI_POP(f.thread, roots);
     close_unverified(&f);
 }

@@ -400,7 +400,7 @@ static void *dyer_main(void *arg) {
     struct dyer_state *s = arg;
     tri_thread *t = fixture_attach(s->heap);
     uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nwatched = 0, ncleanups = 0, ncame = 0;
-    bool told = false;
+    bool is_busy = false;
     TRI_LOCALS(t, roots, 4);
     while (!atomic_load_acquire(&s->stop) || nwatched == 0 || ncleanups == 0) {
         if (atomic_load_relaxed(&s->heap->death.watches.n) > 10000 &&
@@ -426,8 +426,8 @@ static void *dyer_main(void *arg) {
             }
         }
         if (fixture_random(&rng) % 4 == 0 && tri_finq_watch(t, s->queue, g) == TRI_OK) nwatched++;
-        if (!told && nwatched > 0 && ncleanups > 0) {
-            told = true;
+        if (!is_busy && nwatched > 0 && ncleanups > 0) {
+            is_busy = true;
             atomic_add_relaxed(&s->nbusy, 1); /* the test's loop looks at it */
         }
         if (fixture_random(&rng) % 4 == 0) (void)tri_cleanup_run(t, 3);
