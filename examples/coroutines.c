@@ -5,6 +5,9 @@
  *
  * A switch is tri_native_switch around some instructions that save and restore the registers (swapcontext where there
  * are none here). The stacks are slices of one mapping: small ones, of which each touches a page or two. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* barriers, MAP_NORESERVE */
+#endif
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

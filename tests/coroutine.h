@@ -11,7 +11,11 @@
 #include <ucontext.h>
 
 #if TEST_UNDER_TSAN
-#include <sanitizer/tsan_interface.h>
+/* Of ThreadSanitizer's runtime: not every compiler that has it brings its header. */
+extern void *__tsan_get_current_fiber(void);
+extern void *__tsan_create_fiber(unsigned flags);
+extern void __tsan_destroy_fiber(void *fiber);
+extern void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
 
 enum { COROUTINE_STACK_BYTES = 256 << 10 };

@@ -111,7 +111,8 @@ struct weak_cell {
     tri_handle handle;
     uint32_t holder, target;
     uint8_t lock;
-    bool must; /* the object is reachable: the slot may not be cleared */
+    uint32_t ncame; /* of the death state, when the target was stored */
+    bool must;      /* the object is reachable: the slot may not be cleared */
 };
 struct map_edge {
     uint32_t key, value;
@@ -128,6 +129,7 @@ struct death_state {
     struct token tokens[NTOKENS];
     tri_finq *queue;
     uint32_t watched[NWATCHED];
+    uint32_t ncame; /* objects that came back [atomic]: with all that they name, whose weak slots are cleared by then */
 };
 
 struct world {

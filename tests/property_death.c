@@ -45,6 +45,12 @@ static bool holds(struct part *p, uint32_t id) {
     return false;
 }
 
+/* Nothing has come back since the cell's target was stored. What was dead in between may be held again, and its weak
+ * slot be cleared all the same (R7). */
+static bool none_came(const struct death_state *d, const struct weak_cell *cell) {
+    return __atomic_load_n(&d->ncame, __ATOMIC_ACQUIRE) == cell->ncame; /* pairs with op_finalize */
+}
+
 static void op_weak(struct part *p, uint64_t r) {
     struct shadow *s = &p->w->shadow;
     struct weak_cell *cell = &p->w->death.cells[(r >> 8) % NWEAK];
@@ -54,13 +60,14 @@ static void op_weak(struct part *p, uint64_t r) {
     if (r % 4 == 0 && id) {
         tri_store(p->t, holder, &holder->target, (void *)shadow_entry(s, id)->addr);
         cell->target = id;
+        cell->ncame = __atomic_load_n(&p->w->death.ncame, __ATOMIC_ACQUIRE);
     } else {
         void *got = tri_weak_load(p->t, &holder->target);
         if (got) {
             if (shadow_validate(s, (uintptr_t)got, "a weak slot") != cell->target)
                 shadow_fail(s, "a weak slot names another object");
             if (r % 4 == 1) property_keep(p, r >> 32, cell->target);
-        } else if (cell->target && holds(p, cell->target)) {
+        } else if (cell->target && holds(p, cell->target) && none_came(&p->w->death, cell)) {
             shadow_fail(s, "a weak slot is cleared though a frame holds its object");
         }
     }
@@ -136,6 +143,7 @@ static void op_finalize(struct part *p, uint64_t r) {
         uint32_t *place = find_watched(d, id);
         if (!place) shadow_fail(s, "an object came back that nobody watched, or twice");
         *place = 0;
+        __atomic_fetch_add(&d->ncame, 1, __ATOMIC_RELEASE); /* before anybody else can hold it */
         property_keep(p, r >> 40, id);
     }
     property_unlock(&d->watch_lock);
@@ -174,8 +182,11 @@ void property_death_before(struct world *w) {
     struct death_state *d = &w->death;
     for (int i = 0; i < NWEAK; i++) shadow_check_root(s, d->cells[i].holder);
     settle(w);
-    for (int i = 0; i < NWEAK; i++)
-        d->cells[i].must = d->cells[i].target && shadow_entry(s, d->cells[i].target)->reached;
+    for (int i = 0; i < NWEAK; i++) {
+        struct weak_cell *cell = &d->cells[i];
+        bool was_there = tri_load(&holder_of(cell)->target) != NULL || none_came(d, cell);
+        cell->must = cell->target && was_there && shadow_entry(s, cell->target)->reached;
+    }
     /* Whatever of the watched is dead lies in the queue after this: before, a look-up refuses it. */
     if (tri_collect(w->thread) != TRI_OK) shadow_fail(s, "%s", tri_last_error());
     for (int i = 0; i < NWATCHED; i++) shadow_check_root(s, d->watched[i]);
