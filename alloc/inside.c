@@ -98,6 +98,7 @@ static struct span *claim(struct memory *mem, struct central *central, struct sp
             tri__span_list_push(list, span);
         }
     }
+    if (!list->tail) *left = 0; /* others have taken spans off it meanwhile */
     tri__lock_release(&central->lock);
     return chain;
 }

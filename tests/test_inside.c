@@ -143,3 +143,53 @@ TEST(inside, spans_may_be_claimed_at_any_time) {
     fixture_set(f.heap, "stress.delay=0");
     fixture_close(&f);
 }
+
+/* ---- A list that others empty meanwhile ---- */
+
+struct thief {
+    struct memory *mem;
+    struct central *central;
+    struct span *chains[64];
+    size_t nchains, ncalls;
+};
+
+static bool has_partial(const struct central *central) {
+    for (int parity = 0; parity < 2; parity++)
+        for (int fill = 0; fill < NUM_FILLS; fill++)
+            if (central->partial[parity][fill].head) return true;
+    return false;
+}
+
+/* Between two batches: as a thread that allocates takes spans, only all of them. */
+static void steal(void *context) {
+    struct thief *t = context;
+    uint32_t gen = atomic_load_acquire(&t->mem->gen);
+    CHECK_MSG(++t->ncalls < 1000, "a list that is empty is looked at for ever");
+    while (has_partial(t->central) && t->nchains < TRI_COUNT(t->chains))
+        t->chains[t->nchains++] = tri__central_exchange(t->mem, t->central, gen, NULL, NULL);
+}
+
+TEST(inside, a_list_that_others_empty_ends) {
+    enum { NOBJECTS = 8000, ONE_IN = 20 };
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
+    TRI_LOCALS(f.thread, kept, 1);
+    void **array = kept[0] = tri_new_n(f.thread, &array_type, NOBJECTS / ONE_IN);
+    for (int i = 0; i < NOBJECTS; i++) {
+        void *bytes = tri_new_bytes(f.thread, 512);
+        if (i % ONE_IN == 0) tri_store(f.thread, array, &array[i / ONE_IN], bytes);
+    }
+    fixture_collect(&f);
+    struct memory *mem = &f.heap->mem;
+    struct thief thief = {.mem = mem, .central = mem->centrals[LAYOUT_BYTES + size_class_of(512)]};
+    struct alloc_hooks hooks = mem->hooks;
+    CHECK(thief.central != NULL && has_partial(thief.central));
+    mem->hooks.delay = steal;
+    mem->hooks.context = &thief;
+    tri__memory_return_inside(mem);
+    mem->hooks = hooks;
+    CHECK_MSG(thief.nchains > 1, "%zu chains were taken", thief.nchains);
+    for (size_t i = 0; i < thief.nchains; i++) tri__central_put(mem, thief.central, thief.chains[i]);
+    CHECK_EQ(tri_verify(f.thread), 0);
+    TRI_POP(f.thread, kept);
+    fixture_close(&f);
+}
