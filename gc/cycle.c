@@ -512,9 +512,11 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         tri__roots_scan_begin(heap);
         tri__death_scan_begin(heap);
     }
-    return tri__roots_scan(heap, &heap->worker, deadline_ns) &&            /* model: M-ROOTS */
-           tri__death_scan(heap, &heap->worker, deadline_ns) &&            /* finalizer queues */
-           tri__vmstacks_scan_suspended(heap, &heap->worker, deadline_ns); /* R8 */
+    if (!tri__roots_scan(heap, &heap->worker, deadline_ns)) return false; /* model: M-ROOTS */
+    if (!tri__death_scan(heap, &heap->worker, deadline_ns)) return false; /* finalizer queues */
+    /* With the insertion barrier stacks stay grey, so threads write to suspended ones without scanning them first: they
+     * are scanned in the stop, once (mode.c). */
+    return tri__mode(heap) == MODE_INSERTION || tri__vmstacks_scan_suspended(heap, &heap->worker, deadline_ns); /* R8 */
 }
 
 /* The garbage is known: the pace of the next cycle, and whoever waits for memory goes on. */
