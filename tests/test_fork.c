@@ -365,7 +365,12 @@ static void run(uint32_t nforks) {
     printf("\n");
 }
 
+/* AddressSanitizer's allocator is not made for forks of several threads: a lock of its own that another thread held stays
+ * taken in the child, whose first free waits for it for ever (seen with gcc 12 and clang 14). */
+enum { SANITIZER_HANGS_IN_CHILD = TEST_UNDER_ASAN };
+
 TEST(fork, in_every_phase_of_a_cycle_the_child_has_working_heaps, .timeout = 600) {
+    if (SANITIZER_HANGS_IN_CHILD) return;
     run(test_stress() ? 10000 : TEST_IS_SLOW ? 100 : 1000);
     for (int i = 0; i < NUM_PHASES && !TEST_IS_SLOW; i++)
         CHECK_MSG(in_phase[i] > 0, "no child was made in phase %d", i);
@@ -476,6 +481,7 @@ static void *go_in_and_out(void *arg) {
 }
 
 TEST(fork, nothing_that_is_in_hand_is_cut_in_two, .timeout = 120) {
+    if (SANITIZER_HANGS_IN_CHILD) return;
     struct fixture f = fixture_open();
     pthread_t threads[4];
     struct worker workers[4];
@@ -544,6 +550,7 @@ static void *collect_again(void *arg) {
 /* In the middle of marking by several threads, none of which the child has; one child ends its heap at once, the other
  * collects with threads of its own. */
 TEST(fork, while_several_threads_mark, .timeout = 60) {
+    if (SANITIZER_HANGS_IN_CHILD) return;
     if (TRI_CHECKS == 0) return; /* without delays no heap so small calls them */
     enum { N = 20000 };
     struct fixture f = fixture_open();
