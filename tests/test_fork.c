@@ -365,8 +365,8 @@ static void run(uint32_t nforks) {
     printf("\n");
 }
 
-/* AddressSanitizer's allocator is not made for forks of several threads: a lock of its own that another thread held stays
- * taken in the child, whose first free waits for it for ever (seen with gcc 12 and clang 14). */
+/* AddressSanitizer's allocator is not made for forks of several threads: a lock of its own that another thread held
+ * stays taken in the child, whose first free waits for it for ever (seen with gcc 12 and clang 14). */
 enum { SANITIZER_HANGS_IN_CHILD = TEST_UNDER_ASAN };
 
 TEST(fork, in_every_phase_of_a_cycle_the_child_has_working_heaps, .timeout = 600) {
