@@ -336,8 +336,9 @@ static TRI_COLD void *new_n_slow(tri_thread *thread, tri_type *type, size_t n, s
     return allocate_typed(m, type, max_size(size_bytes, 1), from);
 }
 
-/* As tri_new does it, without a check of the thread: the sentinel's holes are empty. */
+/* As tri_new does it: the sentinel's holes are empty, so only builds with checks look at the thread first. */
 void *tri_new_n(tri_thread *thread, tri_type *type, size_t n) {
+    if (TRI_CHECKS >= 1 && !tri__mutator_check(thread, "tri_new_n")) return NULL;
     if (TRI_LIKELY(thread && type)) {
         size_t hole = atomic_load_relaxed(&type->hole), elem_bytes = type->elem_size; /* as in tri_new; 0: not bound */
         if (TRI_LIKELY(hole != 0 && elem_bytes - 1 < SMALL_MAX_BYTES && n <= SMALL_MAX_BYTES)) {
@@ -482,6 +483,7 @@ static TRI_COLD void *new_bytes_slow(tri_thread *thread, size_t size_bytes, stru
 
 /* As tri_new_n; what options may treat otherwise is on the slow path. */
 void *tri_new_bytes(tri_thread *thread, size_t size_bytes) {
+    if (TRI_CHECKS >= 1 && !tri__mutator_check(thread, "tri_new_bytes")) return NULL;
     if (TRI_LIKELY(thread && size_bytes >= TINY_SLOT_BYTES && size_bytes <= SMALL_MAX_BYTES)) {
         void *obj = bump(thread, LAYOUT_BYTES + size_class_of(size_bytes));
         if (TRI_LIKELY(obj != NULL)) return obj;

@@ -11,8 +11,6 @@
 #include "gc/heap.h"
 #include "gc/mode.h"
 
-#define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
-
 static _Thread_local struct osthread *self;
 static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
@@ -119,7 +117,9 @@ static void answer_all(struct osthread *os) {
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
 }
 
-static NO_SANITIZE_STACK void with_sp(spilled_fn fn, struct osthread *os, void *arg) {
+/* Without AddressSanitizer: it may move a function's variables to a frame of its own, off the stack, and its address
+ * with them. */
+static __attribute__((no_sanitize("address"), noinline)) void with_sp(spilled_fn fn, struct osthread *os, void *arg) {
     atomic_store_release(&os->sp, (uintptr_t)__builtin_frame_address(0)); /* below the spilled frame */
     fn(os, arg);
     __asm__ volatile("" ::: "memory"); /* no tail call: this frame stays under fn */

@@ -128,16 +128,12 @@ TEST(crowd, a_handshake_over_a_thousand_threads, .timeout = 120) {
 
 /* ---- what an idle thread keeps ---------------------------------------------------------------------------------- */
 
-static void *just_sleep(void *arg) {
-    return until_told(arg);
-}
-
 TEST(crowd, an_idle_thread_keeps_little, .timeout = 120) {
     if (TEST_IS_SLOW) return; /* their memory is in the figures */
     struct fixture f = fixture_open();
     crowd = (struct crowd){.heap = f.heap};
     size_t before = process_anonymous_bytes();
-    for (int i = 0; i < NTHREADS; i++) sleepers[i] = start_thread(just_sleep, NULL);
+    for (int i = 0; i < NTHREADS; i++) sleepers[i] = start_thread(until_told, NULL);
     while (atomic_load_acquire(&crowd.nblocked) < NTHREADS) fixture_sleep_ms(1);
     size_t bare = process_anonymous_bytes() - before;
     scatter(&f);

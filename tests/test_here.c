@@ -5,32 +5,7 @@
  * freed too early shows.
  */
 #include "tests/fixture.h"
-
-struct sealed {
-    struct sealed *next;
-    uint64_t number, seal;
-};
-TRI_TYPE(sealed_type, struct sealed, next);
-
-static uint64_t seal_of(uint64_t number) {
-    return (number + 1) * 0x9e3779b97f4a7c15ull;
-}
-
-static struct sealed *new_sealed(tri_thread *thread, struct sealed *next, uint64_t number) {
-    struct sealed *s = tri_new(thread, &sealed_type);
-    CHECK(s != NULL);
-    tri_init(thread, s, &s->next, next);
-    s->number = number;
-    s->seal = seal_of(number);
-    return s;
-}
-
-static uint64_t check_list(const struct sealed *s) {
-    uint64_t n = 0;
-    for (; s; s = s->next, n++)
-        CHECK_MSG(s->seal == seal_of(s->number), "object %llu is damaged", (unsigned long long)s->number);
-    return n;
-}
+#include "tests/sealed.h"
 
 static struct fixture open_small(void) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
@@ -201,6 +176,29 @@ TEST(here, one_of_several_runs_the_cycle) {
     atomic_store_release(&stop, 1);
     for (int i = 0; i < OTHERS; i++) fixture_join(f.thread, others[i]);
     CHECK_EQ(f.heap->stress.reports, 0);
+    TRI_POP(f.thread, lists);
+    fixture_close(&f);
+}
+
+/* As if the collector had a job in hand, from its first moment on: who triggers a cycle asks for it (I-COL3). */
+TEST(here, no_cycle_begins_beside_a_job) {
+    struct fixture f = open_small();
+    TRI_LOCALS(f.thread, lists, NLISTS);
+    fixture_collect(&f);
+    fixture_set(f.heap, "stress.here=1");
+    tri__lock_acquire(&f.heap->cycle_lock);
+    f.heap->runner = RUNNER_COLLECTOR;
+    tri__lock_release(&f.heap->cycle_lock);
+    uint64_t here = cycles_here(f.heap), cycles = fixture_stats(f.heap).cycles;
+    churn(f.thread, lists, 0, 5000); /* 1 MB and more: several times what triggers one */
+    CHECK_EQ(cycles_here(f.heap), here);
+    CHECK_EQ(fixture_stats(f.heap).cycles, cycles);
+    tri__lock_acquire(&f.heap->cycle_lock);
+    CHECK(f.heap->wanted != NULL);
+    f.heap->runner = RUNNER_NONE;
+    tri__cond_broadcast(&f.heap->cycle_wanted);
+    tri__lock_release(&f.heap->cycle_lock);
+    fixture_collect(&f);
     TRI_POP(f.thread, lists);
     fixture_close(&f);
 }

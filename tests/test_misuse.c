@@ -163,6 +163,8 @@ static void *use_foreign_attachment_everywhere(void *arg) {
     } calls[] = {
         {"tri_collect", tri_collect(f->thread) < 0},
         {"tri_new_bytes", tri_new_bytes(f->thread, 100000) == NULL},
+        {"tri_new_bytes, out of an open hole", tri_new_bytes(f->thread, 64) == NULL},
+        {"tri_new_n, out of an open hole", tri_new_n(f->thread, &array_type, 4) == NULL},
         {"tri_global", tri_global(f->thread, NULL) == NULL},
         {"tri_local", tri_local(f->thread, NULL) == NULL},
         {"tri_blocking", tri_blocking(f->thread, inner_region, f) == NULL},
@@ -178,6 +180,7 @@ TEST(threads, checked_builds_refuse_somebody_elses_attachment_in_every_call) {
     if (TRI_CHECKS < 1) return;
     struct fixture f = fixture_open();
     pthread_t thread;
+    CHECK(tri_new_bytes(f.thread, 64) && tri_new_n(f.thread, &array_type, 4)); /* opens the holes */
     pthread_create(&thread, NULL, use_foreign_attachment_everywhere, &f);
     pthread_join(thread, NULL);
     fixture_close(&f);
