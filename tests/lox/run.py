@@ -28,6 +28,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -251,6 +252,18 @@ class Terminal:
     def send(self, keys):
         os.write(self.fd, keys.encode())
 
+    def wait_for_prompt(self, seconds=10):
+        """Whether the prompt comes and the terminal gives each key as it is typed: one that is sent between the two
+        is the line discipline's, which makes a NUL of ^D, and the editor then has a line that is not empty."""
+        if not self.wait_for("> ", seconds):
+            return False
+        end = time.monotonic() + seconds
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
+        return True
+
     def wait_for(self, text, seconds=10):
         """Whether `text` comes; what was seen up to it is dropped."""
         end = time.monotonic() + seconds
@@ -267,17 +280,16 @@ class Terminal:
         return True
 
     def close(self):
-        """Ends the input; the exit code. A key that comes while the terminal changes its mode is lost: again."""
-        for _ in range(20):
-            try:
-                self.send("\x04")
-            except OSError:
-                break
-            self.wait_for("never", 1)
+        """Ends the input; the exit code."""
+        self.send("\x04")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            self.wait_for("never", 0.1)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 os.close(self.fd)
                 return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -288,23 +300,23 @@ def edit_check(job):
     problems = []
     with tempfile.TemporaryDirectory(prefix="lox-home-") as home:
         first = Terminal(lox, home)
-        first.wait_for("> ")
+        first.wait_for_prompt()
         first.send("print 10 + 3x\x7f2;\r")  # a mistake, and the backspace over it
         if not first.wait_for("\n42\r"):
             problems.append(f"no 42 after an edited line, but {first.seen!r}")
-        first.wait_for("> ")
+        first.wait_for_prompt()
         first.send("\x1b[A\r")  # the line before
         if not first.wait_for("\n42\r"):
             problems.append(f"no 42 after the line was recalled, but {first.seen!r}")
-        first.wait_for("> ")
+        first.wait_for_prompt()
         if first.close() != 0:
             problems.append("the first session did not end well")
         second = Terminal(lox, home)
-        second.wait_for("> ")
+        second.wait_for_prompt()
         second.send("\x1b[A\r")
         if not second.wait_for("\n42\r"):
             problems.append(f"no history in the second session, but {second.seen!r}")
-        second.wait_for("> ")
+        second.wait_for_prompt()
         second.close()
     return name, problems
 
