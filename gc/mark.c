@@ -140,8 +140,11 @@ void tri__mark_entry(struct marker *mk, uintptr_t entry) {
 struct hot {
     uintptr_t *top, *base, *end;
     unsigned head, tail;
+    unsigned n; /* entries since the last look at the clock; what is more than an entry counts as several */
     uint64_t objects, bytes;
 };
+
+enum { WORDS_AN_ENTRY = 8 };
 
 #define HOT static inline __attribute__((always_inline))
 
@@ -223,14 +226,18 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
             hot_scan(h, mk, space, slot.addr, layout->mask, &layout->desc->enc);
             return;
         }
+        uint64_t cost = mk->cost_words;
         hot_leave(h, mk);
         tri__mark_scan(mk, &slot);
         hot_enter(h, mk);
+        h->n += (unsigned)(mk->cost_words - cost) / WORDS_AN_ENTRY;
         return;
     }
+    uint64_t cost = mk->cost_words;
     hot_leave(h, mk);
     tri__mark_entry(mk, entry);
     hot_enter(h, mk);
+    h->n += (unsigned)(mk->cost_words - cost) / WORDS_AN_ENTRY;
 }
 
 /* Fills the ring (false: nothing is left): each entry's mark word and object are on their way while the ones before it
@@ -240,13 +247,15 @@ HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
         if (TRI_UNLIKELY((entry & WORK_TAG_MASK) >= WORK_RESUME)) {
             bool resumes = (entry & WORK_TAG_MASK) == WORK_RESUME;
+            uint64_t cost = mk->cost_words;
             hot_leave(h, mk);
             if (resumes)
                 tri__mark_resume(mk, entry);
             else
                 tri__mark_unfold_page(mk, entry);
             hot_enter(h, mk);
-            if (resumes) return true; /* a slice of tracing is much: look at the clock */
+            h->n += (unsigned)(mk->cost_words - cost) / WORDS_AN_ENTRY;
+            if (resumes) return true; /* a slice of tracing is much */
             continue;
         }
         __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
@@ -266,7 +275,7 @@ static enum drained by_entry(struct marker *mk, uint64_t deadline_ns) {
     hot_enter(&h, mk);
     bool empty = false, due = false;
     do {
-        for (unsigned n = 0; n < ENTRIES_A_CLOCK; n++) {
+        for (h.n = 0; h.n < ENTRIES_A_CLOCK; h.n++) {
             empty = !hot_fill(&h, mk, &space);
             if (empty) break;
             if (h.head != h.tail) hot_process(&h, mk, &space, mk->ring[h.tail++ & MARK_RING_MASK]);

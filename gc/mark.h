@@ -15,7 +15,7 @@
 #include "gc/type.h"
 #include "gc/work.h"
 
-enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
+enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10, MARK_PIECES = 1024, MARK_PART_BYTES = 8 << 10 };
 
 /* How many entries are done between two looks at the clock and at who has nothing to do; with how many words in hand
  * something is given away. */
@@ -51,6 +51,7 @@ struct marker {
     uint64_t marked_bytes; /* since last collected by the cycle [owner] */
     uint64_t marked_objects;
     uint64_t scanned_bytes; /* [owner] */
+    uint64_t cost_words;    /* looked at in what costs more than an entry does: arrays, traced objects [owner] */
     bool worked;            /* R2: turned grey, popped or handed over since the last answer [owner] */
 };
 
