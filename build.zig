@@ -79,7 +79,11 @@ const library_sources = [_][]const u8{
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
 const public_headers = [_][]const u8{
     "trigc.h",
+    "trigc/death.h",
     "trigc/inline.h",
+    "trigc/insight.h",
+    "trigc/manual.h",
+    "trigc/roots.h",
     "trigc/version.h",
 };
 
