@@ -229,6 +229,7 @@ const lox_sources = [_][]const u8{
     "examples/lox/mem.c",
     "examples/lox/mem_boehm.c",
     "examples/lox/mem_trigc.c",
+    "examples/lox/natives.c",
     "examples/lox/object.c",
     "examples/lox/repl.c",
     "examples/lox/run.c",
