@@ -33,7 +33,7 @@ class Soak(unittest.TestCase):
             for name in files:
                 os.chmod(os.path.join(folder, name), 0o755)
             return subprocess.run(
-                [sys.executable, os.path.join(ROOT, "tools", "soak.py"), "--minutes=0.0001", "--builds=checks",
+                [sys.executable, os.path.join(ROOT, "tools", "soak.py"), "--minutes=0", "--builds=checks",
                  f"--out={folder}/out", f"checks:stress_coroutines={folder}/fine",
                  f"checks:stress_handshake={folder}/other"],
                 capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ class Soak(unittest.TestCase):
         done = self.soak("#!/bin/sh\necho 'handshake: 5 operations by 9'; echo '1 passed, 0 failed'\n")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("checks   2 runs", done.stdout)
-        self.assertIn(": 12 operations", done.stdout)
+        self.assertIn(": 12 operations, 7 cycles", done.stdout)
 
     def test_ends_at_a_failure_with_its_seed(self):
         for script in ("#!/bin/sh\necho 'handshake: 5 operations'; echo '0 passed, 1 failed'; exit 1\n",
