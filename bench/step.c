@@ -202,10 +202,10 @@ static void build_nothing(struct load *l) {
 }
 
 static const struct kind kinds[] = {
-    {"spin", build_nothing, churn, true},     {"graph", build_graph, churn, false},
-    {"wide", build_wide, frame_wide, false},  {"large", build_large, frame_large, false},
-    {"weak", build_weak, frame_weak, false},  {"map", build_map, frame_map, false},
-    {"tide", build_wide, frame_tide, false},  {"watched", build_watched, frame_watched, false},
+    {"spin", build_nothing, churn, true},    {"graph", build_graph, churn, false},
+    {"wide", build_wide, frame_wide, false}, {"large", build_large, frame_large, false},
+    {"weak", build_weak, frame_weak, false}, {"map", build_map, frame_map, false},
+    {"tide", build_wide, frame_tide, false}, {"watched", build_watched, frame_watched, false},
 };
 enum { NKINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -267,8 +267,7 @@ static void run(const struct kind *kind, size_t nframes) {
     struct load l = {.rng = 88172645463325252ull};
     tri_config_init(&config);
     config.workers = 0;
-    if (tri_heap_create(&config, &heap) != TRI_OK || tri_attach(heap, TRI_ATTACH_PRECISE, &l.thread) != TRI_OK)
-        abort();
+    if (tri_heap_create(&config, &heap) != TRI_OK || tri_attach(heap, TRI_ATTACH_PRECISE, &l.thread) != TRI_OK) abort();
     TRI_LOCALS(l.thread, roots, NROOTS);
     l.roots = roots;
     roots[0] = array_new(&l, NRECENT);
