@@ -151,6 +151,8 @@ const tests = [_]Program{
     .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
+    .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
+    .{ .name = "test_memory_order", .sources = &.{ "tests/test_memory_order.c", "tests/explorer.c" } },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
