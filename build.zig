@@ -516,6 +516,11 @@ pub fn build(b: *std.Build) void {
     run_json.step.dependOn(bench_install);
     run_json.step.dependOn(&run_locality.step);
     bench_step.dependOn(&run_json.step);
+    const run_barrier = addInstalledRun(b, "bench-barrier");
+    run_barrier.addArg("--quick");
+    run_barrier.step.dependOn(bench_install);
+    run_barrier.step.dependOn(&run_json.step);
+    bench_step.dependOn(&run_barrier.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);

@@ -44,9 +44,7 @@ TRI_POINTER_ARRAY_TYPE(table_type, 0);
 struct hold {
     void *table;
 };
-static struct {
-    uint32_t wanted, done, holding, go_on, flushing, quit; /* [atomic] */
-} cycle;
+static struct { uint32_t wanted, done, holding, go_on, flushing, quit; /* [atomic] */ } cycle;
 
 static void nap(void) {
     struct timespec t = {.tv_nsec = 50000};
@@ -144,7 +142,9 @@ static struct row {
     [ROW_STORE_AGAIN] = {.name = "tri_store marking, over a marked one", .plain_name = "store", .goal_ns = 6},
     [ROW_STORE_NULL] = {.name = "tri_store marking, NULL over a marked one", .plain_name = "store", .goal_ns = 6},
     [ROW_STORE_OVER_NULL] = {.name = "tri_store marking, a young one over NULL", .plain_name = "store", .goal_ns = 6},
-    [ROW_STORE_YOUNG] = {.name = "tri_store marking, a young one over a young one", .plain_name = "store", .goal_ns = 6},
+    [ROW_STORE_YOUNG] = {.name = "tri_store marking, a young one over a young one",
+                         .plain_name = "store",
+                         .goal_ns = 6},
     [ROW_STORE_ONE] = {.name = "tri_store marking, one slot again and again", .plain_name = "store", .goal_ns = 6},
     [ROW_STORE_GREY] = {.name = "tri_store, stack grey, unmarked over unmarked", .plain_name = "store"},
     [ROW_POLL] = {.name = "tri_poll, nothing asked", .plain_name = "nothing", .goal_ns = 0.5},
@@ -214,13 +214,13 @@ static void measure(enum row_id id, block_fn plain, block_fn call, size_t from, 
 
 /* ---- what is measured ------------------------------------------------------------------------------------------- */
 
-#define LOOP(name, body)                                                          \
-    static __attribute__((noinline)) void name(size_t from, size_t to) {          \
-        tri_thread *t = load.thread;                                              \
-        for (size_t i = from; i < to; i++) {                                      \
-            body;                                                                 \
-            use(t);                                                               \
-        }                                                                         \
+#define LOOP(name, body)                                                 \
+    static __attribute__((noinline)) void name(size_t from, size_t to) { \
+        tri_thread *t = load.thread;                                     \
+        for (size_t i = from; i < to; i++) {                             \
+            body;                                                        \
+            use(t);                                                      \
+        }                                                                \
     }
 static inline void plain_store(void **slot, void *value) {
     __atomic_store_n(slot, value, __ATOMIC_RELAXED);
@@ -392,9 +392,12 @@ static void options(int argc, char **argv) {
     load.nobjects = 1 << 16;
     load.ncycles = 40;
     for (int i = 1; i < argc; i++) {
-        if (!strncmp(argv[i], "--objects=", 10)) load.nobjects = strtoull(argv[i] + 10, NULL, 10);
-        else if (!strncmp(argv[i], "--cycles=", 9)) load.ncycles = (unsigned)strtoul(argv[i] + 9, NULL, 10);
-        else if (!strcmp(argv[i], "--quick")) load.ncycles = 6;
+        if (!strncmp(argv[i], "--objects=", 10))
+            load.nobjects = strtoull(argv[i] + 10, NULL, 10);
+        else if (!strncmp(argv[i], "--cycles=", 9))
+            load.ncycles = (unsigned)strtoul(argv[i] + 9, NULL, 10);
+        else if (!strcmp(argv[i], "--quick"))
+            load.ncycles = 6;
         else {
             fprintf(stderr, "usage: bench-barrier [--objects=N] [--cycles=N] [--quick]\n");
             exit(2);

@@ -6,8 +6,8 @@
  * the marker that pops it, beside this thread.
  *
  * Invariants: I-BAR1 (R1) no safepoint between shading and store, nor in a flush. I-BAR2 (R2) an entry counts only if
- * it was unmarked when it was shaded and when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks: gate (maybe words),
- * work. */
+ * it was unmarked when it was shaded and when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks:
+ * gate (maybe words), work. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
@@ -27,7 +27,7 @@ static inline bool looks_marked(const struct space *space, uintptr_t addr) {
 static inline uintptr_t entry_unmarked(const struct space *space, uintptr_t addr) {
     size_t granule = (addr - space->base) >> GRANULE_SHIFT;
     uint64_t bit = 1ull << (granule & 63);
-    if (atomic_load_acquire(&space->marks[granule >> 6]) & bit) return 0;    /* as space_is_marked */
+    if (atomic_load_acquire(&space->marks[granule >> 6]) & bit) return 0;     /* as space_is_marked */
     if (atomic_load_relaxed(&space->allocs[granule >> 6]) & bit) return addr; /* its slot begins in this granule */
     struct slot slot;
     return space_find_slot(space, addr, &slot) && !space_is_marked(space, &slot) ? slot.addr : 0;
@@ -245,31 +245,36 @@ static TRI_COLD __attribute__((noinline)) void store_any(tri_thread *thread, voi
 }
 
 #if TRI_CHECKS == 0
-/* Room is left, which shade_pointer looks for. */
-static inline void shade_short(struct mutator *m, const struct space *space, uintptr_t ref) {
-    if (space_contains(space, ref) && !looks_marked(space, ref)) m->shade[m->nshade++] = ref;
-}
-
 /* The armed store into an object whose slots are all plain pointers, or all values: what an interpreter does most while
  * a cycle marks. It calls nothing, so it saves no registers. False: nothing done. */
-static inline bool store_short(tri_thread *thread, void *obj, void *slot, tri_word value) {
-    struct mutator *m = mutator_of(thread);
-    if (thread->reserved == SENTINEL_MARK || !m->armed || m->nshade > SHADE_BUFFER - 2) return false;
+static inline __attribute__((always_inline)) bool store_words(struct mutator *m, void *slot, tri_word value,
+                                                              uintptr_t old_ref, uintptr_t new_ref) {
     const struct space *space = &m->heap->mem.space;
-    if (!space_contains(space, (uintptr_t)obj)) return false;
-    uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
-    const struct layout *layout = &tri__layouts[shape_layout(shape)];
-    if (layout->uniform == SLOT_NONE || shape_kind(shape) == PAGE_MIXED) return false;
-    tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
-    uintptr_t old_ref = (uintptr_t)old, new_ref = (uintptr_t)value;
-    if (layout->uniform == SLOT_VALUE) {
-        old_ref = enc_decode(&layout->desc->enc, old);
-        new_ref = enc_decode(&layout->desc->enc, value);
-    }
-    if (TRI_LIKELY(m->deletes)) shade_short(m, space, old_ref);
-    if (TRI_UNLIKELY(m->grey_stack)) shade_short(m, space, new_ref);
+    size_t n = m->nshade;
+    if (TRI_UNLIKELY(n > SHADE_BUFFER - 2)) return false;
+    if (TRI_LIKELY(m->deletes) && space_contains(space, old_ref) && !looks_marked(space, old_ref))
+        m->shade[n] = old_ref, m->nshade = ++n;
+    if (TRI_UNLIKELY(m->grey_stack) && space_contains(space, new_ref) && !looks_marked(space, new_ref))
+        m->shade[n] = new_ref, m->nshade = n + 1;
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
     return true;
+}
+
+static inline __attribute__((always_inline)) bool store_short(tri_thread *thread, void *obj, void *slot,
+                                                              tri_word value) {
+    struct mutator *m = mutator_of(thread);
+    if (TRI_UNLIKELY(thread->reserved == SENTINEL_MARK || !m->armed)) return false;
+    const struct space *space = &m->heap->mem.space;
+    if (TRI_UNLIKELY(!space_contains(space, (uintptr_t)obj))) return false;
+    uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
+    if (TRI_UNLIKELY(shape_kind(shape) == PAGE_MIXED)) return false;
+    const struct layout *layout = &tri__layouts[shape_layout(shape)];
+    tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
+    if (TRI_LIKELY(layout->uniform == SLOT_POINTER))
+        return store_words(m, slot, value, (uintptr_t)old, (uintptr_t)value);
+    if (layout->uniform != SLOT_VALUE) return false;
+    const tri_enc *enc = &layout->desc->enc;
+    return store_words(m, slot, value, enc_decode(enc, old), enc_decode(enc, value));
 }
 #endif
 
