@@ -134,6 +134,7 @@ const tests = [_]Program{
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
+    .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
     .{ .name = "test_signals", .tsan = true },
     .{ .name = "test_crowd", .tsan = true },
@@ -482,15 +483,18 @@ pub fn build(b: *std.Build) void {
     run_soak.setCwd(b.path("."));
     run_soak.stdio = .inherit;
     run_soak.addFileArg(b.path("tools/soak.py"));
+    const soaked = [_][]const u8{ "stress_property", "stress_handshake", "stress_coroutines" };
+    for (soaked) |name| addAsanPrograms(b, run_soak, clang, "memory:", name);
     for (tests) |program| {
-        if (!contains(program.name, "stress_")) continue;
+        for (soaked) |name| {
+            if (std.mem.eql(u8, program.name, name)) break;
+        } else continue;
         const flags = [_][]const u8{"-DTRI_PLAIN_MAIN"};
         const plain = addProgram(b, "tests", program, checked_library, checked, &flags);
         run_soak.addArtifactArg2(plain, .{ .prefix = b.fmt("checks:{s}=", .{program.name}) });
         const raced = addProgram(b, "tests", program, racing_library, racing, &flags);
         run_soak.addArtifactArg2(raced, .{ .prefix = b.fmt("threads:{s}=", .{program.name}) });
     }
-    addAsanPrograms(b, run_soak, clang, "memory:", "stress_");
     run_soak.addDirectoryArg2(b.graph.path(.install_prefix, "soak"), .{ .prefix = "--out=", .make_absolute = true });
     run_soak.addPassthruArgs();
     soak_step.dependOn(&run_soak.step);
