@@ -7,8 +7,8 @@
  * large objects, keep coroutines' stacks, block, come and go, and pass manual blocks to each other. A fifth only
  * collects. Random delays inside every step of the protocol make the phases last. Forks come from an attached thread,
  * out of a blocking region, and from a thread that is not attached. The phase in which a child was made is what its
- * process reads before the library's own handler runs; each phase must have been among them. Everything else about fork:
- * test_fork.c.
+ * process reads before the library's own handler runs; each phase must have been among them. Everything else about
+ * fork: test_fork.c.
  *
  * TRI_TEST_SEED sets the seed that is printed.
  */
