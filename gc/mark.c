@@ -88,6 +88,10 @@ void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
     if (space_contains(mk->space, addr)) mark_push(mk, (addr & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
 }
 
+void tri__marker_candidates(struct marker *mk, const uintptr_t *addrs, size_t n) {
+    for (size_t i = 0; i < n; i++) mark_push(mk, (addrs[i] & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+}
+
 bool tri__marker_shade(struct marker *mk, uintptr_t addr) {
     struct slot slot;
     if (!space_find_slot(mk->space, addr, &slot) || space_is_marked(mk->space, &slot)) return false;
