@@ -88,6 +88,10 @@ void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
     if (space_contains(mk->space, addr)) mark_push(mk, (addr & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
 }
 
+void tri__marker_candidates(struct marker *mk, const uintptr_t *addrs, size_t n) {
+    for (size_t i = 0; i < n; i++) mark_push(mk, (addrs[i] & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+}
+
 bool tri__marker_shade(struct marker *mk, uintptr_t addr) {
     struct slot slot;
     if (!space_find_slot(mk->space, addr, &slot) || space_is_marked(mk->space, &slot)) return false;
@@ -223,8 +227,8 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
         struct slot slot = {space->base + start + index * shape_slot_bytes(shape), shape, (uint32_t)index};
         size_t granule = (slot.addr - space->base) >> GRANULE_SHIFT;
         uint64_t bit = 1ull << (granule & 63), *word = &space->marks[granule >> 6];
-        if (atomic_load_relaxed(word) & bit) return; /* as space_set_mark */
-        if (atomic_or_relaxed(word, bit) & bit) return;
+        if (atomic_load_relaxed(word) & bit) return;   /* as space_set_mark */
+        if (atomic_or_acqrel(word, bit) & bit) return; /* release: a weak slot cleared before (R7); space_is_marked */
         h->objects++;
         h->bytes += shape_slot_bytes(shape);
         const struct layout *layout = &tri__layouts[shape_layout(shape)];
