@@ -134,6 +134,7 @@ const tests = [_]Program{
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
+    .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
     .{ .name = "test_signals", .tsan = true },
     .{ .name = "test_crowd", .tsan = true },
@@ -151,10 +152,14 @@ const tests = [_]Program{
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
+    .{ .name = "test_barrier" },
     .{ .name = "test_marking" },
     .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
+    .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
+    .{ .name = "test_order_threads", .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" } },
+    .{ .name = "test_order_objects", .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" } },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
@@ -248,6 +253,7 @@ const bench_programs = [_]Program{
         .macros = &.{"ADAPTER_BOEHM_TYPED"},
         .libs = &.{"bdw-gc"},
     },
+    .{ .name = "bench-malloc", .sources = &worker_sources, .macros = &.{"ADAPTER_MALLOC"} },
     .{ .name = "trigc-sawtooth", .sources = &.{"bench/sawtooth.c"} },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
@@ -255,6 +261,7 @@ const bench_programs = [_]Program{
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
     .{ .name = "bench-step", .sources = &.{"bench/step.c"} },
+    .{ .name = "bench-barrier", .sources = &.{ "bench/barrier.c", "bench/clock.c" } },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
@@ -308,8 +315,10 @@ const worker_sources = [_][]const u8{
     "bench/probe.c",
     "bench/work_alloc.c",
     "bench/work_faults.c",
+    "bench/work_gcbench.c",
     "bench/work_list.c",
     "bench/work_lru.c",
+    "bench/work_splay.c",
     "bench/work_store.c",
     "bench/work_tides.c",
     "bench/work_trees.c",
@@ -343,6 +352,7 @@ const script_tests = [_][]const u8{
     "test_demo",
     "test_docs",
     "test_field",
+    "test_peers",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
@@ -483,15 +493,18 @@ pub fn build(b: *std.Build) void {
     run_soak.setCwd(b.path("."));
     run_soak.stdio = .inherit;
     run_soak.addFileArg(b.path("tools/soak.py"));
+    const soaked = [_][]const u8{ "stress_property", "stress_handshake", "stress_coroutines" };
+    for (soaked) |name| addAsanPrograms(b, run_soak, clang, "memory:", name);
     for (tests) |program| {
-        if (!contains(program.name, "stress_")) continue;
+        for (soaked) |name| {
+            if (std.mem.eql(u8, program.name, name)) break;
+        } else continue;
         const flags = [_][]const u8{"-DTRI_PLAIN_MAIN"};
         const plain = addProgram(b, "tests", program, checked_library, checked, &flags);
         run_soak.addArtifactArg2(plain, .{ .prefix = b.fmt("checks:{s}=", .{program.name}) });
         const raced = addProgram(b, "tests", program, racing_library, racing, &flags);
         run_soak.addArtifactArg2(raced, .{ .prefix = b.fmt("threads:{s}=", .{program.name}) });
     }
-    addAsanPrograms(b, run_soak, clang, "memory:", "stress_");
     run_soak.addDirectoryArg2(b.graph.path(.install_prefix, "soak"), .{ .prefix = "--out=", .make_absolute = true });
     run_soak.addPassthruArgs();
     soak_step.dependOn(&run_soak.step);
@@ -535,6 +548,11 @@ pub fn build(b: *std.Build) void {
     run_json.step.dependOn(bench_install);
     run_json.step.dependOn(&run_locality.step);
     bench_step.dependOn(&run_json.step);
+    const run_barrier = addInstalledRun(b, "bench-barrier");
+    run_barrier.addArg("--quick");
+    run_barrier.step.dependOn(bench_install);
+    run_barrier.step.dependOn(&run_json.step);
+    bench_step.dependOn(&run_barrier.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);

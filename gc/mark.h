@@ -80,7 +80,9 @@ void tri__page_set_init(struct page_set *set);
 
 /* Adds a word of a precise slot as a candidate if it points into the heap. */
 void tri__marker_candidate(struct marker *marker, uintptr_t addr);
-/* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation
+/* Adds addresses inside the heap's range, each in an object that is there. */
+void tri__marker_candidates(struct marker *marker, const uintptr_t *addrs, size_t n);
+/* Adds a conservative word (and the address before it, if it may point past an object's end): validated by allocation
  * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
 /* stackscan.c: the words of a native stack, read conservatively, and the slots of frames. */

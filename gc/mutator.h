@@ -22,6 +22,9 @@
 
 enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2, OS_HELD_WAITED = 3 };
 enum { SHADE_BUFFER = 256 };
+/* tri_thread.reserved of the attachment that threads have which are not attached (mutator.c): no mutator is behind
+ * it. */
+enum { SENTINEL_MARK = 0x5e47 };
 
 struct osthread {
     uint32_t state;              /* OS_* [atomic] */
