@@ -157,6 +157,9 @@ const tests = [_]Program{
     .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
+    .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
+    .{ .name = "test_order_threads", .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" } },
+    .{ .name = "test_order_objects", .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" } },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
@@ -250,6 +253,7 @@ const bench_programs = [_]Program{
         .macros = &.{"ADAPTER_BOEHM_TYPED"},
         .libs = &.{"bdw-gc"},
     },
+    .{ .name = "bench-malloc", .sources = &worker_sources, .macros = &.{"ADAPTER_MALLOC"} },
     .{ .name = "trigc-sawtooth", .sources = &.{"bench/sawtooth.c"} },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
@@ -310,8 +314,10 @@ const worker_sources = [_][]const u8{
     "bench/probe.c",
     "bench/work_alloc.c",
     "bench/work_faults.c",
+    "bench/work_gcbench.c",
     "bench/work_list.c",
     "bench/work_lru.c",
+    "bench/work_splay.c",
     "bench/work_store.c",
     "bench/work_tides.c",
     "bench/work_trees.c",
@@ -345,6 +351,7 @@ const script_tests = [_][]const u8{
     "test_demo",
     "test_docs",
     "test_field",
+    "test_peers",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
