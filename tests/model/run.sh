@@ -124,6 +124,7 @@ quick fault fast gate-gives       -DNT=1 -DNOROOT -DFIND -DNOWEAK -DFAULT_GATE_G
 quick fault fast gate-early       -DNT=1 -DNOROOT -DFIND -DNOWEAK -DFAULT_GATE_EARLY -DONLY_LIVE
 quick clean fast two-base         -DNT=2 -DNOROOT
 quick clean fast two-insertion    -DNT=2 -DNOROOT -DINSERTION
+quick clean fast two-candonly     -DNT=2 -DNOROOT -DCANDQ -DCANDONLY
 quick clean fast two-lists        -DNT=2 -DNOROOT -DLISTS
 quick fault fast two-pop-unchecked -DNT=2 -DNOROOT -DLISTS -DFAULT_POP_UNCHECKED -DONLY_LIVE
 quick clean fast two-copystack    -DNT=2 -DNOROOT -DCOPYSTACK
@@ -208,6 +209,7 @@ END
 pairs() {
     cat >"$work/options" <<'END'
 candq -DCANDQ
+candonly -DCANDQ -DCANDONLY
 assist -DASSIST -DOVERFLOW
 workers -DWORKERS
 attach -DATTACH
@@ -235,7 +237,7 @@ END
     while read -r first first_options; do
         for second in $seen; do
             case $second+$first in
-            large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
+            candq+candonly | large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
             weak+finalize | weak+cleanup | weak+find) continue ;; # finalize-weak is one of the long ones
             esac
             second_options=$(sed -n "s/^$second //p" "$work/options")
