@@ -254,6 +254,7 @@ const bench_programs = [_]Program{
         .macros = &.{"ADAPTER_BOEHM_TYPED"},
         .libs = &.{"bdw-gc"},
     },
+    .{ .name = "bench-malloc", .sources = &worker_sources, .macros = &.{"ADAPTER_MALLOC"} },
     .{ .name = "trigc-sawtooth", .sources = &.{"bench/sawtooth.c"} },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
@@ -314,8 +315,10 @@ const worker_sources = [_][]const u8{
     "bench/probe.c",
     "bench/work_alloc.c",
     "bench/work_faults.c",
+    "bench/work_gcbench.c",
     "bench/work_list.c",
     "bench/work_lru.c",
+    "bench/work_splay.c",
     "bench/work_store.c",
     "bench/work_tides.c",
     "bench/work_trees.c",
@@ -349,6 +352,7 @@ const script_tests = [_][]const u8{
     "test_demo",
     "test_docs",
     "test_field",
+    "test_peers",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags

@@ -75,7 +75,7 @@ void tri__page_set_init(struct page_set *set);
 void tri__marker_candidate(struct marker *marker, uintptr_t addr);
 /* Adds addresses inside the heap's range, each in an object that is there. */
 void tri__marker_candidates(struct marker *marker, const uintptr_t *addrs, size_t n);
-/* Adds a conservative word (and the address before it: a pointer past an object's end): validated by allocation
+/* Adds a conservative word (and the address before it, if it may point past an object's end): validated by allocation
  * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
 /* stackscan.c: the words of a native stack, read conservatively, and the slots of frames. */
