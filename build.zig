@@ -103,7 +103,7 @@ const Program = struct {
 /// of concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
 const tests = [_]Program{
     .{ .name = "test_version", .tsan = true, .aarch64 = true },
-    .{ .name = "test_os", .tsan = true, .aarch64 = true },
+    .{ .name = "test_os", .tsan = true },
     .{ .name = "test_lock", .tsan = true },
     .{ .name = "test_sizeclass", .aarch64 = true },
     .{ .name = "test_fixalloc", .tsan = true, .aarch64 = true },
@@ -159,8 +159,16 @@ const tests = [_]Program{
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
     .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
-    .{ .name = "test_order_threads", .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" }, .aarch64 = true },
-    .{ .name = "test_order_objects", .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" }, .aarch64 = true },
+    .{
+        .name = "test_order_threads",
+        .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" },
+        .aarch64 = true,
+    },
+    .{
+        .name = "test_order_objects",
+        .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" },
+        .aarch64 = true,
+    },
     .{ .name = "stress_handshake", .tsan = true, .aarch64 = true },
     .{ .name = "stress_coroutines", .tsan = true, .aarch64 = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true, .aarch64 = true },
@@ -509,7 +517,7 @@ pub fn build(b: *std.Build) void {
     run_soak.addPassthruArgs();
     soak_step.dependOn(&run_soak.step);
 
-    const aarch64_step = b.step("test-aarch64", "Run tests of the port to ARMv8 under qemu-aarch64 (package qemu-user)");
+    const aarch64_step = b.step("test-aarch64", "Run tests built for ARMv8 under qemu-aarch64 (package qemu-user)");
     const run_aarch64 = addTestRunner(b, stress);
     addEmulatedPrograms(b, run_aarch64, checked, only);
     run_aarch64.addPassthruArgs();
