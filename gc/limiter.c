@@ -2,8 +2,9 @@
 #include "gc/limiter.h"
 #include "alloc/base/check.h"
 
-enum { MOST_DOUBLED = 16, SOFT_SHARE_PERCENT = 50, MOST_STEP = 4 };
+enum { MOST_DOUBLED = 16, SOFT_SHARE_PERCENT = 50 };
 static const uint64_t NS_PER_CORE = 1000000000;
+static const double MOST = LIMITER_MOST, MOST_STEP = 4;
 
 void tri__limiter_init(struct limiter *l) {
     *l = (struct limiter){.widened = 1};
@@ -36,8 +37,8 @@ static void widen(struct limiter *l, double cap) {
     else
         l->widened /= 1 + (1 / asked - 1) / 2;
     if (l->widened < 1) l->widened = 1;
-    if (l->widened > LIMITER_MOST) l->widened = LIMITER_MOST;
-    check_internal(l->widened >= 1 && l->widened <= LIMITER_MOST, "I-PACE4: the room is widened by 1 to LIMITER_MOST");
+    if (l->widened > MOST) l->widened = MOST;
+    check_internal(l->widened >= 1 && l->widened <= MOST, "I-PACE4: the room is widened by 1 to LIMITER_MOST");
 }
 
 void tri__limiter_tell(struct limiter *l, const struct limiter_times *t) {
