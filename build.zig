@@ -81,7 +81,11 @@ const library_sources = [_][]const u8{
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
 const public_headers = [_][]const u8{
     "trigc.h",
+    "trigc/death.h",
     "trigc/inline.h",
+    "trigc/insight.h",
+    "trigc/manual.h",
+    "trigc/roots.h",
     "trigc/version.h",
 };
 
@@ -132,6 +136,7 @@ const tests = [_]Program{
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
+    .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
     .{ .name = "test_signals", .tsan = true },
     .{ .name = "test_crowd", .tsan = true },
@@ -228,6 +233,7 @@ const lox_sources = [_][]const u8{
     "examples/lox/mem.c",
     "examples/lox/mem_boehm.c",
     "examples/lox/mem_trigc.c",
+    "examples/lox/natives.c",
     "examples/lox/object.c",
     "examples/lox/repl.c",
     "examples/lox/run.c",
@@ -470,9 +476,31 @@ pub fn build(b: *std.Build) void {
 
     const asan_step = b.step("test-asan", "Run the same tests under AddressSanitizer and UBSan (second clang)");
     const run_asan = addTestRunner(b, stress);
-    addAsanPrograms(b, run_asan, clang, only);
+    addAsanPrograms(b, run_asan, clang, "plain:", only);
     run_asan.addPassthruArgs();
     asan_step.dependOn(&run_asan.step);
+
+    const soak_step = b.step("soak", "An hour of random stress with delays under three builds (-- --minutes=N)");
+    const run_soak = b.addSystemCommand(&.{"python3"});
+    run_soak.setName("soak");
+    run_soak.setCwd(b.path("."));
+    run_soak.stdio = .inherit;
+    run_soak.addFileArg(b.path("tools/soak.py"));
+    const soaked = [_][]const u8{ "stress_property", "stress_handshake", "stress_coroutines" };
+    for (soaked) |name| addAsanPrograms(b, run_soak, clang, "memory:", name);
+    for (tests) |program| {
+        for (soaked) |name| {
+            if (std.mem.eql(u8, program.name, name)) break;
+        } else continue;
+        const flags = [_][]const u8{"-DTRI_PLAIN_MAIN"};
+        const plain = addProgram(b, "tests", program, checked_library, checked, &flags);
+        run_soak.addArtifactArg2(plain, .{ .prefix = b.fmt("checks:{s}=", .{program.name}) });
+        const raced = addProgram(b, "tests", program, racing_library, racing, &flags);
+        run_soak.addArtifactArg2(raced, .{ .prefix = b.fmt("threads:{s}=", .{program.name}) });
+    }
+    run_soak.addDirectoryArg2(b.graph.path(.install_prefix, "soak"), .{ .prefix = "--out=", .make_absolute = true });
+    run_soak.addPassthruArgs();
+    soak_step.dependOn(&run_soak.step);
 
     const model_step = b.step("model", "Run the long searches over the model of the cycle");
     const run_model = addTestRunner(b, false);
@@ -718,7 +746,13 @@ fn addSystemObject(
 
 /// The sanitized tests with AddressSanitizer and UBSan: Zig ships no runtime for the former, so the second clang builds
 /// library and tests anew.
-fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const u8, only: []const u8) void {
+fn addAsanPrograms(
+    b: *std.Build,
+    run_tests: *std.Build.Step.Run,
+    clang: []const u8,
+    kind: []const u8,
+    only: []const u8,
+) void {
     const sanitize = [_][]const u8{ "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined" };
     const common = sanitize ++ [_][]const u8{ "-O1", "-g", "-fno-omit-frame-pointer", "-DTRI_CHECKS=3" };
     const for_library: Compiler = .{ .command = clang, .flags = &(common ++ [_][]const u8{"-fno-strict-aliasing"}) };
@@ -738,7 +772,7 @@ fn addAsanPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, clang: []const
         for (objects) |object| link.addFileArg(object);
         for (program.libs) |lib| link.addArg(b.fmt("-l{s}", .{if (std.mem.eql(u8, lib, "bdw-gc")) "gc" else lib}));
         link.addArgs(&.{ "-lpthread", "-lm" });
-        run_tests.addFileArg2(exe, .{ .prefix = b.fmt("plain:{s}=", .{program.name}) });
+        run_tests.addFileArg2(exe, .{ .prefix = b.fmt("{s}{s}=", .{ kind, program.name }) });
     }
 }
 

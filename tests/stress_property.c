@@ -8,7 +8,8 @@
  * is intact, and what it does not reach is gone after two cycles.
  *
  * Environment: TRI_PROPERTY_SEED (else from the clock; printed), TRI_PROPERTY_OPS (operations of the long test, which
- * otherwise takes its share of the default), TRI_PROPERTY_THREADS.
+ * otherwise takes its share of the default), TRI_PROPERTY_THREADS, TRI_PROPERTY_DELAY (the long test then has delays of
+ * that strength in every step and checkmark all the time, beside the switches that change; tools/soak.py).
  *
  * Not deterministic: a seed fixes what each thread tries, not how the threads interleave.
  *
@@ -155,6 +156,9 @@ static void *sleep_some(void *arg) {
 
 /* Other switches for the next stretch. Most of the time none, so that many operations meet many cycles. */
 static void rotate(struct run *run, uint64_t *rng) {
+    char always[32];
+    unsigned delay = (unsigned)test_env_u64("TRI_PROPERTY_DELAY", 0);
+    snprintf(always, sizeof always, "stress.delay=%u", delay);
     static const char *const off[] = {"stress.delay=0", "stress.slow=0",  "stress.collect=0", "checkmark=0",
                                       "verify=0",       "manual_check=0", "stress.copy=0"};
     static const char *const on[] = {"stress.delay=20", "stress.slow=1", "stress.collect=300", "checkmark=1",
@@ -164,6 +168,8 @@ static void rotate(struct run *run, uint64_t *rng) {
     for (int h = 0; h < run->nheaps; h++) {
         for (size_t i = 0; i < sizeof off / sizeof *off; i++) must_set(run->worlds[h], off[i]);
         uint64_t r = next_random(rng) >> 8;
+        if (delay) must_set(run->worlds[h], always);
+        if (delay) must_set(run->worlds[h], "checkmark=1");
         if (r % 16 < sizeof on / sizeof *on) must_set(run->worlds[h], on[r % 16]);
         (void)tri_heap_set(run->worlds[h]->heap, modes[(r >> 4) % 5]); /* or as it was, while a cycle runs */
     }

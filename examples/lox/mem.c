@@ -41,8 +41,12 @@ void mem_block(void (*fn)(void *arg), void *arg) {
         mem_trigc_block(fn, arg);
 }
 
-void *mem_new_slow(tri_type *type, size_t n) {
+static void stress(void) {
     if (__builtin_expect(mem.options.stress != 0, 0) && ++mem.allocations % mem.options.stress == 0) mem_collect();
+}
+
+void *mem_new_slow(tri_type *type, size_t n) {
+    stress();
     void *obj = mem.options.backend == MEM_BOEHM ? mem_boehm_new(type, n) : mem_trigc_new(type, n);
     if (obj == NULL) mem_exhausted();
     return obj;
@@ -74,4 +78,31 @@ void mem_visit_values(struct mem_visitor *visitor, value *slots, size_t n) {
         mem_boehm_visit_values(visitor, slots, n);
     else
         mem_trigc_visit_values(visitor, slots, n);
+}
+
+void *mem_map_new(void) {
+    stress();
+    return mem.options.backend == MEM_BOEHM ? mem_boehm_map_new() : mem_trigc_map_new();
+}
+
+void mem_map_put(void *map, struct obj *key, value val) {
+    stress(); /* a put may allocate */
+    if (mem.options.backend == MEM_BOEHM)
+        mem_boehm_map_put(map, key, val);
+    else
+        mem_trigc_map_put(map, key, val);
+}
+
+bool mem_map_get(void *map, struct obj *key, value *out) {
+    if (mem.options.backend == MEM_BOEHM) return mem_boehm_map_get(map, key, out);
+    return tri_wmap_get(mem.thread, map, key, out);
+}
+
+bool mem_map_remove(void *map, struct obj *key) {
+    if (mem.options.backend == MEM_BOEHM) return mem_boehm_map_remove(map, key);
+    return tri_wmap_remove(mem.thread, map, key);
+}
+
+size_t mem_map_count(void *map) {
+    return mem.options.backend == MEM_BOEHM ? mem_boehm_map_count(map) : tri_wmap_count(mem.thread, map);
 }

@@ -12,8 +12,8 @@
  * and a poll another. Allocation tests `mem.fast`.
  *
  * Invariants:
- *  M1  mem_new*, mem_weak, mem_poll and mem_collect are safepoints, nothing else is. Across one, every reference lies
- *      in a root: the VM stack, what the scan callback visits, or an object that those reach.
+ *  M1  mem_new*, mem_weak, mem_map*, mem_poll and mem_collect are safepoints, nothing else is. Across one, every
+ *      reference lies in a root: the VM stack, what the scan callback visits, or an object that those reach.
  *  M2  a slot of an object is written by mem_store*, or by mem_init* before the next safepoint after its allocation.
  *  M3  one thread uses the layer: the one that called mem_open.
  */
@@ -72,6 +72,16 @@ void mem_stats_get(struct mem_stats *out);
 
 /* Runs fn(arg), which waits and touches no reference, without keeping the collector waiting. A safepoint. */
 void mem_block(void (*fn)(void *arg), void *arg);
+
+/* Maps from an object, by identity, to a value, for as long as both map and key live. The value lives while its key
+ * does; over Boehm it lives while the map does, too, until the entry is gone: one whose value leads to its key stays.
+ * Without collection all entries stay. The map is no object of the machine's, and encoded as a value like any. What
+ * the caller passes lies in roots. */
+void *mem_map_new(void);
+void mem_map_put(void *map, struct obj *key, value val);
+bool mem_map_get(void *map, struct obj *key, value *out);
+bool mem_map_remove(void *map, struct obj *key);
+size_t mem_map_count(void *map); /* with entries whose keys are dead and not found to be yet */
 
 /* For the scan callback. */
 void mem_visit(struct mem_visitor *visitor, void *slots, size_t n);
@@ -132,12 +142,19 @@ void mem_trigc_block(void (*fn)(void *arg), void *arg);
 void mem_trigc_stats(struct mem_stats *out);
 void mem_trigc_visit(struct mem_visitor *visitor, void *slots, size_t n);
 void mem_trigc_visit_values(struct mem_visitor *visitor, value *slots, size_t n);
+void *mem_trigc_map_new(void);
+void mem_trigc_map_put(void *map, struct obj *key, value val);
 bool mem_boehm_open(void);
 void *mem_boehm_new(tri_type *type, size_t n);
 void mem_boehm_collect(void);
 void mem_boehm_stats(struct mem_stats *out);
 void mem_boehm_visit(struct mem_visitor *visitor, void *slots, size_t n);
 void mem_boehm_visit_values(struct mem_visitor *visitor, value *slots, size_t n);
+void *mem_boehm_map_new(void);
+void mem_boehm_map_put(void *map, struct obj *key, value val);
+bool mem_boehm_map_get(void *map, struct obj *key, value *out);
+bool mem_boehm_map_remove(void *map, struct obj *key);
+size_t mem_boehm_map_count(void *map);
 
 /* VALUE_ENC as an object. */
 extern const tri_enc mem_value_enc;

@@ -31,6 +31,21 @@
 #include "object.h"
 #include "types.h"
 
+/* A weak map: a table of keys, which libgc clears when they are gone, and values. */
+struct weak_entry {
+    struct obj *key; /* NULL: free, or its key is gone */
+    value val;       /* VALUE_EMPTY: never used, the end of every probe */
+};
+struct weak_table {
+    struct obj head; /* head.n: capacity, a power of two */
+    struct weak_entry at[];
+};
+struct weak_map {
+    struct weak_table *table;
+    uint32_t nused; /* entries that were ever used, at most three quarters */
+};
+enum { FIRST_WEAK_ENTRIES = 8 };
+
 /* No holes, barrier off, nothing requested: see mem.h. */
 static tri_thread idle_thread;
 static int value_kind, upvalue_kind;
@@ -68,6 +83,13 @@ static mark_entry *push_entries(mark_entry *msp, mark_entry *limit, struct entri
     return msp;
 }
 
+/* Keys are links that disappear; the value of one that has is garbage. */
+static mark_entry *push_weak_table(mark_entry *msp, mark_entry *limit, struct weak_table *table) {
+    for (uint32_t i = 0; i < table->head.n; i++)
+        if (table->at[i].key != NULL) msp = push_values(msp, limit, &table->at[i].val, 1);
+    return msp;
+}
+
 /* The mark procedure of the kind that has values. */
 static mark_entry *mark_object(GC_word *address, mark_entry *msp, mark_entry *limit, GC_word env) {
     struct obj *head = (struct obj *)address;
@@ -90,6 +112,7 @@ static mark_entry *mark_object(GC_word *address, mark_entry *msp, mark_entry *li
     }
     case OBJ_ENTRIES: return push_entries(msp, limit, (struct entries *)head);
     case OBJ_VALUES: return push_values(msp, limit, ((struct values *)head)->at, head->n);
+    case OBJ_WEAK_TABLE: return push_weak_table(msp, limit, (struct weak_table *)head);
     default: return msp; /* a free cell (B1), or an object whose header is not written yet: its fields are zero */
     }
 }
@@ -125,6 +148,85 @@ static void push_roots(void) {
     mem_boehm_visit_values(NULL, stack, (size_t)(*mem.options.top - stack));
     mem.options.scan(NULL);
     if (push_next != NULL) push_next();
+}
+
+/* --- weak maps -------------------------------------------------------------------------------------------------- */
+
+static struct weak_table *weak_table_new(uint32_t capacity) {
+    struct weak_table *table = GC_malloc_kind(sizeof *table + capacity * sizeof table->at[0], value_kind);
+    if (table == NULL) mem_exhausted();
+    table->head = (struct obj){.kind = OBJ_WEAK_TABLE, .n = capacity};
+    for (uint32_t i = 0; i < capacity; i++) table->at[i].val = VALUE_EMPTY;
+    return table;
+}
+
+void *mem_boehm_map_new(void) {
+    struct weak_map *map = GC_malloc(sizeof *map);
+    if (map == NULL) mem_exhausted();
+    map->table = weak_table_new(FIRST_WEAK_ENTRIES);
+    return map;
+}
+
+/* The key's entry, or the one that was never used where it belongs. */
+static struct weak_entry *weak_entry_for(struct weak_table *table, const struct obj *key) {
+    uint64_t hash = ((uint64_t)(uintptr_t)key >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+    for (;; hash++) {
+        struct weak_entry *entry = &table->at[hash & (table->head.n - 1)];
+        if (entry->key == key || (entry->key == NULL && entry->val == VALUE_EMPTY)) return entry;
+    }
+}
+
+/* A table for as many keys as live, and as many again; the old one's links move over. */
+static void weak_map_grow(struct weak_map *map) {
+    uint32_t capacity = FIRST_WEAK_ENTRIES, n = (uint32_t)mem_boehm_map_count(map);
+    while (capacity < (n + 1) * 2) capacity *= 2;
+    struct weak_table *old = map->table, *table = weak_table_new(capacity); /* may collect, so that fewer live */
+    map->nused = 0;
+    for (uint32_t i = 0; i < old->head.n; i++) {
+        struct weak_entry *from = &old->at[i];
+        if (from->key == NULL) continue;
+        struct weak_entry *to = weak_entry_for(table, from->key);
+        *to = *from;
+        GC_move_disappearing_link((void **)&from->key, (void **)&to->key);
+        map->nused++;
+    }
+    map->table = table;
+}
+
+void mem_boehm_map_put(void *p, struct obj *key, value val) {
+    struct weak_map *map = p;
+    struct weak_entry *entry = weak_entry_for(map->table, key);
+    if (entry->key == NULL && (map->nused + 1) * 4 > map->table->head.n * 3) {
+        weak_map_grow(map);
+        entry = weak_entry_for(map->table, key);
+    }
+    bool is_new = entry->key == NULL;
+    *entry = (struct weak_entry){key, val};
+    if (!is_new) return;
+    map->nused++;
+    if (GC_general_register_disappearing_link((void **)&entry->key, key) == GC_NO_MEMORY) mem_exhausted();
+}
+
+bool mem_boehm_map_get(void *map, struct obj *key, value *out) {
+    const struct weak_entry *entry = weak_entry_for(((struct weak_map *)map)->table, key);
+    if (entry->key == NULL) return false;
+    *out = entry->val;
+    return true;
+}
+
+bool mem_boehm_map_remove(void *map, struct obj *key) {
+    struct weak_entry *entry = weak_entry_for(((struct weak_map *)map)->table, key);
+    if (entry->key == NULL) return false;
+    GC_unregister_disappearing_link((void **)&entry->key);
+    *entry = (struct weak_entry){NULL, VALUE_NIL}; /* used */
+    return true;
+}
+
+size_t mem_boehm_map_count(void *map) {
+    const struct weak_table *table = ((struct weak_map *)map)->table;
+    size_t n = 0;
+    for (uint32_t i = 0; i < table->head.n; i++) n += table->at[i].key != NULL;
+    return n;
 }
 
 /* --- events ----------------------------------------------------------------------------------------------------- */
@@ -220,6 +322,34 @@ void mem_boehm_visit_values(struct mem_visitor *visitor, value *slots, size_t n)
     (void)visitor;
     (void)slots;
     (void)n;
+}
+
+void *mem_boehm_map_new(void) {
+    return NULL;
+}
+
+void mem_boehm_map_put(void *map, struct obj *key, value val) {
+    (void)map;
+    (void)key;
+    (void)val;
+}
+
+bool mem_boehm_map_get(void *map, struct obj *key, value *out) {
+    (void)map;
+    (void)key;
+    (void)out;
+    return false;
+}
+
+bool mem_boehm_map_remove(void *map, struct obj *key) {
+    (void)map;
+    (void)key;
+    return false;
+}
+
+size_t mem_boehm_map_count(void *map) {
+    (void)map;
+    return 0;
 }
 
 #endif

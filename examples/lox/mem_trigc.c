@@ -81,6 +81,16 @@ void mem_trigc_collect(void) {
     if (tri_collect(mem.thread) != TRI_OK) refused("a forced collection failed");
 }
 
+void *mem_trigc_map_new(void) {
+    void *map = tri_wmap_new(mem.thread, &mem_value_enc);
+    if (map == NULL) mem_exhausted();
+    return map;
+}
+
+void mem_trigc_map_put(void *map, struct obj *key, value val) {
+    if (tri_wmap_put(mem.thread, map, key, val) != TRI_OK) mem_exhausted();
+}
+
 struct blocking {
     void (*fn)(void *arg);
     void *arg;

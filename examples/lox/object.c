@@ -103,9 +103,9 @@ struct function *function_new(void) {
     return function;
 }
 
-struct native *native_new(native_fn fn) {
+struct native *native_new(native_fn fn, uint32_t arity) {
     struct native *native = mem_new(&type_native);
-    native->head.kind = OBJ_NATIVE;
+    native->head = (struct obj){.kind = OBJ_NATIVE, .small = (uint16_t)arity};
     native->fn = fn;
     return native;
 }
@@ -151,7 +151,7 @@ struct instance *instance_new(struct class *class) {
     return instance;
 }
 
-struct bound_method *bound_method_new(value receiver, struct closure *method) {
+struct bound_method *bound_method_new(value receiver, struct obj *method) {
     struct bound_method *bound = mem_new(&type_bound_method);
     bound->head.kind = OBJ_BOUND_METHOD;
     mem_init_value(bound, &bound->receiver, receiver);
@@ -241,7 +241,7 @@ static void obj_print(struct obj *obj) {
     case OBJ_FUNCTION: function_print((struct function *)obj); break;
     case OBJ_NATIVE: fputs("<native fn>", stdout); break;
     case OBJ_CLOSURE: function_print(((struct closure *)obj)->function); break;
-    case OBJ_BOUND_METHOD: function_print(((struct bound_method *)obj)->method->function); break;
+    case OBJ_BOUND_METHOD: obj_print(((struct bound_method *)obj)->method); break;
     case OBJ_CLASS: fputs(((struct class *)obj)->name->chars, stdout); break;
     case OBJ_INSTANCE: printf("%s instance", instance_class((struct instance *)obj)->name->chars); break;
     default: fputs("<internal>", stdout); break;

@@ -33,7 +33,8 @@ enum obj_kind {
     OBJ_ENTRIES = 17,
     OBJ_STRING_SET = 19,
     OBJ_VALUES = 21,
-    OBJ_BYTES = 23
+    OBJ_BYTES = 23,
+    OBJ_WEAK_TABLE = 25 /* over Boehm */
 };
 
 /* The header word. */
@@ -115,12 +116,15 @@ struct function {
     struct bytes *lines;
 };
 
+/* args[-1]: the receiver of a method. VALUE_EMPTY: a run-time error has been reported. */
 typedef value (*native_fn)(uint32_t argc, const value *args);
 
+/* head.small: how many arguments it takes, or ANY_ARITY. */
 struct native {
     struct obj head;
     native_fn fn;
 };
+#define ANY_ARITY UINT16_MAX
 
 /* While open, `location` names a slot of the VM stack and the upvalue is in the VM's list; once closed, `location`
  * names its own `closed`. The smallest object there is, and the one without a header: nothing but closures refers to
@@ -166,7 +170,7 @@ struct instance {
 struct bound_method {
     struct obj head;
     value receiver;
-    struct closure *method;
+    struct obj *method; /* a closure or a native */
 };
 
 static inline bool value_is_kind(value v, enum obj_kind kind) {
@@ -182,12 +186,12 @@ static inline struct class *instance_class(const struct instance *instance) {
 
 /* Constructors (O2, O3). References among the arguments lie in roots of the caller's. */
 struct function *function_new(void);
-struct native *native_new(native_fn fn);
+struct native *native_new(native_fn fn, uint32_t arity);
 struct closure *closure_new(struct function *function);
 struct upvalue *upvalue_new(value *location);
 struct class *class_new(struct string *name);
 struct instance *instance_new(struct class *class);
-struct bound_method *bound_method_new(value receiver, struct closure *method);
+struct bound_method *bound_method_new(value receiver, struct obj *method);
 struct values *values_new(uint32_t n);
 struct bytes *bytes_new(size_t size_bytes);
 

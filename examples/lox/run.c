@@ -83,10 +83,21 @@ static bool call_class(struct class *class, uint32_t argc) {
 }
 
 static bool call_native(const struct native *native, uint32_t argc) {
+    if (argc != native->head.small && native->head.small != ANY_ARITY) {
+        vm_error("Expected %u arguments but got %u.", native->head.small, argc);
+        return false;
+    }
     value result = native->fn(argc, vm.top - argc);
+    if (result == VALUE_EMPTY) return false;
     vm.top -= argc + 1;
     *vm.top++ = result;
     return true;
+}
+
+/* What a class has as a method; the receiver lies below the arguments. */
+static bool call_bound(struct obj *method, uint32_t argc) {
+    return method->kind == OBJ_NATIVE ? call_native((struct native *)method, argc)
+                                      : call_closure((struct closure *)method, argc);
 }
 
 SLOW bool vm_call(value callee, uint32_t argc) {
@@ -98,7 +109,7 @@ SLOW bool vm_call(value callee, uint32_t argc) {
         case OBJ_NATIVE: return call_native((struct native *)obj, argc);
         case OBJ_BOUND_METHOD:
             vm.top[-1 - (int)argc] = ((struct bound_method *)obj)->receiver;
-            return call_closure(((struct bound_method *)obj)->method, argc);
+            return call_bound(((struct bound_method *)obj)->method, argc);
         default: break;
         }
     }
@@ -116,13 +127,14 @@ static bool undefined_property(const struct string *name) {
 static bool call_method(const struct class *class, const struct string *name, uint32_t argc) {
     const value *method = table_find(&class->methods, name);
     if (method == NULL) return undefined_property(name);
-    return call_closure(AS(closure, *method), argc);
+    return call_bound(value_to_obj(*method), argc);
 }
 
-/* A method named like no field of the class is remembered by its place: it cannot be hidden while the number lasts. */
+/* A method named like no field of the class is remembered by its place: it cannot be hidden while the number lasts.
+ * One written in C is not, so that what is remembered is a closure. */
 static void remember_method(struct cache *cache, const struct class *class, const struct string *name) {
     const value *method = table_find(&class->methods, name);
-    if (method == NULL || class_field(class, name) != UINT32_MAX) return;
+    if (method == NULL || class_field(class, name) != UINT32_MAX || !value_is_kind(*method, OBJ_CLOSURE)) return;
     struct entry *entry = (struct entry *)((uintptr_t)method - offsetof(struct entry, val));
     *cache = (struct cache){class->head.n, (uint32_t)(entry - class->methods.entries->at)};
 }
@@ -148,7 +160,7 @@ static SLOW bool invoke(struct string *name, uint32_t argc, struct cache *cache)
 static SLOW bool bind_method(const struct class *class, const struct string *name) {
     const value *method = table_find(&class->methods, name);
     if (method == NULL) return undefined_property(name);
-    struct bound_method *bound = bound_method_new(vm.top[-1], AS(closure, *method));
+    struct bound_method *bound = bound_method_new(vm.top[-1], value_to_obj(*method));
     vm.top[-1] = value_from_obj(bound);
     return true;
 }

@@ -1,12 +1,12 @@
-/* vm.c - the machine's state: opening and closing, roots, global variables, errors, natives. What runs is in run.c. */
+/* vm.c - the machine's state: opening and closing, roots, global variables, errors. What runs is in run.c. */
 #include "vm.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "compile.h"
+#include "natives.h"
 #include "table.h"
 
 struct vm vm;
@@ -21,6 +21,7 @@ static void vm_scan(struct mem_visitor *visitor) {
     mem_visit(visitor, &vm.globals, 1);
     mem_visit(visitor, &vm.global_names, 1);
     mem_visit(visitor, &vm.init_name, 1);
+    mem_visit(visitor, &vm.map_name, 1);
     mem_visit(visitor, &strings.set, 1);
     mem_visit(visitor, &strings.grown, 1);
     mem_visit(visitor, strings.recent, RECENT_STRINGS);
@@ -59,19 +60,6 @@ uint32_t vm_global(struct string *name) {
     mem_store_value(vm.global_names, &vm.global_names->at[index], value_from_obj(name));
     release();
     return index;
-}
-
-/* --- natives ---------------------------------------------------------------------------------------------------- */
-
-static value native_clock(uint32_t argc, const value *args) {
-    (void)argc;
-    (void)args;
-    return value_from_number((double)clock() / CLOCKS_PER_SEC);
-}
-
-static void define_native(const char *name, native_fn fn) {
-    uint32_t index = vm_global(string_intern(name, strlen(name)));
-    mem_store_value(vm.globals, &vm.globals->at[index], value_from_obj(native_new(fn)));
 }
 
 /* --- errors ----------------------------------------------------------------------------------------------------- */
@@ -121,7 +109,7 @@ bool vm_open(struct mem_options *options) {
     options->scan = vm_scan;
     if (!mem_open(options)) return false;
     vm.init_name = string_intern("init", 4);
-    define_native("clock", native_clock);
+    natives_define();
     return true;
 }
 

@@ -30,7 +30,8 @@ struct vm {
     struct values *globals;    /* by index; VALUE_EMPTY: not defined */
     struct values *global_names;
     struct string *init_name;
-    value held[4]; /* references that C code holds across a safepoint */
+    struct string *map_name; /* of the field that a WeakMap keeps its entries in */
+    value held[4];           /* references that C code holds across a safepoint */
     uint32_t nheld;
     bool gaps; /* gaps.h is told of every step */
 };

@@ -12,6 +12,10 @@
 #ifndef TRIGC_INLINE_H
 #define TRIGC_INLINE_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TRI_ABI 3u
 
 #if defined(__GNUC__)
@@ -184,5 +188,9 @@ static inline void tri_frame_pop(tri_thread *thread, tri_frame *frame) {
 #define TRI__O14(T, a, ...) TRI__OFF(T, a), TRI__O13(T, __VA_ARGS__)
 #define TRI__O15(T, a, ...) TRI__OFF(T, a), TRI__O14(T, __VA_ARGS__)
 #define TRI__O16(T, a, ...) TRI__OFF(T, a), TRI__O15(T, __VA_ARGS__)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

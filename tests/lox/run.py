@@ -7,6 +7,7 @@ What a script should do stands in its comments, as in the suites written for the
     // Error at 'x': TEXT             exit code 65 and this compile error, on this line
     // [line N] Error at 'x': TEXT    the same for line N; [c line N] is meant for us, [java line N] is not
     // nontest                        not a test
+    // only: trigc, boehm             the collectors that it is for (ours)
     // trace: TEXT                    a line of the stack trace, in order (ours)
     var n = 40000; // stress: 600     the number to run a whole program with when every allocation collects (ours)
 
@@ -39,6 +40,7 @@ RUNTIME = re.compile(r"// expect runtime error: (.+)")
 ERROR = re.compile(r"// (Error.*)")
 ERROR_LINE = re.compile(r"// \[((java|c) )?line (\d+)\] (Error.*)")
 TRACE = re.compile(r"// trace: (.+)")
+ONLY = re.compile(r"^// only: (.+)$", re.MULTILINE)
 SYNTAX = re.compile(r"\[line (\d+)\] (Error.+)")
 STACK = re.compile(r"\[line (\d+)\]")
 SCALED = re.compile(r"^(var \w+ = )\d+(; // stress: )(\d+)$", re.MULTILINE)
@@ -52,6 +54,7 @@ class Expected:
     def __init__(self, text):
         self.output, self.errors, self.trace = [], set(), []
         self.runtime, self.runtime_line, self.nontest = None, 0, "// nontest" in text
+        self.only = m[1].replace(" ", "").split(",") if (m := ONLY.search(text)) else None
         for number, line in enumerate(text.split("\n"), 1):
             if m := RUNTIME.search(line):
                 self.runtime, self.runtime_line = m[1].strip(), number
@@ -328,8 +331,9 @@ def find_scripts(folder, foreign):
         relative = path.relative_to(folder)
         if foreign and relative.parts[0] in FOREIGN_SKIP:
             continue
-        if not Expected(path.read_bytes().decode(errors="replace")).nontest:
-            yield path, str(relative)
+        expected = Expected(path.read_bytes().decode(errors="replace"))
+        if not expected.nontest:
+            yield path, str(relative), expected.only
 
 
 def make_jobs(arguments):
@@ -338,16 +342,16 @@ def make_jobs(arguments):
     folders = arguments.folders or [HERE / "cases"]
     for folder in folders:
         foreign = bool(arguments.folders)
-        for path, name in find_scripts(folder, foreign):
+        for path, name, only in find_scripts(folder, foreign):
             for gc, stress in modes:
-                if gc == "none" and stress:
+                if (gc == "none" and stress) or (only and gc not in only):
                     continue
                 command = [arguments.lox, f"--gc={gc}"] + (["--stress"] if stress else []) + [str(path)]
                 label = f"{name} ({gc}{', stress' if stress else ''})"
                 jobs.append((run_case, (label, path, command, arguments.timeout)))
     if arguments.folders:
         return jobs
-    for path, name in find_scripts(PROGRAMS, False):
+    for path, name, _ in find_scripts(PROGRAMS, False):
         for gc, stress in modes:
             if gc == "none" and stress:
                 continue

@@ -23,6 +23,37 @@ import sizewaste
 import unused
 
 
+class Soak(unittest.TestCase):
+    """The long run adds up what its programs say, and ends at the first that fails."""
+
+    def soak(self, script):
+        fine = "#!/bin/sh\necho 'handshake: 7 operations; 3 and 4 cycles'; echo '1 passed, 0 failed'\n"
+        files = {"fine": fine, "other": script}
+        with Tree(files) as folder:
+            for name in files:
+                os.chmod(os.path.join(folder, name), 0o755)
+            return subprocess.run(
+                [sys.executable, os.path.join(ROOT, "tools", "soak.py"), "--minutes=0", "--builds=checks",
+                 f"--out={folder}/out", f"checks:stress_coroutines={folder}/fine",
+                 f"checks:stress_handshake={folder}/other"],
+                capture_output=True, text=True, check=False)
+
+    def test_sums_what_was_said(self):
+        done = self.soak("#!/bin/sh\necho 'handshake: 5 operations by 9'; echo '1 passed, 0 failed'\n")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("checks   2 runs", done.stdout)
+        self.assertIn(": 12 operations, 7 cycles", done.stdout)
+
+    def test_ends_at_a_failure_with_its_seed(self):
+        for script in ("#!/bin/sh\necho 'handshake: 5 operations'; echo '0 passed, 1 failed'; exit 1\n",
+                       "#!/bin/sh\necho 'handshake: 5 operations'; kill -SEGV $$\n",
+                       "#!/bin/sh\necho '1 passed, 0 failed'\n"):
+            done = self.soak(script)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn("FAILED", done.stdout)
+            self.assertRegex(done.stdout, "TRI_TEST_SEED=[0-9]+")
+
+
 class Tree:
     """A temporary folder with a few files in it."""
 
