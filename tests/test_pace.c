@@ -305,7 +305,7 @@ TEST(pace, every_option_changes_during_cycles, .timeout = 120) {
     struct changers c[THREADS];
     pthread_t threads[THREADS];
     for (size_t i = 0; i < THREADS; i++) {
-        c[i] = (struct changers){f.heap, TEST_IS_SLOW ? 20 : 100, fixture_seed() + i, i < 2};
+        c[i] = (struct changers){f.heap, TEST_IS_SLOW ? 10 : 40, fixture_seed() + i, i < 2};
         CHECK_EQ(pthread_create(&threads[i], NULL, change_or_allocate, &c[i]), 0);
     }
     for (size_t i = 0; i < THREADS; i++) fixture_join(f.thread, threads[i]);
@@ -330,11 +330,11 @@ static void churn(struct fixture *f, uint64_t ncycles) {
 
 TEST(pace, a_cap_gives_the_heap_more_room_and_takes_it_back, .timeout = 120) {
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
-    tri_handle list = build_list(&f, TEST_IS_SLOW ? 2 * MIB : 6 * MIB);
+    tri_handle list = build_list(&f, TEST_IS_SLOW ? MIB / 2 : 6 * MIB);
     churn(&f, 8);
     tri_stats s = fixture_stats(f.heap);
     CHECK(s.capped_cycles == 0 && s.widened_percent == 100 && s.cpu_permille > 20); /* a cycle for each 4 MiB */
-    fixture_set(f.heap, "cpu_percent=2");
+    fixture_set(f.heap, TEST_IS_SLOW ? "cpu_percent=10" : "cpu_percent=2");
     churn(&f, 6);
     s = fixture_stats(f.heap);
     CHECK_MSG(s.capped_cycles >= 4 && s.widened_percent > 150, "%d capped cycles, room of %d %%", (int)s.capped_cycles,
@@ -363,21 +363,21 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     } cases[] = {{100, 1, 1, 0},  {50, 1, 1, 0},  {25, 4, 1, 200}, {10, 1, 1, 800}, {5, 2, 1, 1800},
                  {1, 1, 1, 9800}, {100, 2, 2, 0}, {60, 4, 1, 0},   {100, 9, 2, 0}};
     for (size_t i = 0; i < TRI_COUNT(cases); i++) {
-        f.heap->config.cpu_percent = cases[i].percent;
-        f.heap->config.workers = cases[i].workers;
+        atomic_store_relaxed(&f.heap->config.cpu_percent, cases[i].percent);
+        atomic_store_relaxed(&f.heap->config.workers, cases[i].workers);
         CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), cases[i].rest_us * us);
         if (cases[i].percent < 100) CHECK_EQ(tri__pace_markers(f.heap), cases[i].nmarkers);
     }
-    f.heap->config.cpu_percent = 10;
-    f.heap->config.workers = 1;
+    fixture_set(f.heap, "cpu_percent=10");
+    fixture_set(f.heap, "workers=1");
     f.heap->run.hurries = true; /* somebody waits */
     CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 0);
     f.heap->run.hurries = false;
-    f.heap->heap_bytes += 100 * MIB; /* beyond the goal */
+    atomic_add_relaxed(&f.heap->heap_bytes, 100 * MIB); /* beyond the goal */
     CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 0);
-    f.heap->heap_bytes -= 100 * MIB;
+    atomic_sub_relaxed(&f.heap->heap_bytes, 100 * MIB);
     CHECK(tri__pace_rest_ns(f.heap, 200 * us) > 0);
-    f.heap->config.cpu_percent = 100;
+    fixture_set(f.heap, "cpu_percent=100");
     fixture_close(&f);
 }
 
@@ -387,8 +387,8 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
  * then the room grows, and so does what is allocated between two cycles. */
 TEST(pace, close_to_the_soft_limit_cycles_become_fewer_again, .timeout = 200) {
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
+    f.heap->ncpus = 1; /* the bucket holds a second; nobody has looked yet */
     tri_handle list = build_list(&f, 24 * MIB);
-    f.heap->ncpus = 1; /* its bucket holds a second */
     fixture_collect(&f);
     fixture_set(f.heap, "soft_limit_bytes=25M");
     tri_stats before = fixture_stats(f.heap);
@@ -403,7 +403,10 @@ TEST(pace, close_to_the_soft_limit_cycles_become_fewer_again, .timeout = 200) {
     uint64_t early = (full.allocated_bytes - before.allocated_bytes) / (full.cycles - before.cycles);
     uint64_t late = (after.allocated_bytes - full.allocated_bytes) / (after.cycles - full.cycles);
     CHECK_MSG(late > early, "%llu bytes a cycle, %llu at first", (unsigned long long)late, (unsigned long long)early);
-    CHECK_MSG(after.goal_bytes <= 60 * MIB, "a goal of %zu bytes", after.goal_bytes); /* growth of 60 % at most */
+    fixture_collect(&f);
+    after = fixture_stats(f.heap); /* the growth of 60 % at most, or the least heap */
+    CHECK_MSG(after.goal_bytes <= max_size(after.live_bytes / 10 * 16, after.live_bytes + 4 * MIB) + MIB,
+              "a goal of %zu bytes, %zu live", after.goal_bytes, after.live_bytes);
     tri_global_free(f.thread, list);
     fixture_close(&f);
 }
