@@ -155,10 +155,14 @@ const tests = [_]Program{
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
+    .{ .name = "test_barrier" },
     .{ .name = "test_marking" },
     .{ .name = "test_markpage" },
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
+    .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
+    .{ .name = "test_order_threads", .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" } },
+    .{ .name = "test_order_objects", .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" } },
     .{ .name = "stress_handshake", .tsan = true },
     .{ .name = "stress_coroutines", .tsan = true },
     .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
@@ -252,12 +256,14 @@ const bench_programs = [_]Program{
         .macros = &.{"ADAPTER_BOEHM_TYPED"},
         .libs = &.{"bdw-gc"},
     },
+    .{ .name = "bench-malloc", .sources = &worker_sources, .macros = &.{"ADAPTER_MALLOC"} },
     .{ .name = "trigc-sawtooth", .sources = &.{"bench/sawtooth.c"} },
     .{ .name = "trigc-demo", .sources = &demo_sources, .libs = &.{"m"} },
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
+    .{ .name = "bench-barrier", .sources = &.{ "bench/barrier.c", "bench/clock.c" } },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
     .{ .name = "field-malloc", .sources = &field_sources, .macros = &.{"FIELD_MALLOC"}, .libs = &.{"m"} },
@@ -311,8 +317,10 @@ const worker_sources = [_][]const u8{
     "bench/probe.c",
     "bench/work_alloc.c",
     "bench/work_faults.c",
+    "bench/work_gcbench.c",
     "bench/work_list.c",
     "bench/work_lru.c",
+    "bench/work_splay.c",
     "bench/work_store.c",
     "bench/work_tides.c",
     "bench/work_trees.c",
@@ -346,6 +354,7 @@ const script_tests = [_][]const u8{
     "test_demo",
     "test_docs",
     "test_field",
+    "test_peers",
 };
 
 // ---------------------------------------------------------------------------------------------------- flags
@@ -541,6 +550,11 @@ pub fn build(b: *std.Build) void {
     run_json.step.dependOn(bench_install);
     run_json.step.dependOn(&run_locality.step);
     bench_step.dependOn(&run_json.step);
+    const run_barrier = addInstalledRun(b, "bench-barrier");
+    run_barrier.addArg("--quick");
+    run_barrier.step.dependOn(bench_install);
+    run_barrier.step.dependOn(&run_json.step);
+    bench_step.dependOn(&run_barrier.step);
 
     const counts_step = b.step("callcounts", "Count the instructions of the fast paths, write docs/callcounts.md");
     counts_step.dependOn(&addCallCounts(b, "write").step);

@@ -166,6 +166,7 @@ void tri__mutator_answer(struct mutator *m) {
         m->grey_stack = true;
         m->deletes = tri__mode(heap) != MODE_INSERTION;
         set_armed(m, true);
+        tri__mutator_count_frames(m);
         tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
         break;
     case STEP_SETTLE: break;

@@ -77,10 +77,12 @@ struct roots {
     struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
     struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
     size_t stack_cursor_words;          /* of it that are scanned [lock] */
-    struct tri_vmstack *suspended;      /* [lock] */
-    size_t nslots;                      /* of all ranges, for the pacer [lock] */
-    uint32_t nwaiting;                  /* threads that want the lock for a suspended stack [atomic] */
-    size_t deep_bytes;                  /* of suspended stacks that will be copied [atomic, written under lock] */
+    bool stack_in_frames;               /* all of its words are, and its frames as far as this [lock] */
+    struct frame_cursor stack_frames;
+    struct tri_vmstack *suspended; /* [lock] */
+    size_t nslots;                 /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;             /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;             /* of suspended stacks that will be copied [atomic, written under lock] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */

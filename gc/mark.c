@@ -88,6 +88,10 @@ void tri__marker_candidate(struct marker *mk, uintptr_t addr) {
     if (space_contains(mk->space, addr)) mark_push(mk, (addr & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
 }
 
+void tri__marker_candidates(struct marker *mk, const uintptr_t *addrs, size_t n) {
+    for (size_t i = 0; i < n; i++) mark_push(mk, (addrs[i] & ~(uintptr_t)WORK_TAG_MASK) | WORK_CANDIDATE);
+}
+
 bool tri__marker_shade(struct marker *mk, uintptr_t addr) {
     struct slot slot;
     if (!space_find_slot(mk->space, addr, &slot) || space_is_marked(mk->space, &slot)) return false;
@@ -103,16 +107,30 @@ bool tri__marker_shade(struct marker *mk, uintptr_t addr) {
 }
 
 /* R4: a slot of somebody's hole counts (it is queued, not only marked); a free slot outside any hole does not. */
+static void mark_allocated(struct marker *mk, const struct slot *slot) {
+    if (space_is_allocated(mk->space, slot)) mark_push(mk, slot->addr | WORK_CANDIDATE);
+}
+
 void tri__mark_maybe(struct marker *mk, uintptr_t addr) {
     struct slot slot;
-    if (space_find_slot(mk->space, addr, &slot) && space_is_allocated(mk->space, &slot))
-        mark_push(mk, slot.addr | WORK_CANDIDATE);
+    if (space_find_slot(mk->space, addr, &slot)) mark_allocated(mk, &slot);
+}
+
+/* May an address just past this slot be one just past its object? Not where the type says that the object ends earlier:
+ * such an address is inside the slot. Without this, whatever names an object keeps its neighbour, too, and the root of
+ * a tree that is built bottom up is the neighbour of what comes after the tree. */
+static bool may_end_with_slot(const struct marker *mk, const struct slot *slot) {
+    const struct type_desc *desc = tri__layouts[space_layout_of(mk->space, slot)].desc;
+    return !desc || desc->elem_size != 0 || desc->size == 0 || desc->size >= tri__slot_bytes(mk->space, slot);
 }
 
 void tri__marker_conservative(struct marker *mk, uintptr_t word) {
     if (word - mk->space->base > mk->space->size_bytes) return; /* the end itself counts: word - 1 may be inside */
     tri__mark_maybe(mk, word);
-    if ((word & (sizeof(void *) - 1)) == 0) tri__mark_maybe(mk, word - 1);
+    struct slot slot;
+    if ((word & (sizeof(void *) - 1)) == 0 && space_find_slot(mk->space, word - 1, &slot) &&
+        may_end_with_slot(mk, &slot))
+        mark_allocated(mk, &slot);
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------ */
@@ -209,8 +227,8 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
         struct slot slot = {space->base + start + index * shape_slot_bytes(shape), shape, (uint32_t)index};
         size_t granule = (slot.addr - space->base) >> GRANULE_SHIFT;
         uint64_t bit = 1ull << (granule & 63), *word = &space->marks[granule >> 6];
-        if (atomic_load_relaxed(word) & bit) return; /* as space_set_mark */
-        if (atomic_or_relaxed(word, bit) & bit) return;
+        if (atomic_load_relaxed(word) & bit) return;   /* as space_set_mark */
+        if (atomic_or_acqrel(word, bit) & bit) return; /* release: a weak slot cleared before (R7); space_is_marked */
         h->objects++;
         h->bytes += shape_slot_bytes(shape);
         const struct layout *layout = &tri__layouts[shape_layout(shape)];

@@ -133,8 +133,8 @@ static inline uint64_t mark_word(struct marker *mk, const struct visit *v, size_
             starts |= c & -c;
     }
     uint64_t *word = &mk->space->marks[v->page * PAGE_BIT_WORDS + i];
-    starts &= ~atomic_load_relaxed(word); /* as space_set_mark */
-    return starts ? starts & ~atomic_or_relaxed(word, starts) : 0;
+    starts &= ~atomic_load_relaxed(word);                         /* as space_set_mark */
+    return starts ? starts & ~atomic_or_acqrel(word, starts) : 0; /* release, as in hot_process */
 }
 
 /* Objects with one mask of pointers, or of values (enc), which is most of them. */

@@ -284,6 +284,7 @@ void tri__roots_scan_begin(tri_heap *heap) {
     roots->handle_cursor = roots->handles;
     roots->stack_cursor = roots->suspended;
     roots->stack_cursor_words = 0;
+    roots->stack_in_frames = false;
     tri__lock_release(&roots->lock);
 }
 

@@ -229,6 +229,30 @@ size_t tri__copying_words(struct copying *c, const tri_word *p, size_t n, const 
     return done;
 }
 
+/* Frames that fit into one chunk, until one does not: a long chain of small ones is what a deep recursion leaves. */
+static const tri_frame *copy_small_frames(struct copying *c, const tri_frame *f, size_t room) {
+    struct stackcopy *chunk = c->filled;
+    uintptr_t *to = &chunk->words[chunk->nwords], *end = to + room, *p = to;
+    for (; f && f->nslots <= (size_t)(end - p); f = f->prev)
+        for (size_t i = 0; i < f->nslots; i++) *p++ = (uintptr_t)f->slots[i];
+    chunk->nwords += (size_t)(p - to);
+    c->segment[0] += (size_t)(p - to);
+    return f;
+}
+
+void tri__copying_frames(struct copying *c, struct frame_cursor *at) {
+    static const tri_enc plain = {0, 0, ~0ull, ~0ull};
+    size_t room;
+    if (TRI_LIKELY(!c->filled && !c->spare)) return;
+    while (at->frame && (room = open_segment(c, &plain)) > 0) {
+        at->frame = copy_small_frames(c, at->frame, room);
+        if (!at->frame) return;
+        at->slot = tri__copying_words(c, (const tri_word *)(const void *)at->frame->slots, at->frame->nslots, &plain);
+        if (at->slot < at->frame->nslots) return;
+        *at = (struct frame_cursor){at->frame->prev, 0};
+    }
+}
+
 /* A list and its last chunk onto another. */
 static void put_list(struct stackcopy **to, struct stackcopy *list) {
     if (!list) return;

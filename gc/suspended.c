@@ -65,7 +65,10 @@ void tri__vmstack_scan(struct tri_vmstack *s, struct marker *mk, struct copying 
     size_t n = tri__vmstack_bytes(s) / 8;
     size_t done = tri__copying_words(copying, (const tri_word *)s->base, n, s->native ? NULL : &s->enc);
     scan_words(s, mk, done, n);
-    if (s->native) tri__marker_frames(mk, s->frames);
+    if (!s->native) return;
+    struct frame_cursor at = {s->frames, 0};
+    tri__copying_frames(copying, &at);
+    tri__marker_frames(mk, &at, SIZE_MAX);
 }
 
 /* ---- by threads ------------------------------------------------------------------------------------------------ */
@@ -107,6 +110,7 @@ void tri__suspended_put(struct mutator *m, struct tri_vmstack *s) {
 static void cursor_to(struct roots *roots, struct tri_vmstack *s) {
     roots->stack_cursor = s;
     roots->stack_cursor_words = 0;
+    roots->stack_in_frames = false;
 }
 
 void tri__suspended_take(tri_heap *heap, struct tri_vmstack *s, struct mutator *owner) {
@@ -135,8 +139,11 @@ static bool scan_piece(struct roots *roots, struct marker *mk) {
     size_t all = tri__vmstack_bytes(s) / 8, end = min_size(all, roots->stack_cursor_words + SCAN_WORDS);
     scan_words(s, mk, roots->stack_cursor_words, end);
     roots->stack_cursor_words = end;
-    if (end == all && s->native) tri__marker_frames(mk, s->frames);
-    return end == all;
+    if (end < all || !s->native) return end == all;
+    if (!roots->stack_in_frames) roots->stack_frames = (struct frame_cursor){s->frames, 0};
+    roots->stack_in_frames = true;
+    tri__marker_frames(mk, &roots->stack_frames, SCAN_WORDS);
+    return !roots->stack_frames.frame;
 }
 
 /* In pieces. A stack that a thread makes safe meanwhile has been scanned by it, the whole of it; nobody writes to the

@@ -135,13 +135,14 @@ void *tri_weak_load_slow(tri_thread *thread, const void *slot) {
     IN_CALL("tri_weak_load");
     note_site(m, CALL_SITE("tri_weak_load"));
     const tri_word *word = slot;
-    uint64_t start = tri__os_now_ns();
+    uint64_t start = 0;
     for (;;) {
         tri_word seen = atomic_load_acquire(word); /* pairs with tri_store */
         if (!seen || !m->armed || !space_contains(&m->heap->mem.space, (uintptr_t)seen)) return (void *)(uintptr_t)seen;
         enum gate_answer answer = tri__gate_load_quick(m, (uintptr_t)seen);
         if (answer == GATE_REFUSES) return NULL;
         if (answer == GATE_DELAYS) {
+            if (!start) start = tri__os_now_ns();
             if (!tri__gate_wait(m, start, "tri_weak_load")) return NULL;
         } else if (atomic_load_acquire(word) == seen) { /* pairs with clear_if_dead */
             return (void *)(uintptr_t)seen;

@@ -66,6 +66,23 @@ TEST(roots, the_native_stack_and_registers_keep_what_they_name) {
     check_stack(0, 0, true);
 }
 
+/* Where a type is smaller than its slot, an address just past the slot is another object's alone; one just past the
+ * object is inside the slot. */
+TEST(roots, a_pointer_to_an_object_keeps_no_neighbour_whose_end_it_cannot_be) {
+    struct fixture f = fixture_open_flags(TRI_HEAP_NO_CYCLES);
+    enum { SLOT_BYTES = 32, N = 60 };
+    _Static_assert(sizeof(struct pair) == 24, "smaller than its slot");
+    for (int i = 0; i < N; i++) { /* most of them dummies, as above */
+        uintptr_t hidden = hide(tri_new(f.thread, &pair_type));
+        if (i % 10) continue;
+        bool past_slot = i / 10 % 2;
+        CHECK_EQ(collect_with_local(f.thread, hidden, past_slot ? SLOT_BYTES : sizeof(struct pair)), TRI_OK);
+        CHECK_MSG(is_alive(f.heap, hidden) == !past_slot, "%s",
+                  past_slot ? "kept by its neighbour" : "lost at its end");
+    }
+    fixture_close(&f);
+}
+
 TEST(roots, a_precise_heap_scans_no_native_stack) {
     check_stack(TRI_HEAP_PRECISE, 0, false);
 }
