@@ -263,6 +263,7 @@ const bench_programs = [_]Program{
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
+    .{ .name = "bench-step", .sources = &.{"bench/step.c"} },
     .{ .name = "bench-barrier", .sources = &.{ "bench/barrier.c", "bench/clock.c" } },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },

@@ -27,7 +27,7 @@
 #include "gc/mode.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
-enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 16, ROUNDS_WITH_LOADS = 8 };
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 8, SWEPT_UNITS = 16, ROUNDS_WITH_LOADS = 8 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
@@ -352,9 +352,9 @@ static bool is_settled(tri_heap *heap) {
     return tri__memory_is_settled(&heap->mem);
 }
 
-static bool sweep_some(tri_heap *heap, size_t nspans) {
+static size_t sweep_some(tri_heap *heap, size_t nspans) {
     NO_FORK_REST();
-    return tri__memory_sweep_some(&heap->mem, nspans) > 0;
+    return tri__memory_sweep_some(&heap->mem, nspans);
 }
 
 static void begin(tri_heap *heap) {
@@ -390,18 +390,21 @@ static void check_marked(tri_heap *heap) {
 }
 
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
-    uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
+    uint64_t start = tri__os_now_ns(), until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
     uint64_t slice_ns = start, away_ns = 0;
-    bool settled, first = true;
     tri__fork_settle(heap);
-    for (; !(settled = is_settled(heap)) && (first || now < deadline_ns); first = false) {
+    bool settled = is_settled(heap), late = false;
+    while (!late && !settled) {
         tri__stress_delay(heap);
-        bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
+        size_t nswept = sweep_some(heap, batch);
+        settled = nswept < batch && is_settled(heap); /* both look at every list: not after each batch */
         if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &slice_ns);
-        now = tri__os_now_ns();
-        if (waits && now >= until_ns) break;
-        if (waits) tri__os_yield();
+        tri__units_did(batch == SWEEP_BATCH ? 0 : SWEEP_SLICE * SWEPT_UNITS);
+        late = heap_is_late(heap, deadline_ns);
+        if (nswept || settled) continue;
+        late |= tri__os_now_ns() >= until_ns; /* the last ones are in other hands */
+        if (!late) tri__os_yield();
     }
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start - away_ns);
     return settled;
@@ -443,9 +446,17 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip) {
     return live;
 }
 
-static void drop_empty(tri_heap *heap, bool all) {
-    NO_FORK_REST();
-    tri__memory_drop_empty(&heap->mem, all);
+/* False: the deadline passed. */
+static bool drop_empty(tri_heap *heap, bool all, uint64_t deadline_ns) {
+    struct cycle_run *run = &heap->run;
+    if (!run->dropping) tri__memory_drop_begin(&heap->mem);
+    run->dropping = true;
+    do {
+        NO_FORK_REST();
+        run->dropping = tri__memory_drop_some(&heap->mem, all, SWEEP_SLICE);
+        tri__units_did(deadline_ns == UINT64_MAX ? 0 : SWEEP_SLICE * SWEPT_UNITS);
+    } while (run->dropping && !heap_is_late(heap, deadline_ns));
+    return !run->dropping;
 }
 
 static void tell_cycle(tri_heap *heap) {
@@ -509,10 +520,12 @@ static void after_flip(tri_heap *heap) {
 
 static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
     if (heap->run.lazy) return true;
-    if (!tri__cycle_sweep(heap, heap->run.stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
-    tri__mode_swept(heap);
-    drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
-    return true;
+    struct cycle_run *run = &heap->run;
+    if (!run->dropping) {
+        if (!tri__cycle_sweep(heap, run->stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
+        tri__mode_swept(heap);
+    }
+    return drop_empty(heap, strcmp(run->reason, "trigger") != 0, deadline_ns); /* who asks wants its memory */
 }
 
 static bool is_at(tri_heap *heap, enum phase phase) {

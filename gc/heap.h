@@ -27,6 +27,7 @@
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
 #include "gc/stackcopy.h"
+#include "gc/units.h"
 #include "gc/work.h"
 #include "gc/workers.h"
 
@@ -161,6 +162,7 @@ struct cycle_run {
     bool posted;                     /* the phase's step is posted, and not all answers have come */
     bool scanned;                    /* H3 is answered */
     bool settling;                   /* the round has all its answers, weak maps are being settled (R6) */
+    bool dropping;                   /* all is swept, what lies empty goes back to the page heap */
     uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
     bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
@@ -266,6 +268,12 @@ static inline size_t heap_total_bytes(tri_heap *heap) {
 
 static inline enum phase heap_phase(tri_heap *heap) {
     return (enum phase)atomic_load_acquire(&heap->phase); /* pairs with phase_set's release */
+}
+
+/* A look at the clock, between two pieces of what can be left at a deadline (I-STEP4). UINT64_MAX: there is none. */
+static inline bool heap_is_late(tri_heap *heap, uint64_t deadline_ns) {
+    tri__units_look((uint32_t)heap_phase(heap));
+    return deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns;
 }
 
 /* pace.c: the heap's pacer. By who runs the cycle, but for the last. */
