@@ -74,6 +74,7 @@ const library_sources = [_][]const u8{
     "gc/wmap.c",
     "gc/work.c",
     "gc/workers.c",
+    "gc/wtable.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -124,6 +125,7 @@ const tests = [_]Program{
     .{ .name = "test_weak", .tsan = true },
     .{ .name = "test_death", .tsan = true },
     .{ .name = "test_wmap", .tsan = true },
+    .{ .name = "test_wtable" },
     .{ .name = "test_manual", .tsan = true },
     .{ .name = "test_manual_checks" },
     .{ .name = "test_roots", .tsan = true },
@@ -253,6 +255,7 @@ const bench_programs = [_]Program{
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
+    .{ .name = "bench-death", .sources = &.{"bench/death.c"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },

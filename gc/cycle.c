@@ -455,6 +455,7 @@ static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_wh
     tri__lock_acquire(&heap->roots.lock);
     size_t root_bytes = heap->roots.nslots * 8;
     tri__lock_release(&heap->roots.lock);
+    root_bytes += tri__death_bytes(heap);
     limit_time(heap);
     tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes), alloc_while_marking,
                    marked);
@@ -561,13 +562,13 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     }
     if (is_at(heap, PHASE_MARK) || is_at(heap, PHASE_FLUSH)) {
         if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
-        run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
         phase_set(heap, PHASE_DEATH);
         check_marked(heap);
         tri__death_begin(heap);
     }
     if (is_at(heap, PHASE_DEATH)) {
         if (!tri__death(heap, deadline_ns)) return false; /* model: M-DEATH */
+        run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
         phase_set(heap, PHASE_DISARM);
     }
     if (is_at(heap, PHASE_DISARM)) {
