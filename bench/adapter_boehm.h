@@ -79,6 +79,12 @@ static inline void ad_manual_free(void *block) {
     GC_free(block);
 }
 
+enum { AD_FREES = 0 };
+
+static inline void ad_free(ad_thread *thread, void *obj) {
+    (void)thread, (void)obj;
+}
+
 static inline void ad_poll(ad_thread *thread) {
     (void)thread;
 }

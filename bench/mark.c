@@ -7,6 +7,7 @@
  *     bench-mark                             every graph, 8 million objects, 7 collections each, one marker
  *     bench-mark --graph=tree                those with "tree" in their name
  *     bench-mark --alone                     without Boehm
+ *     bench-mark --scale=4                   trigc alone, with 1 to 4 markers by turns: elapsed and processor time
  *     bench-mark --workers=2 --nodes=N --rounds=N --huge --set=key=value */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +15,10 @@
 #include <time.h>
 #include "bench/mark.h"
 
-enum { MOST_ROUNDS = 100 };
+enum { MOST_ROUNDS = 100, MOST_MARKERS = 64 };
 
 struct run {
-    size_t nnodes, nrounds, workers;
+    size_t nnodes, nrounds, workers, scale;
     bool alone;
     const char *pattern;
 };
@@ -87,9 +88,35 @@ static void measure(const struct run *run, const struct graph *graph) {
     for (size_t i = 0; i < nsides; i++) sides[i]->close();
 }
 
+/* The same collection with one marker, two, and so on, by turns. */
+static void measure_scaling(const struct run *run, const struct graph *graph) {
+    static struct series series[MOST_MARKERS];
+    mark_trigc.open();
+    size_t nobjects = graph->build(&mark_trigc, run->nnodes / graph->share);
+    mark_trigc.collect();
+    for (size_t r = 0; r < run->nrounds; r++)
+        for (size_t i = 0; i < run->scale; i++) {
+            mark_trigc_workers(i + 1);
+            struct cost cost = mark_trigc.collect();
+            series[i].cpu_ms[r] = cost.cpu_ms;
+            series[i].wall_ms[r] = cost.wall_ms;
+        }
+    printf("%-15s %9zu objects:", graph->name, nobjects);
+    double alone_ms = median(series[0].wall_ms, run->nrounds);
+    for (size_t i = 0; i < run->scale; i++) {
+        double wall_ms = median(series[i].wall_ms, run->nrounds);
+        printf("  %zu: elapsed %.1f ms (%.2f x), processors %.1f ms", i + 1, wall_ms, alone_ms / wall_ms,
+               median(series[i].cpu_ms, run->nrounds));
+    }
+    putchar('\n');
+    fflush(stdout);
+    mark_trigc.close();
+}
+
 static int usage(void) {
-    fprintf(stderr, "usage: bench-mark [--graph=NAME] [--alone] [--workers=N] [--nodes=N] [--rounds=N] [--huge] "
-                    "[--set=KEY=VALUE]\n");
+    fprintf(stderr,
+            "usage: bench-mark [--graph=NAME] [--alone] [--scale=N] [--workers=N] [--nodes=N] [--rounds=N] [--huge] "
+            "[--set=KEY=VALUE]\n");
     return 2;
 }
 
@@ -104,6 +131,8 @@ static bool parse(struct run *run, char *arg) {
         mark_trigc_option(arg + 6);
     else if (strncmp(arg, "--workers=", 10) == 0)
         run->workers = strtoull(arg + 10, NULL, 10);
+    else if (strncmp(arg, "--scale=", 8) == 0)
+        run->scale = strtoull(arg + 8, NULL, 10);
     else if (strncmp(arg, "--nodes=", 8) == 0)
         run->nnodes = strtoull(arg + 8, NULL, 10);
     else if (strncmp(arg, "--rounds=", 9) == 0)
@@ -118,11 +147,12 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (!parse(&run, argv[i])) return usage();
     if (run.nnodes < 1024 || run.nrounds == 0 || run.nrounds > MOST_ROUNDS || run.workers == 0) return usage();
+    if (run.scale > MOST_MARKERS) return usage();
     mark_boehm_markers((unsigned)run.workers);
     char workers[32];
     snprintf(workers, sizeof workers, "workers=%zu", run.workers);
     if (run.workers > 1) mark_trigc_option(workers);
     for (size_t i = 0; i < mark_ngraphs; i++)
-        if (strstr(mark_graphs[i].name, run.pattern)) measure(&run, &mark_graphs[i]);
+        if (strstr(mark_graphs[i].name, run.pattern)) (run.scale ? measure_scaling : measure)(&run, &mark_graphs[i]);
     return 0;
 }

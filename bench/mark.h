@@ -38,7 +38,7 @@ struct side {
     struct large *(*large)(void);
     void **(*array)(size_t nslots);
     void (*store)(void *obj, void **slot, void *ref);
-    void (*store_boxed)(struct node *obj, void **slot, void *ref);
+    void (*store_boxed)(void *obj, void **slot, void *ref);
     void (*root)(void *ref);
     struct cost (*collect)(void);
     size_t (*live_bytes)(void);
@@ -48,6 +48,8 @@ struct side {
 extern const struct side mark_trigc, mark_boehm;
 /* Options of trigc's side, "key=value", set when it opens. */
 void mark_trigc_option(const char *key_equals_value);
+/* While it is open: how many threads mark from now on. */
+void mark_trigc_workers(size_t n);
 /* How many markers Boehm's side has; before it opens. */
 void mark_boehm_markers(unsigned n);
 

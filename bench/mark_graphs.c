@@ -37,14 +37,16 @@ static struct node **make_nodes(struct node *(*make)(void), size_t n) {
     return nodes;
 }
 
-/* A complete binary tree; the order of its nodes in memory is that of their levels, or none. */
-static size_t tree(const struct side *side, size_t n, bool shuffled) {
-    struct node **nodes = make_nodes(side->node, n);
+typedef void store_fn(void *obj, void **slot, void *ref);
+
+/* Hangs a complete binary tree of the nodes on the root, and frees their table. The order of the nodes in memory is
+ * that of their levels, or none. */
+static size_t link_tree(const struct side *side, store_fn *store, struct node **nodes, size_t n, bool shuffled) {
     uint32_t *place = places(n, shuffled);
     for (size_t i = 0; i < n; i++) {
         struct node *node = nodes[place[i]];
-        if (2 * i + 1 < n) side->store(node, &node->left, nodes[place[2 * i + 1]]);
-        if (2 * i + 2 < n) side->store(node, &node->right, nodes[place[2 * i + 2]]);
+        if (2 * i + 1 < n) store(node, &node->left, nodes[place[2 * i + 1]]);
+        if (2 * i + 2 < n) store(node, &node->right, nodes[place[2 * i + 2]]);
     }
     side->root(nodes[place[0]]);
     free(place);
@@ -53,11 +55,11 @@ static size_t tree(const struct side *side, size_t n, bool shuffled) {
 }
 
 static size_t shuffled_tree(const struct side *side, size_t n) {
-    return tree(side, n, true);
+    return link_tree(side, side->store, make_nodes(side->node, n), n, true);
 }
 
 static size_t ordered_tree(const struct side *side, size_t n) {
-    return tree(side, n, false);
+    return link_tree(side, side->store, make_nodes(side->node, n), n, false);
 }
 
 /* In the order in which a program that builds a tree from its leaves up, or parses one, allocates it. */
@@ -90,17 +92,7 @@ static size_t random_graph(const struct side *side, size_t n) {
 
 /* Nodes with references as NaN-boxed values. */
 static size_t boxed_tree(const struct side *side, size_t n) {
-    struct node **nodes = make_nodes(side->boxed, n);
-    uint32_t *place = places(n, true);
-    for (size_t i = 0; i < n; i++) {
-        struct node *node = nodes[place[i]];
-        if (2 * i + 1 < n) side->store_boxed(node, &node->left, nodes[place[2 * i + 1]]);
-        if (2 * i + 2 < n) side->store_boxed(node, &node->right, nodes[place[2 * i + 2]]);
-    }
-    side->root(nodes[place[0]]);
-    free(place);
-    free(nodes);
-    return n;
+    return link_tree(side, side->store_boxed, make_nodes(side->boxed, n), n, true);
 }
 
 /* One object in memory for each 24 that die: a few in each page. */
@@ -111,16 +103,7 @@ static size_t sparse_tree(const struct side *side, size_t n) {
         struct node *node = need(side->node());
         if (i % EACH == 0) nodes[i / EACH] = node;
     }
-    uint32_t *place = places(n, true);
-    for (size_t i = 0; i < n; i++) {
-        struct node *node = nodes[place[i]];
-        if (2 * i + 1 < n) side->store(node, &node->left, nodes[place[2 * i + 1]]);
-        if (2 * i + 2 < n) side->store(node, &node->right, nodes[place[2 * i + 2]]);
-    }
-    side->root(nodes[place[0]]);
-    free(place);
-    free(nodes);
-    return n;
+    return link_tree(side, side->store, nodes, n, true);
 }
 
 static size_t list(const struct side *side, size_t n, bool shuffled) {

@@ -32,6 +32,12 @@ void mark_trigc_option(const char *key_equals_value) {
     options[noptions++] = key_equals_value;
 }
 
+void mark_trigc_workers(size_t n) {
+    char setting[32];
+    snprintf(setting, sizeof setting, "workers=%zu", n);
+    check(tri_heap_set(heap, setting));
+}
+
 static void open_heap(void) {
     tri_config config;
     tri_config_init(&config);
@@ -69,7 +75,7 @@ static void store(void *obj, void **slot, void *ref) {
     tri_store(thread, obj, slot, ref);
 }
 
-static void store_boxed(struct node *obj, void **slot, void *ref) {
+static void store_boxed(void *obj, void **slot, void *ref) {
     tri_store_value(thread, obj, slot, boxes.tag | (tri_word)(uintptr_t)ref);
 }
 

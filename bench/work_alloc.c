@@ -64,4 +64,4 @@ static uint64_t alloc_total(const struct work *work) {
     return work->ops;
 }
 
-const struct workload workload_alloc = {"alloc", alloc_total, alloc_run, true};
+const struct workload workload_alloc = {"alloc", alloc_total, alloc_run, true, false};

@@ -38,4 +38,4 @@ static uint64_t faults_run(ad_thread *thread, struct work *work) {
     return sum;
 }
 
-const struct workload workload_faults = {"faults", faults_total, faults_run, false};
+const struct workload workload_faults = {"faults", faults_total, faults_run, false, false};

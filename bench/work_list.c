@@ -38,4 +38,4 @@ static uint64_t list_total(const struct work *work) {
     return work->ops * ITEMS * 2;
 }
 
-const struct workload workload_list = {"list", list_total, list_run, true};
+const struct workload workload_list = {"list", list_total, list_run, true, false};

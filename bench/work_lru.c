@@ -75,6 +75,8 @@ static void evict_to_limit(struct lru *c) {
         chain_remove(c, oldest);
         c->used_bytes -= sizeof *oldest + oldest->size_bytes;
         c->nentries--;
+        ad_free(c->thread, oldest->payload);
+        ad_free(c->thread, oldest);
     }
 }
 
@@ -136,6 +138,7 @@ static void put(struct lru *c, uint64_t key) {
     unsigned char *payload = payload_new(c, key, &size_bytes);
     c->used_bytes = c->used_bytes - e->size_bytes + size_bytes;
     e->size_bytes = size_bytes;
+    ad_free(c->thread, e->payload);
     ad_store(c->thread, e, &e->payload, payload);
     touch(c, e);
     evict_to_limit(c);
@@ -175,4 +178,4 @@ static uint64_t lru_total(const struct work *work) {
     return nentries_of(work->live_bytes) + work->ops;
 }
 
-const struct workload workload_lru = {"lru", lru_total, lru_run, true};
+const struct workload workload_lru = {"lru", lru_total, lru_run, true, true};

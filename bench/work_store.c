@@ -1,4 +1,4 @@
-/* work_store.c - a message store: a window of 200,000 messages of 1 KB in a ring; each push replaces the oldest.
+/* work_store.c - a message store: a window of messages of 1 KB in a ring (200,000); each push replaces the oldest.
  *
  * The shape that made collectors' pauses famous: a large live heap of pointer-free objects of which one dies with each
  * one that is born. An operation is a push: allocate, fill, store. At the end every message of the window is read. */
@@ -8,10 +8,17 @@
 
 enum { WINDOW = 200000, MESSAGE_BYTES = 1024 };
 
-static void push(ad_thread *thread, void **ring, uint64_t number) {
+/* The messages that are kept. */
+static uint64_t window_of(const struct work *work) {
+    return work->count ? work->count : WINDOW;
+}
+
+static void push(ad_thread *thread, void **ring, uint64_t window, uint64_t number) {
     unsigned char *message = ad_new_leaf(thread, MESSAGE_BYTES);
     memset(message, (int)(number & 0xff), MESSAGE_BYTES);
-    ad_store(thread, ring, &ring[number % WINDOW], message);
+    void **slot = &ring[number % window];
+    ad_free(thread, *slot);
+    ad_store(thread, ring, slot, message);
 }
 
 /* Every byte of a message that must be there, summed: 1024 times its number's low byte. */
@@ -22,17 +29,18 @@ static uint64_t message_sum(const unsigned char *message) {
 }
 
 static uint64_t store_run(ad_thread *thread, struct work *work) {
-    void **ring = ad_new_slots(thread, WINDOW);
+    uint64_t window = window_of(work);
+    void **ring = ad_new_slots(thread, window);
     struct probe *probe = &work->probes[0];
     uint64_t sum = 0;
     probe_start(probe);
     for (uint64_t i = 0; i < work->ops; i++) {
-        push(thread, ring, i);
+        push(thread, ring, window, i);
         probe_op(probe, 1);
     }
-    uint64_t first = work->ops > WINDOW ? work->ops - WINDOW : 0;
+    uint64_t first = work->ops > window ? work->ops - window : 0;
     for (uint64_t i = first; i < work->ops; i++) {
-        uint64_t got = message_sum(ring[i % WINDOW]);
+        uint64_t got = message_sum(ring[i % window]);
         if (got != (i & 0xff) * MESSAGE_BYTES) {
             fprintf(stderr, "message %llu is damaged\n", (unsigned long long)i);
             exit(1);
@@ -47,4 +55,4 @@ static uint64_t store_total(const struct work *work) {
     return work->ops;
 }
 
-const struct workload workload_store = {"store", store_total, store_run, true};
+const struct workload workload_store = {"store", store_total, store_run, true, true};

@@ -135,4 +135,4 @@ static uint64_t tides_total(const struct work *work) {
     return nslots_of(work) * 28 / 10 + work->ops * 3 / 2;
 }
 
-const struct workload workload_tides = {"tides", tides_total, tides_run, true};
+const struct workload workload_tides = {"tides", tides_total, tides_run, true, false};

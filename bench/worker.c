@@ -2,6 +2,7 @@
  *
  *     bench-trigc store --ops=5000000
  *     bench-boehm lru --live=67108864 --ops=2000000 --incremental
+ *     bench-malloc store --ops=5000000                             malloc and free by hand, whichever is preloaded
  *     bench-trigc lru --live=67108864 --ops=2000000 --populate     the heap's memory touched before the workload starts
  *     bench-trigc faults --live=268435456                          fresh memory, no collector
  *     bench-trigc tides --map=heapmap.txt                          what each page is, every 25 ms, into that file
@@ -9,8 +10,8 @@
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
- *     name, ops, seconds, checksum, worst_on_core_ns, collections, own_worst_ns, gaps <counts>,
- *     own <count> <worst> <total> <bound> <kind>
+ *     name, ops, seconds, checksum, p50_ns, p999_ns, worst_ns, worst_on_core_ns, collections, own_worst_ns, gaps
+ *     <counts>, own <count> <worst> <total> <bound> <kind>
  * For trigc also what metadata.h prints.
  * The last line is "end". Progress goes to the page that --progress=<fd> names. */
 #include "bench/workload.h"
@@ -28,12 +29,13 @@
 
 tri_heap *ad_heap;
 void (*ad_event)(const tri_event *event, void *);
-#else
+#elif !defined(ADAPTER_MALLOC)
 struct ad_boehm_log ad_log;
 #endif
 
-static const struct workload *const workloads[] = {&workload_trees, &workload_store,  &workload_lru,  &workload_list,
-                                                   &workload_alloc, &workload_faults, &workload_tides};
+static const struct workload *const workloads[] = {&workload_trees, &workload_store,   &workload_lru,
+                                                   &workload_list,  &workload_alloc,   &workload_faults,
+                                                   &workload_tides, &workload_gcbench, &workload_splay};
 enum { NWORKLOADS = sizeof workloads / sizeof workloads[0] };
 
 static struct progress own_progress; /* without --progress */
@@ -50,11 +52,12 @@ struct options {
 };
 
 static _Noreturn void usage(const char *why, const char *what) {
-    fprintf(stderr,
-            "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] "
-            "[--threads=N] [--incremental] [--populate[=BYTES]] [--map=FILE] [--map-every=MS] [--set=KEY=VALUE] "
-            "[--events=FILE] [--csv]\nworkloads:",
-            why, what);
+    fprintf(
+        stderr,
+        "%s: %s\nusage: bench-<collector> <workload> [--ops=N] [--live=BYTES] [--size=BYTES] [--depth=N] [--count=N] "
+        "[--threads=N] [--incremental] [--populate[=BYTES]] [--map=FILE] [--map-every=MS] [--set=KEY=VALUE] "
+        "[--events=FILE] [--csv]\nworkloads:",
+        why, what);
     for (int i = 0; i < NWORKLOADS; i++) fprintf(stderr, " %s", workloads[i]->name);
     fprintf(stderr, "\n");
     exit(64);
@@ -95,6 +98,8 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
             work->live_bytes = number_of(argv[i], v);
         else if ((v = value_of(argv[i], "--size")))
             work->size_bytes = number_of(argv[i], v);
+        else if ((v = value_of(argv[i], "--count")))
+            work->count = number_of(argv[i], v);
         else if ((v = value_of(argv[i], "--depth")))
             work->depth = (unsigned)number_of(argv[i], v);
         else if ((v = value_of(argv[i], "--threads")))
@@ -121,6 +126,7 @@ static void parse(int argc, char **argv, struct options *o, struct work *work) {
         } else
             usage("unknown option", argv[i]);
     }
+    if (AD_FREES && o->workload->needs_heap && !o->workload->frees) usage("frees nothing by hand", o->workload->name);
     if (work->nthreads > PROBE_THREADS) usage("too many threads", "--threads");
     if (work->depth > 30) usage("too deep", "--depth");
     if ((o->populate || o->map || o->set || o->events) && !o->workload->needs_heap)
@@ -210,6 +216,8 @@ static void print_results(const struct options *o, const struct work *work, cons
     if (o->workload->needs_heap) ad_report(&report);
     printf("name %s\nops %" PRIu64 "\nseconds %.6f\nchecksum %016" PRIx64 "\n",
            o->workload->needs_heap ? AD_NAME : "none", o->workload->total(work), seconds, checksum);
+    printf("p50_ns %" PRIu64 "\np999_ns %" PRIu64 "\nworst_ns %" PRIu64 "\n", hdr_percentile(gaps, 50),
+           hdr_percentile(gaps, 99.9), gaps->max_ns);
     printf("worst_on_core_ns %" PRIu64 "\nworst_on_core_at %" PRIu64 "\n", worst_on_core(work),
            work->probes[0].worst_on_core_at);
     printf("collections %" PRIu64 "\nown_worst_ns %" PRIu64 "\n", report.collections, report.own_worst_ns);

@@ -16,7 +16,8 @@ struct work {
     uint64_t ops;        /* operations, or rounds */
     uint64_t live_bytes; /* lru, faults, tides */
     uint64_t size_bytes; /* alloc: the object's size */
-    unsigned depth;      /* trees */
+    uint64_t count;      /* store, splay: objects that are kept; 0: their own number */
+    unsigned depth;      /* trees, gcbench */
     unsigned nthreads;   /* trees, alloc */
     struct probe probes[PROBE_THREADS];
 };
@@ -26,10 +27,11 @@ struct workload {
     uint64_t (*total)(const struct work *work); /* operations that its probes will report, for the progress */
     uint64_t (*run)(ad_thread *thread, struct work *work); /* does them; a checksum of what it saw */
     bool needs_heap; /* false: it runs without a collector in the process, and its thread is NULL */
+    bool frees;      /* it calls ad_free for all that it drops: can run where nothing collects */
 };
 
 extern const struct workload workload_trees, workload_store, workload_lru, workload_list, workload_alloc,
-    workload_faults, workload_tides;
+    workload_faults, workload_tides, workload_gcbench, workload_splay;
 
 /* Operations too short to be timed one by one: `steps` counts them, and each 64th is reported. Also the safepoint poll
  * of loops that do not allocate. */

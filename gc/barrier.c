@@ -1,31 +1,68 @@
 /* barrier.c - the write barrier: what a store does while the barrier is armed, and how its buffer becomes grey work.
  *
  * Yuasa and Dijkstra together (Go's proposal 17503): while armed, shade what is overwritten; while this thread's own
- * stack is grey, shade what is stored; then store. Shading appends the address to the thread's buffer; marks are set
- * when the buffer is flushed, in batches, so that their cache misses overlap.
+ * stack is grey, shade what is stored; then store. Shading looks at the object's mark and, where it sees none, appends
+ * the address to the thread's buffer. A flush looks again, and queues what is still unmarked: the mark itself is set by
+ * the marker that pops it, beside this thread.
  *
  * Invariants: I-BAR1 (R1) no safepoint between shading and store, nor in a flush. I-BAR2 (R2) an entry counts only if
- * it was unmarked when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks: gate (maybe words),
- * work. */
+ * it was unmarked when it was shaded and when it was flushed. I-BAR3 while disarmed the buffer is empty. Lock ranks:
+ * gate (maybe words), work. */
 #include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
+enum { QUEUE_BUFFERS = 256 /* full ones in the list, up to which a flush leaves the marking to who pops */ };
+
+/* True: what begins here is marked. False: it is not, or `addr` is inside an object, or its marks lie elsewhere, or it
+ * is no object: the flush looks again. Only a slot's first granule ever has a bit (R15). */
+static inline bool looks_marked(const struct space *space, uintptr_t addr) {
+    size_t granule = (addr - space->base) >> GRANULE_SHIFT;
+    uint64_t word = atomic_load_acquire(&space->marks[granule >> 6]); /* as space_is_marked */
+    return (word >> (granule & 63) & 1) != 0;
+}
+
+/* An entry of the buffer that is unmarked: where its candidate lies; 0: there is nothing to mark. */
+static inline uintptr_t entry_unmarked(const struct space *space, uintptr_t addr) {
+    size_t granule = (addr - space->base) >> GRANULE_SHIFT;
+    uint64_t bit = 1ull << (granule & 63);
+    if (atomic_load_acquire(&space->marks[granule >> 6]) & bit) return 0;     /* as space_is_marked */
+    if (atomic_load_relaxed(&space->allocs[granule >> 6]) & bit) return addr; /* its slot begins in this granule */
+    struct slot slot;
+    return space_find_slot(space, addr, &slot) && !space_is_marked(space, &slot) ? slot.addr : 0;
+}
+
+/* What is in the buffer and unmarked becomes grey: queued as a candidate, which whoever pops it marks (model: CANDQ,
+ * CANDONLY), or marked here, when the list is long: what is marked is queued once, a candidate as often as it is
+ * overwritten. */
 bool tri__barrier_flush(struct mutator *m) {
     NO_SAFEPOINT("a flush of the barrier's buffer");
-    struct space *space = &m->heap->mem.space;
-    bool any = false;
-    for (size_t i = 0; i < m->nshade; i++)
-        __builtin_prefetch(&space->marks[(m->shade[i] - space->base) >> (GRANULE_SHIFT + 6)], 1);
-    for (size_t i = 0; i < m->nshade; i++) any |= tri__marker_shade(&m->marker, m->shade[i]);
+    const struct space *space = &m->heap->mem.space;
+    size_t n = m->nshade, nunmarked = 0;
+    for (size_t i = 0; i < n; i++) {
+        uintptr_t addr = entry_unmarked(space, m->shade[i]);
+        m->shade[nunmarked] = addr; /* entries before i are done */
+        nunmarked += addr != 0;
+    }
+    bool any = nunmarked > 0;
+    if (atomic_load_relaxed(&m->heap->work.nfull) < QUEUE_BUFFERS) { /* a hint */
+        tri__marker_candidates(&m->marker, m->shade, nunmarked);
+    } else {
+        any = false; /* others may mark them meanwhile */
+        for (size_t i = 0; i < nunmarked; i++) any |= tri__marker_shade(&m->marker, m->shade[i]);
+    }
     m->nshade = 0;
-    return any;
+    if (!any) return false;
+    m->marker.worked = true; /* R2: turned grey; in a round it is over, as in marker_shade */
+    if (TRI_UNLIKELY(heap_phase(m->heap) == PHASE_FLUSH)) atomic_store_release(&m->heap->found, 1); /* its end */
+    return true;
 }
 
 static inline void shade_pointer(struct mutator *m, uintptr_t ref) {
     if (!space_contains(&m->heap->mem.space, ref)) return;
     check_internal(m->armed, "I-BAR3: only an armed thread shades");
+    if (looks_marked(&m->heap->mem.space, ref)) return;
     if (m->nshade == SHADE_BUFFER) tri__barrier_flush(m);
     m->shade[m->nshade++] = ref;
 }
@@ -194,41 +231,58 @@ static void check_stored(struct mutator *m, const char *call, const struct slot_
 }
 #endif
 
-#if TRI_CHECKS == 0
-/* The armed store of an object whose slots are all plain pointers, or all values: what an interpreter does most while
- * a cycle marks. False: not such an object, nothing done. */
-static inline bool store_short(struct mutator *m, void *obj, void *slot, tri_word value) {
-    const struct space *space = &m->heap->mem.space;
-    if (!space_contains(space, (uintptr_t)obj)) return false;
-    uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
-    const struct layout *layout = &tri__layouts[shape_layout(shape)];
-    if (layout->uniform == SLOT_NONE || shape_kind(shape) == PAGE_MIXED) return false;
-    tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
-    uintptr_t old_ref = (uintptr_t)old, new_ref = (uintptr_t)value;
-    if (layout->uniform == SLOT_VALUE) {
-        old_ref = enc_decode(&layout->desc->enc, old);
-        new_ref = enc_decode(&layout->desc->enc, value);
-    }
-    if (TRI_LIKELY(m->deletes)) shade_pointer(m, old_ref);
-    if (m->grey_stack) shade_pointer(m, new_ref);
-    atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
-    return true;
-}
-#endif
-
-void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
+static TRI_COLD __attribute__((noinline)) void store_any(tri_thread *thread, void *obj, void *slot, tri_word value) {
     struct mutator *m = tri__mutator_check(thread, "tri_store");
     NO_SAFEPOINT("tri_store");
-#if TRI_CHECKS == 0
-    if (TRI_LIKELY(m && m->armed) && TRI_LIKELY(store_short(m, obj, slot, value))) return;
-#endif
     struct slot_reader reader;
     if (!m || !find_owner(m, "tri_store", obj, slot, &reader)) return;
     check_stored(m, "tri_store", &reader, slot, value);
+    if (m->nshade > SHADE_BUFFER - 2) tri__barrier_flush(m); /* or every store would come here */
     if (m->armed) barrier(m, &reader, slot, value);
     tri__stress_delay(m->heap); /* H2 exists for stores that are in flight here */
     if (heap_fault(m->heap, FAULT_STORE_POLLS)) tri__safepoint(m);
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
+}
+
+#if TRI_CHECKS == 0
+/* The armed store into an object whose slots are all plain pointers, or all values: what an interpreter does most while
+ * a cycle marks. It calls nothing, so it saves no registers. False: nothing done. */
+static inline __attribute__((always_inline)) bool store_words(struct mutator *m, void *slot, tri_word value,
+                                                              uintptr_t old_ref, uintptr_t new_ref) {
+    const struct space *space = &m->heap->mem.space;
+    size_t n = m->nshade;
+    if (TRI_UNLIKELY(n > SHADE_BUFFER - 2)) return false;
+    if (TRI_LIKELY(m->deletes) && space_contains(space, old_ref) && !looks_marked(space, old_ref))
+        m->shade[n] = old_ref, m->nshade = ++n;
+    if (TRI_UNLIKELY(m->grey_stack) && space_contains(space, new_ref) && !looks_marked(space, new_ref))
+        m->shade[n] = new_ref, m->nshade = n + 1;
+    atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
+    return true;
+}
+
+static inline __attribute__((always_inline)) bool store_short(tri_thread *thread, void *obj, void *slot,
+                                                              tri_word value) {
+    struct mutator *m = mutator_of(thread);
+    if (TRI_UNLIKELY(thread->reserved == SENTINEL_MARK || !m->armed)) return false;
+    const struct space *space = &m->heap->mem.space;
+    if (TRI_UNLIKELY(!space_contains(space, (uintptr_t)obj))) return false;
+    uint64_t shape = atomic_load_acquire(&space->pages[space_page_of(space, (uintptr_t)obj)].shape); /* span_publish */
+    if (TRI_UNLIKELY(shape_kind(shape) == PAGE_MIXED)) return false;
+    const struct layout *layout = &tri__layouts[shape_layout(shape)];
+    tri_word old = atomic_load_acquire((const tri_word *)slot); /* pairs with other threads' tri_store */
+    if (TRI_LIKELY(layout->uniform == SLOT_POINTER))
+        return store_words(m, slot, value, (uintptr_t)old, (uintptr_t)value);
+    if (layout->uniform != SLOT_VALUE) return false;
+    const tri_enc *enc = &layout->desc->enc;
+    return store_words(m, slot, value, enc_decode(enc, old), enc_decode(enc, value));
+}
+#endif
+
+void tri_store_slow(tri_thread *thread, void *obj, void *slot, tri_word value) {
+#if TRI_CHECKS == 0
+    if (TRI_LIKELY(store_short(thread, obj, slot, value))) return;
+#endif
+    store_any(thread, obj, slot, value);
 }
 
 void tri_root_store_slow(tri_thread *thread, tri_root *root, void *slot, tri_word value) {

@@ -25,7 +25,7 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { SLICE_ENTRIES = 64 };
+enum { SLICE_ENTRIES = 64, RELEASE_BYTES = 256 << 10 };
 
 static bool is_marked(const tri_heap *heap, uintptr_t addr) {
     struct slot slot;
@@ -65,9 +65,19 @@ static void index_begin(struct settle *s) {
                             : NULL; /* a multiple of 64 of them */
 }
 
+/* The last piece goes back to the system. False: it was all that was left. */
+static bool index_shorten(struct settle *s) {
+    if (!s->buckets) return false;
+    size_t piece = min_size(s->index_bytes, RELEASE_BYTES);
+    s->index_bytes -= piece;
+    tri__os_release((char *)s->buckets + s->index_bytes, piece);
+    tri__units_did(RELEASE_BYTES >> 10);
+    if (s->index_bytes == 0) s->buckets = NULL;
+    return s->index_bytes > 0;
+}
+
 static void index_end(struct settle *s) {
-    if (s->buckets) tri__os_release(s->buckets, s->index_bytes);
-    s->buckets = NULL;
+    while (index_shorten(s)) {}
 }
 
 static uint32_t *bucket_of(const struct settle *s, uintptr_t key) {
@@ -119,6 +129,7 @@ static bool look_slice(struct look *l, struct wmap *map, struct wcursor *at) {
     for (size_t i = 0; i < n; i++) prefetch_marks(l->heap, map, &e[i]);
     for (size_t i = 0; i < n; i++) l->visit(l, map, &e[i]);
     if (l->ndead) remove_dead(l, map);
+    tri__units_did(SLICE_ENTRIES);
     return done;
 }
 
@@ -142,10 +153,6 @@ static struct wmap *first_map(tri_heap *heap) {
     return map;
 }
 
-static bool is_over(uint64_t deadline_ns) {
-    return deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns;
-}
-
 /* Somebody, or the pass itself, has marked something during a round: it need not go on. */
 static bool has_failed(tri_heap *heap) {
     return heap->death.settle.in_round && atomic_load_acquire(&heap->found); /* pairs with marker_shade */
@@ -155,17 +162,15 @@ static bool has_failed(tri_heap *heap) {
 static bool look_at_all(struct look *l, uint64_t deadline_ns) {
     struct settle *s = l->s;
     while (s->map) {
-        if (is_marked(l->heap, s->map->obj)) {
-            if (!look_slice(l, s->map, &s->at)) {
-                tri__stress_delay(l->heap);
-                if (has_failed(l->heap)) return true;
-                if (is_over(deadline_ns)) return false;
-                continue;
-            }
-        } else {
-            if (s->counts) s->nwaiting += count(l->heap, s->map); /* it may be marked by what this pass marks */
-        }
-        look_begin(s, s->map->next);
+        bool done = true;
+        if (is_marked(l->heap, s->map->obj))
+            done = look_slice(l, s->map, &s->at);
+        else if (s->counts)
+            s->nwaiting += count(l->heap, s->map); /* it may be marked by what this pass marks */
+        if (done) look_begin(s, s->map->next);
+        tri__stress_delay(l->heap);
+        if (has_failed(l->heap)) return true;
+        if (s->map && heap_is_late(l->heap, deadline_ns)) return false;
     }
     return true;
 }
@@ -208,7 +213,7 @@ static bool look_at_found(tri_heap *heap, struct settle *s, uint64_t deadline_ns
         struct wmap *map = s->found;
         if (!look_slice(&l, map, &s->in_found)) {
             tri__stress_delay(heap);
-            if (is_over(deadline_ns)) return false;
+            if (heap_is_late(heap, deadline_ns)) return false;
             continue;
         }
         s->in_found = (struct wcursor){0, 0};
@@ -265,8 +270,12 @@ enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns) {
         if (!look_at_all(&l, deadline_ns)) return SETTLED_LATER;
         s->step = SETTLE_TRACE;
     }
-    if (!trace_told(heap, deadline_ns)) return SETTLED_LATER;
-    index_end(s);
+    if (s->step == SETTLE_TRACE) {
+        if (!trace_told(heap, deadline_ns)) return SETTLED_LATER;
+        s->step = SETTLE_END;
+    }
+    while (index_shorten(s))
+        if (heap_is_late(heap, deadline_ns)) return SETTLED_LATER;
     return SETTLED_SOME;
 }
 
@@ -310,13 +319,14 @@ bool tri__ephemerons_clear(tri_heap *heap, uint64_t deadline_ns) {
     while (s->map) {
         struct wmap *map = s->map, *next = map->next;
         bool done = clear_slice(&l, map);
+        tri__units_did(SLICE_ENTRIES);
         if (done) {
             s->nlive += count(heap, map);
             look_begin(s, next);
             if (!is_marked(heap, map->obj)) free_map(heap, map);
         }
         tri__stress_delay(heap);
-        if (s->map && is_over(deadline_ns)) return false;
+        if (s->map && heap_is_late(heap, deadline_ns)) return false;
     }
     heap->death.nentries = s->nlive;
     return true;

@@ -17,7 +17,6 @@ static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 
 /* The attachment of threads that are not attached: no hole, barrier armed, always a request, so that every inline path
  * reaches a slow path, which reports it. One for each thread, since frames may be pushed on it. */
-enum { SENTINEL_MARK = 0x5e47 };
 static tri_hole no_holes[MAX_LAYOUTS]; /* never written: untouched memory */
 static _Thread_local struct tri_thread sentinel = {
     .holes = no_holes, .armed = 1, .request = 1, .reserved = SENTINEL_MARK};

@@ -246,7 +246,8 @@ bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns) {
             ws->shrinks = false;
         }
         tri__stress_delay(heap);
-        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return ws->shard == WATCH_SHARDS;
+        tri__units_did(SLICE_ENTRIES);
+        if (heap_is_late(heap, deadline_ns)) return ws->shard == WATCH_SHARDS;
     }
     return true;
 }

@@ -16,13 +16,19 @@
 
 #define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN)
 
+#if defined(__GLIBC__)
+typedef __rlimit_resource_t process_resource; /* an enumeration there */
+#else
+typedef int process_resource;
+#endif
+
 /* The soft limit of RLIMIT_AS (mappings) or RLIMIT_DATA (private writable ones); SIZE_MAX: as high as it may be. Linux
  * takes a limit of 0 for none, here and there. */
-static inline void process_limit(int resource, size_t bytes) {
+static inline void process_limit(process_resource resource, size_t bytes) {
     struct rlimit limit;
-    CHECK_EQ(getrlimit((__rlimit_resource_t)resource, &limit), 0);
+    CHECK_EQ(getrlimit(resource, &limit), 0);
     limit.rlim_cur = bytes == SIZE_MAX ? limit.rlim_max : (rlim_t)bytes;
-    CHECK_EQ(setrlimit((__rlimit_resource_t)resource, &limit), 0);
+    CHECK_EQ(setrlimit(resource, &limit), 0);
 }
 
 /* No buffer of the C library: what is measured must not grow by measuring. */

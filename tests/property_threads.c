@@ -163,7 +163,7 @@ static void op_any(struct worker *wk, struct part *p) {
         tri_poll(p->t);
     else
         op_rare(wk, p);
-    wk->nops++;
+    __atomic_store_n(&wk->nops, wk->nops + 1, __ATOMIC_RELAXED); /* ops_done reads it meanwhile */
 }
 
 static void *park(void *arg) {

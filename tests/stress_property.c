@@ -177,7 +177,7 @@ static void rotate(struct run *run, uint64_t *rng) {
 
 static uint64_t ops_done(const struct run *run) {
     uint64_t n = 0;
-    for (int i = 0; i < run->nworkers; i++) n += run->workers[i].nops; /* while they are parked or ended */
+    for (int i = 0; i < run->nworkers; i++) n += __atomic_load_n(&run->workers[i].nops, __ATOMIC_RELAXED);
     return n;
 }
 

@@ -23,6 +23,23 @@ __asm__(".text\n"
         "    ret\n"
         "    .cfi_endproc\n"
         ".size collect_with_register, .-collect_with_register\n");
+#elif defined(__aarch64__)
+/* The same with register x19. */
+int collect_with_register(tri_thread *thread, uintptr_t hidden);
+__asm__(".text\n"
+        ".globl collect_with_register\n"
+        ".type collect_with_register, %function\n"
+        "collect_with_register:\n"
+        "    stp x29, x30, [sp, #-32]!\n"
+        "    str x19, [sp, #16]\n"
+        "    mov x29, sp\n"
+        "    mvn x19, x1\n"
+        "    mov x1, xzr\n"
+        "    bl tri_collect\n"
+        "    ldr x19, [sp, #16]\n"
+        "    ldp x29, x30, [sp], #32\n"
+        "    ret\n"
+        ".size collect_with_register, .-collect_with_register\n");
 #else
 static int collect_with_register(tri_thread *thread, uintptr_t hidden) {
     void *volatile local = reveal(hidden);
@@ -64,6 +81,23 @@ static void check_stack(uint32_t heap_flags, uint32_t attach_flags, bool alive) 
 
 TEST(roots, the_native_stack_and_registers_keep_what_they_name) {
     check_stack(0, 0, true);
+}
+
+/* Where a type is smaller than its slot, an address just past the slot is another object's alone; one just past the
+ * object is inside the slot. */
+TEST(roots, a_pointer_to_an_object_keeps_no_neighbour_whose_end_it_cannot_be) {
+    struct fixture f = fixture_open_flags(TRI_HEAP_NO_CYCLES);
+    enum { SLOT_BYTES = 32, N = 60 };
+    _Static_assert(sizeof(struct pair) == 24, "smaller than its slot");
+    for (int i = 0; i < N; i++) { /* most of them dummies, as above */
+        uintptr_t hidden = hide(tri_new(f.thread, &pair_type));
+        if (i % 10) continue;
+        bool past_slot = i / 10 % 2;
+        CHECK_EQ(collect_with_local(f.thread, hidden, past_slot ? SLOT_BYTES : sizeof(struct pair)), TRI_OK);
+        CHECK_MSG(is_alive(f.heap, hidden) == !past_slot, "%s",
+                  past_slot ? "kept by its neighbour" : "lost at its end");
+    }
+    fixture_close(&f);
 }
 
 TEST(roots, a_precise_heap_scans_no_native_stack) {

@@ -152,7 +152,9 @@ TEST(wmap, encoded_values_and_dead_maps) {
 
 /* key i leads to key i + 1, directly, by an object in between, or by another map that only this entry names. */
 static double settle_chain(size_t n, int way) {
-    struct fixture f = fixture_open();
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 100000; /* of a loaded machine */
+    struct fixture f = fixture_open_config(&config);
     TRI_LOCALS(f.thread, roots, 4);
     void *map = roots[0] = tri_wmap_new(f.thread, NULL);
     void *first = roots[1] = tri_new(f.thread, &pair_type);

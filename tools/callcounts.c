@@ -1,11 +1,15 @@
 /* callcounts.c - the fast paths in loops, one function for each, for callgrind to count; tools/callcounts.py reads it.
  *
  * Each path has a loop of N calls and one of 2 N: the difference, over N, is the path with its loop, and what the empty
- * loop takes is taken off. Calls that hit are meant: before it is counted, a loop's hole is made long enough, no cycle
- * runs (TRI_HEAP_NO_CYCLES), and the barrier of the armed store is armed by hand. Each pointer passes through an empty
- * asm with a memory clobber, so that nothing is kept in registers from one call to the next. */
+ * loop takes is taken off. Calls that hit are meant: before it is counted, a loop's hole is made long enough, and no
+ * cycle runs (TRI_HEAP_NO_CYCLES) but the one in which the armed stores are counted: an object with a trace callback
+ * that waits holds it where what is overwritten is unmarked; then it waits for this thread's answer, with everything
+ * marked. Each pointer passes through an empty asm with a memory clobber, so that nothing is kept in registers from one
+ * call to the next. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <trigc.h>
 #include <unistd.h>
 
@@ -63,7 +67,8 @@ PATH(new_n, use(tri_new_n(t, &array_type, nelems)))
 PATH(new_bytes, use(tri_new_bytes(t, size_bytes)))
 PATH(init, (tri_init(t, child, &child->left, parent), use(child)))
 PATH(store, (tri_store(t, parent, &parent->left, child), use(parent)))
-PATH(store_armed, (tri_store(t, parent, &parent->left, child), use(parent)))
+PATH(store_first, (tri_store(t, parent, &parent->left, child), use(parent)))
+PATH(store_again, (tri_store(t, parent, &parent->left, child), use(parent)))
 PATH(load, use(tri_load(&parent->left)))
 PATH(poll, (tri_poll(t), use(t)))
 PATH(frame, {
@@ -122,10 +127,64 @@ static void *new_bytes(void) {
         twice_##name(); \
     } while (0)
 
+/* ---- stores while a cycle marks --------------------------------------------------------------------------------- */
+
+struct hold {
+    void *next;
+};
+static uint32_t holding, go_on, flushing; /* [atomic] */
+
+static void nap(void) {
+    usleep(1000);
+}
+
+static size_t trace_hold(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
+    (void)from, (void)budget;
+    __atomic_store_n(&holding, 1, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&go_on, __ATOMIC_ACQUIRE)) nap();
+    tri_visit(visitor, &((struct hold *)obj)->next, 1);
+    return 0;
+}
+static tri_type hold_type = {
+    .struct_size = sizeof(tri_type), .name = "struct hold", .size = sizeof(struct hold), .trace = trace_hold};
+
+static void on_event(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind == TRI_EVENT_PHASE && !strcmp(event->phase, "flush"))
+        __atomic_store_n(&flushing, 1, __ATOMIC_RELEASE);
+}
+
+static void *collect(void *arg) {
+    tri_thread *mine;
+    if (tri_attach(arg, TRI_ATTACH_PRECISE, &mine) == TRI_OK) tri_collect(mine);
+    return NULL;
+}
+
+/* What is shaded stays in the buffer, which has room for all of it. */
+static void count_marking(void) {
+    TRI_LOCALS(thread, roots, 1);
+    struct hold *hold = roots[0] = tri_new(thread, &hold_type);
+    struct node *top = tri_new(thread, &node_type);
+    tri_store(thread, hold, &hold->next, top);
+    parent = new_typed();
+    tri_store(thread, top, &top->left, parent);
+    child = new_typed();
+    tri_store(thread, parent, &parent->left, child);
+    tri_store(thread, top, &top->right, child);
+    pthread_t collector;
+    if (pthread_create(&collector, NULL, collect, heap) != 0) exit(1);
+    for (; !__atomic_load_n(&holding, __ATOMIC_ACQUIRE); nap()) tri_poll(thread);
+    COUNT(store_first);
+    __atomic_store_n(&go_on, 1, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&flushing, __ATOMIC_ACQUIRE)) nap();
+    COUNT(store_again);
+}
+
 int main(void) {
     tri_config config;
     tri_config_init(&config);
-    config.flags |= TRI_HEAP_NO_CYCLES;
+    config.flags |= TRI_HEAP_NO_CYCLES | TRI_HEAP_PRECISE | TRI_HEAP_EVENTS;
+    config.event = on_event;
     if (tri_heap_create(&config, &heap) != TRI_OK || tri_attach(heap, 0, &thread) != TRI_OK) {
         fprintf(stderr, "callcounts: %s\n", tri_last_error());
         return 1;
@@ -144,8 +203,6 @@ int main(void) {
     COUNT(frame);
     for (int i = 0; i < 1000; i++) use(manual_alloc_free());
     COUNT(manual);
-    tri_store(thread, parent, &parent->left, child);
-    thread->armed = 1; /* what is shaded stays in the buffer: it has room for all of it, and the process ends */
-    COUNT(store_armed);
-    _exit(0);
+    count_marking();
+    _exit(0); /* the cycle is still held */
 }

@@ -19,7 +19,7 @@ import sys
 import time
 
 ROUND_S = 45  # of each property run, about
-COUNTS = re.compile(r"(\d+) (operations|cycles|comparisons|runs and touches)")
+COUNTS = re.compile(r"(?:(\d+) and )?(\d+) (operations|cycles|comparisons|runs and touches)")
 TOTALS = ("operations", "cycles", "comparisons", "runs and touches")
 
 
@@ -84,8 +84,8 @@ def run_one(build, program, rng, out):
     counts = collections.Counter()
     for line in text.split("\n"):
         if re.match(r"(property: .* in [0-9.]+ s|handshake: \d|coroutines: \d)", line):
-            for number, what in COUNTS.findall(line):
-                counts[what] += int(number)
+            for first, second, what in COUNTS.findall(line):
+                counts[what] += int(first or 0) + int(second)
     build.runs += 1
     build.seconds += seconds
     build.totals.update(counts)
@@ -110,9 +110,11 @@ def main():
     rng = random.Random()
     start = time.monotonic()
     fine = True
-    while fine and time.monotonic() - start < arguments.minutes * 60:
+    while fine:
         for build in builds:
             fine = fine and all(run_one(build, program, rng, arguments.out) for program in sorted(build.programs))
+        if time.monotonic() - start >= arguments.minutes * 60:
+            break
     for build in builds:
         figures = ", ".join(f"{build.totals[what]:,} {what}" for what in TOTALS)
         print(f"soak: {build.name:8} {build.runs} runs in {build.seconds / 60:.1f} minutes: {figures}")

@@ -86,6 +86,7 @@ quick fault full insert-norescan  -DNT=1 -DINSERTION -DFAULT_NO_RESCAN -DONLY_LI
 quick fault full insert-fresh     -DNT=1 -DINSERTION -DFAULT_FRESH_BLACK -DONLY_LIVE
 quick clean full two-base         -DNT=2 -DNOROOT
 quick clean full two-insertion    -DNT=2 -DNOROOT -DINSERTION
+quick clean full two-candonly     -DNT=2 -DNOROOT -DCANDQ -DCANDONLY
 quick clean full two-lists        -DNT=2 -DNOROOT -DLISTS
 quick fault full two-pop-unchecked -DNT=2 -DNOROOT -DLISTS -DFAULT_POP_UNCHECKED -DONLY_LIVE
 quick clean full two-copystack    -DNT=2 -DNOROOT -DCOPYSTACK

@@ -33,7 +33,7 @@ class Soak(unittest.TestCase):
             for name in files:
                 os.chmod(os.path.join(folder, name), 0o755)
             return subprocess.run(
-                [sys.executable, os.path.join(ROOT, "tools", "soak.py"), "--minutes=0.0001", "--builds=checks",
+                [sys.executable, os.path.join(ROOT, "tools", "soak.py"), "--minutes=0", "--builds=checks",
                  f"--out={folder}/out", f"checks:stress_coroutines={folder}/fine",
                  f"checks:stress_handshake={folder}/other"],
                 capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ class Soak(unittest.TestCase):
         done = self.soak("#!/bin/sh\necho 'handshake: 5 operations by 9'; echo '1 passed, 0 failed'\n")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("checks   2 runs", done.stdout)
-        self.assertIn(": 12 operations", done.stdout)
+        self.assertIn(": 12 operations, 7 cycles", done.stdout)
 
     def test_ends_at_a_failure_with_its_seed(self):
         for script in ("#!/bin/sh\necho 'handshake: 5 operations'; echo '0 passed, 1 failed'; exit 1\n",
@@ -330,6 +330,18 @@ class Counting(unittest.TestCase):
         self.assertEqual((code, text.splitlines()[-1]), (1, "2 passed, 3 failed"))
         self.assertIn("died of SIGSEGV", text)
         self.assertIn("still running after 1 s", text)
+
+    def test_programs_of_another_processor_need_an_emulator(self):
+        with Tree({"x": "", "bin/qemu-aarch64": "#!/bin/sh\necho '3 passed, 0 failed'\n"}) as root:
+            emulator = os.path.join(root, "bin", "qemu-aarch64")
+            os.chmod(emulator, 0o755)
+            command = [sys.executable, os.path.join(TOOLS, "runtests.py"), f"emulated:x={root}/x"]
+            with_it = {**os.environ, "PATH": os.path.dirname(emulator) + ":" + os.environ["PATH"]}
+            there = subprocess.run(command, capture_output=True, text=True, env=with_it)
+            missing = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": root})
+        self.assertEqual((there.returncode, there.stdout.splitlines()[-1]), (0, "3 passed, 0 failed"))
+        self.assertEqual((missing.returncode, missing.stdout.splitlines()[-1]), (0, "0 passed, 0 failed"))
+        self.assertIn("apt-get install -y qemu-user", missing.stdout)
 
     def test_a_filter_that_fits_nothing_fails(self):
         code, _ = self.run_programs({"a": "echo '1 passed, 0 failed'"}, "nothing")
