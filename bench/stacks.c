@@ -1,5 +1,5 @@
 /* stacks.c - what a deep stack costs its thread: the longest time that a poll, or the end of a blocking region, took in
- * each collection, for native and for value stacks of several depths.
+ * each collection, for native stacks, value stacks and chains of frames of several depths.
  *
  *   bench-stacks [collections]
  *
@@ -20,11 +20,14 @@ struct item {
 };
 TRI_TYPE(item_type, struct item, next);
 
+enum kind { VALUES, NATIVE, FRAMES };
+
 struct load {
     tri_heap *heap;
     tri_thread *thread;
     size_t stack_bytes;
-    bool native, blocking;
+    enum kind kind;
+    bool blocking;
     uint32_t ncycles, done; /* done [atomic] */
     uint64_t worst_ns[MAX_CYCLES];
 };
@@ -103,13 +106,35 @@ static void on_value_stack(struct load *load) {
     free(words);
 }
 
+/* A call's frame of a record and two slots, with what its registers and its return address take, is 80 bytes. */
+struct call {
+    tri_frame frame;
+    void *slots[2];
+    char registers[40];
+};
+
+static void on_frames(struct load *load) {
+    size_t n = load->stack_bytes / sizeof(struct call);
+    struct call *calls = calloc(n, sizeof *calls);
+    if (!calls) abort();
+    for (size_t i = 0; i < n; i++) {
+        calls[i].frame = (tri_frame){NULL, 2, calls[i].slots};
+        tri_frame_push(load->thread, &calls[i].frame);
+        if (i % 2 == 0 && !(calls[i].slots[0] = tri_new(load->thread, &item_type))) abort();
+    }
+    measure(load);
+    for (size_t i = n; i-- > 0;) tri_frame_pop(load->thread, &calls[i].frame);
+    free(calls);
+}
+
 static void *load_main(void *arg) {
     struct load *load = arg;
-    if (tri_attach(load->heap, 0, &load->thread) != TRI_OK) abort();
-    if (load->native)
-        on_native_stack(load);
-    else
-        on_value_stack(load);
+    if (tri_attach(load->heap, load->kind == FRAMES ? TRI_ATTACH_PRECISE : 0, &load->thread) != TRI_OK) abort();
+    switch (load->kind) {
+    case NATIVE: on_native_stack(load); break;
+    case VALUES: on_value_stack(load); break;
+    case FRAMES: on_frames(load); break;
+    }
     tri_detach(load->thread);
     return NULL;
 }
@@ -125,13 +150,16 @@ static void report(const struct load *load) {
     memcpy(sorted, load->worst_ns, n * sizeof *sorted);
     qsort(sorted, n, sizeof *sorted, by_size);
     printf("%-6s %-8s %9zu bytes: least %8.1f us, median %8.1f us, worst %8.1f us\n",
-           load->native ? "native" : "values", load->blocking ? "blocked" : "running", load->stack_bytes,
-           (double)sorted[0] * 1e-3, (double)sorted[n / 2] * 1e-3, (double)sorted[n - 1] * 1e-3);
+           load->kind == NATIVE   ? "native"
+           : load->kind == VALUES ? "values"
+                                  : "frames",
+           load->blocking ? "blocked" : "running", load->stack_bytes, (double)sorted[0] * 1e-3,
+           (double)sorted[n / 2] * 1e-3, (double)sorted[n - 1] * 1e-3);
     fflush(stdout);
 }
 
-static void one(size_t stack_bytes, bool native, bool blocking, uint32_t ncycles) {
-    struct load load = {.stack_bytes = stack_bytes, .native = native, .blocking = blocking, .ncycles = ncycles};
+static void one(size_t stack_bytes, enum kind kind, bool blocking, uint32_t ncycles) {
+    struct load load = {.stack_bytes = stack_bytes, .kind = kind, .blocking = blocking, .ncycles = ncycles};
     tri_config config;
     tri_config_init(&config);
     config.flags = TRI_HEAP_NO_CYCLES;
@@ -155,6 +183,7 @@ int main(int argc, char **argv) {
     uint32_t ncycles = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 100;
     if (ncycles == 0 || ncycles > MAX_CYCLES) ncycles = MAX_CYCLES;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int kind = 0; kind < 4; kind++) one(sizes[i], kind & 1, kind & 2, ncycles);
+        for (int kind = VALUES; kind <= FRAMES; kind++)
+            for (int blocking = 0; blocking < 2; blocking++) one(sizes[i], (enum kind)kind, blocking, ncycles);
     return 0;
 }

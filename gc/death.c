@@ -32,14 +32,14 @@ void tri__death_fini(tri_heap *heap) {
 
 void tri__death_begin(tri_heap *heap) {
     heap->death.step = DEATH_WEAK;
-    heap->death.page = 0;
+    heap->death.weak = (struct weak_place){0};
 }
 
 static void step_to(tri_heap *heap, enum death_step step) {
     struct death *d = &heap->death;
     d->step = step;
     if (step == DEATH_SETTLE || step == DEATH_MAPS) tri__ephemerons_begin(heap, false);
-    d->page = 0;
+    d->weak = (struct weak_place){0};
     d->watches.shard = d->watches.bucket = 0;
 }
 

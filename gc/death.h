@@ -88,7 +88,7 @@ struct wmaps {
 };
 
 /* One pass over all entries (ephemeron.c) [who runs cycles]. */
-enum settle_step { SETTLE_LOOK = 0, SETTLE_INDEX, SETTLE_TRACE };
+enum settle_step { SETTLE_LOOK = 0, SETTLE_INDEX, SETTLE_TRACE, SETTLE_END };
 struct settle {
     enum settle_step step;
     struct wmap *map; /* that the pass is in, and the entry that it comes to next */
@@ -117,9 +117,16 @@ enum death_step {
     DEATH_DONE
 };
 
+/* A place in the look at all weak slots: page, slot of the span that begins there, byte of that slot. */
+struct weak_place {
+    size_t page;
+    uint32_t slot;
+    size_t byte;
+};
+
 struct death {
     uint32_t has_weak;      /* an object with weak slots was allocated in this heap [atomic] */
-    size_t page;            /* where the look at all pages goes on [who runs cycles] */
+    struct weak_place weak; /* where the look at all pages goes on [who runs cycles] */
     enum death_step step;   /* [who runs cycles] */
     bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
     uint64_t cleared_slots; /* weak slots that cycles have cleared, ever [atomic] */
@@ -147,7 +154,7 @@ void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *te
 /* weak.c */
 /* An object with weak slots is about to be allocated. */
 void tri__weak_note(tri_heap *heap);
-/* Clears each weak slot of a marked object that names an unmarked one, from heap->death.page on. False: the deadline
+/* Clears each weak slot of a marked object that names an unmarked one, from heap->death.weak on. False: the deadline
  * passed. */
 bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns);
 /* Clears each weak slot that names the object at `addr`. */

@@ -25,7 +25,7 @@
 
 /* Entries looked at with a map's lock held: some microseconds of whoever wants the map; how often a map that grows
  * meanwhile is begun again before it is looked at in one go. */
-enum { SLICE_ENTRIES = 512, RESTARTS = 3 };
+enum { SLICE_ENTRIES = 64, RESTARTS = 3, RELEASE_BYTES = 256 << 10 };
 
 static bool is_marked(const tri_heap *heap, uintptr_t addr) {
     struct slot slot;
@@ -64,9 +64,19 @@ static void index_begin(struct settle *s) {
                             : NULL; /* a multiple of 64 of them */
 }
 
+/* The last piece goes back to the system. False: it was all that was left. */
+static bool index_shorten(struct settle *s) {
+    if (!s->buckets) return false;
+    size_t piece = min_size(s->index_bytes, RELEASE_BYTES);
+    s->index_bytes -= piece;
+    tri__os_release((char *)s->buckets + s->index_bytes, piece);
+    tri__units_did(RELEASE_BYTES >> 10);
+    if (s->index_bytes == 0) s->buckets = NULL;
+    return s->index_bytes > 0;
+}
+
 static void index_end(struct settle *s) {
-    if (s->buckets) tri__os_release(s->buckets, s->index_bytes);
-    s->buckets = NULL;
+    while (index_shorten(s)) {}
 }
 
 static uint32_t *bucket_of(const struct settle *s, uintptr_t key) {
@@ -103,6 +113,7 @@ static bool look_slice(struct look *l, struct wmap *map) {
     for (; s->at < end; s->at++)
         if (map->entries[s->at].key > WMAP_GONE) l->visit(l, map, &map->entries[s->at]);
     bool done = s->at >= map->capacity;
+    tri__units_did(SLICE_ENTRIES);
     tri__lock_release(tri__wmap_lock(l->heap, map));
     return done;
 }
@@ -140,7 +151,7 @@ static bool look_at_all(struct look *l, uint64_t deadline_ns) {
             if (!look_slice(l, s->map)) {
                 tri__stress_delay(l->heap);
                 if (has_failed(l->heap)) return true;
-                if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+                if (heap_is_late(l->heap, deadline_ns)) return false;
                 continue;
             }
         } else {
@@ -226,8 +237,12 @@ enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns) {
         if (!look_at_all(&l, deadline_ns)) return SETTLED_LATER;
         s->step = SETTLE_TRACE;
     }
-    if (!trace_told(heap, deadline_ns)) return SETTLED_LATER;
-    index_end(s);
+    if (s->step == SETTLE_TRACE) {
+        if (!trace_told(heap, deadline_ns)) return SETTLED_LATER;
+        s->step = SETTLE_END;
+    }
+    while (index_shorten(s))
+        if (heap_is_late(heap, deadline_ns)) return SETTLED_LATER;
     return SETTLED_SOME;
 }
 
@@ -262,7 +277,7 @@ bool tri__ephemerons_clear(tri_heap *heap, uint64_t deadline_ns) {
         struct wmap *map = s->map, *next = map->next;
         if (is_marked(heap, map->obj)) {
             if (!look_slice(&l, map)) {
-                if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+                if (heap_is_late(heap, deadline_ns)) return false;
                 continue;
             }
         } else {

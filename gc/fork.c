@@ -128,6 +128,7 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     case RANK_WMAPS:
         for (size_t i = 0; i < WMAP_LOCKS; i++) fn(&heap->death.maps.locks[i]);
         break;
+    case RANK_PACE: fn(&heap->pace_lock); break;
     case RANK_GATE: fn(&mem->gate); break;
     case RANK_WORK: fn(&heap->work.lock); break;
     case RANK_COPIES: fn(&heap->copies.lock); break;
@@ -144,9 +145,9 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     }
 }
 
-static const enum lock_rank ranks[] = {RANK_CYCLE,  RANK_THREADS, RANK_ROOTS,    RANK_WATCHES,
-                                       RANK_DEATH,  RANK_WMAPS,   RANK_GATE,     RANK_WORK,
-                                       RANK_COPIES, RANK_MANUAL,  RANK_PAGEHEAP, RANK_FIXALLOC};
+static const enum lock_rank ranks[] = {RANK_CYCLE,  RANK_THREADS,  RANK_ROOTS,   RANK_WATCHES, RANK_DEATH,
+                                       RANK_WMAPS,  RANK_PACE,     RANK_GATE,    RANK_WORK,    RANK_COPIES,
+                                       RANK_MANUAL, RANK_PAGEHEAP, RANK_FIXALLOC};
 
 /* By rank over all heaps, so that whoever holds one and waits for another gets it. Requires the heaps lock. */
 static void take_locks(void) {

@@ -15,11 +15,17 @@
 #include "gc/type.h"
 #include "gc/work.h"
 
-enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
+enum {
+    MARK_RING = 16,
+    MARK_RING_MASK = 31,
+    MARK_PIECE_BYTES = 128 << 10,
+    MARK_PIECES = 1024,
+    MARK_PART_BYTES = 8 << 10
+};
 
 /* How many entries are done between two looks at the clock and at who has nothing to do; with how many words in hand
  * something is given away. */
-enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
+enum { ENTRIES_A_CLOCK = 64, SHARE_LEAST = 4 };
 
 /* Candidates by page (markpage.c): a bit for each granule in which one lies. */
 enum { SET_PAGES = 64 };
@@ -52,6 +58,7 @@ struct marker {
     uint64_t marked_bytes; /* since last collected by the cycle [owner] */
     uint64_t marked_objects;
     uint64_t scanned_bytes; /* [owner] */
+    uint64_t cost_words;    /* looked at in what costs more than an entry does: arrays, traced objects [owner] */
     bool worked;            /* R2: turned grey, popped or handed over since the last answer [owner] */
 };
 
@@ -79,9 +86,15 @@ void tri__marker_candidates(struct marker *marker, const uintptr_t *addrs, size_
 /* Adds a conservative word (and the address before it, if it may point past an object's end): validated by allocation
  * bits. */
 void tri__marker_conservative(struct marker *marker, uintptr_t word);
-/* stackscan.c: the words of a native stack, read conservatively, and the slots of frames. */
+/* stackscan.c: the words of a native stack, read conservatively. */
 void tri__marker_native_words(struct marker *marker, const tri_word *words, size_t n);
-void tri__marker_frames(struct marker *marker, const tri_frame *frames);
+/* A place in a chain of frames; `frame` NULL: its end. */
+struct frame_cursor {
+    const tri_frame *frame;
+    size_t slot;
+};
+/* stackscan.c: the next nslots slots, or fewer, as candidates; moves on. */
+void tri__marker_frames(struct marker *marker, struct frame_cursor *at, size_t nslots);
 /* Shades what words name (enc NULL: plain pointers): for roots that are added, removed or change hands while armed. */
 void tri__marker_shade_words(struct marker *marker, const tri_word *p, const tri_word *end, const tri_enc *enc);
 /* Shades at once: marks and queues. True if the object was unmarked. */

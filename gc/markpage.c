@@ -24,9 +24,10 @@
 enum {
     VISITS_A_WINDOW = 128,
     DENSE_OBJECTS = 4,
-    FEW_BITS = 4,          /* go as candidates */
-    POP_AT_ONCE = 64,      /* entries that are put by page before one is visited */
-    OBJECTS_A_CLOCK = 256, /* marked between two looks at the clock, or so many visits: */
+    FEW_BITS = 4,         /* go as candidates */
+    POP_AT_ONCE = 64,     /* entries that are put by page before one is visited */
+    OBJECTS_A_CLOCK = 96, /* marked between two looks at the clock, or words of arrays, or visits: */
+    WORDS_A_CLOCK = 512,
     VISITS_A_CLOCK = 16,
     FIRST_PATIENCE = 1 << 14,
     MOST_PATIENCE = 1 << 19
@@ -274,8 +275,8 @@ static bool is_dense(struct page_set *set) {
 enum drained tri__mark_by_page(struct marker *mk, uint64_t deadline_ns) {
     struct page_set *set = mk->set;
     do {
-        uint64_t until = mk->marked_objects + OBJECTS_A_CLOCK;
-        for (unsigned n = 0; n < VISITS_A_CLOCK && mk->marked_objects < until; n++) {
+        uint64_t until = mk->marked_objects + OBJECTS_A_CLOCK, cost = mk->cost_words + WORDS_A_CLOCK;
+        for (unsigned n = 0; n < VISITS_A_CLOCK && mk->marked_objects < until && mk->cost_words < cost; n++) {
             if (set->nused)
                 visit_newest(mk);
             else if (!fold_entries(mk))
@@ -286,6 +287,8 @@ enum drained tri__mark_by_page(struct marker *mk, uint64_t deadline_ns) {
             return DRAINED_CHANGES;
         }
         if (work_is_wanted(&mk->heap->work)) tri__mark_share(mk);
-    } while (deadline_ns == 0 || tri__os_now_ns() < deadline_ns);
+        tri__units_did(VISITS_A_CLOCK + (mk->marked_objects - (until - OBJECTS_A_CLOCK)) / 2 + /* side by side */
+                       (mk->cost_words - (cost - WORDS_A_CLOCK)) / WORDS_A_UNIT);
+    } while (deadline_ns == 0 || !heap_is_late(mk->heap, deadline_ns));
     return DRAINED_LATE;
 }

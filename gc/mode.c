@@ -96,6 +96,7 @@ static void scan_again(tri_heap *heap) {
     tri__lock_acquire(&heap->roots.lock);
     heap->roots.stack_cursor = heap->roots.suspended;
     heap->roots.stack_cursor_words = 0;
+    heap->roots.stack_in_frames = false;
     tri__lock_release(&heap->roots.lock);
     tri__vmstacks_scan_suspended(heap, &heap->worker, UINT64_MAX);
 }

@@ -101,11 +101,13 @@ struct mutator {
     struct tri_vmstack *native;      /* that it runs on; NULL: the OS thread's own (I-NAT1) [owner] */
     uintptr_t own_sp;                /* where its own stack was left, while it runs on another [owner] */
     tri_frame *own_frames;           /* the frames on it then [owner] */
+    size_t frame_bytes;              /* of the slots in its frames, when they were last counted [owner] */
     struct tri_scanner *scanners;    /* [owner] */
     struct scope_block *scopes;      /* newest block [owner] */
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
+    uint64_t paced_cycle;            /* the last one in which it was counted as allocating [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
     uint32_t ncleaning;              /* cleanups that it runs [owner] */
     struct large_build build;        /* the large object that it is building [owner] */
@@ -164,8 +166,10 @@ void tri__mutator_answer(struct mutator *m);
 /* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
  * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
-/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. */
+/* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. Frames
+ * as they were last counted: the walk is for H1. */
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
+void tri__mutator_count_frames(struct mutator *m);
 
 /* Whether the calling thread is in a section that a fork waits for. */
 bool tri__mutator_is_unforkable(void);

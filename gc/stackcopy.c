@@ -17,7 +17,7 @@ enum {
     COPY_WORDS = (COPY_CHUNK_BYTES - 9 * 8) / 8,
     SEGMENT_WORDS = 5,          /* number of words, encoding */
     COPY_FROM_BYTES = 32 << 10, /* stacks of a thread that are smaller together are scanned in place */
-    PIECE_WORDS = 1024,         /* shaded between two looks at the clock */
+    PIECE_WORDS = 256,          /* shaded between two looks at the clock */
     POPULATE_CHUNKS = 16,       /* at once: the system's lock on the address space is held meanwhile */
     MOST_BYTES = 64 << 20       /* of copies, or a quarter of the heap's goal */
 };
@@ -132,7 +132,7 @@ bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns) {
     copies->recent[heap->cycle_number % COPY_CYCLES] = asked = min_size(asked, most);
     for (int i = 0; i < COPY_CYCLES; i++) keep = max_size(keep, copies->recent[i]);
     while ((nready = ready_chunks(copies)) < asked && grow(copies, min_size(asked - nready, piece)))
-        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+        if (heap_is_late(heap, deadline_ns)) return false;
     if (nready > keep + keep / 4) shrink(copies, keep);
     atomic_store_relaxed(&copies->asked, 0); /* until the next H1 */
     return true;
@@ -229,6 +229,30 @@ size_t tri__copying_words(struct copying *c, const tri_word *p, size_t n, const 
     return done;
 }
 
+/* Frames that fit into one chunk, until one does not: a long chain of small ones is what a deep recursion leaves. */
+static const tri_frame *copy_small_frames(struct copying *c, const tri_frame *f, size_t room) {
+    struct stackcopy *chunk = c->filled;
+    uintptr_t *to = &chunk->words[chunk->nwords], *end = to + room, *p = to;
+    for (; f && f->nslots <= (size_t)(end - p); f = f->prev)
+        for (size_t i = 0; i < f->nslots; i++) *p++ = (uintptr_t)f->slots[i];
+    chunk->nwords += (size_t)(p - to);
+    c->segment[0] += (size_t)(p - to);
+    return f;
+}
+
+void tri__copying_frames(struct copying *c, struct frame_cursor *at) {
+    static const tri_enc plain = {0, 0, ~0ull, ~0ull};
+    size_t room;
+    if (TRI_LIKELY(!c->filled && !c->spare)) return;
+    while (at->frame && (room = open_segment(c, &plain)) > 0) {
+        at->frame = copy_small_frames(c, at->frame, room);
+        if (!at->frame) return;
+        at->slot = tri__copying_words(c, (const tri_word *)(const void *)at->frame->slots, at->frame->nslots, &plain);
+        if (at->slot < at->frame->nslots) return;
+        *at = (struct frame_cursor){at->frame->prev, 0};
+    }
+}
+
 /* A list and its last chunk onto another. */
 static void put_list(struct stackcopy **to, struct stackcopy *list) {
     if (!list) return;
@@ -283,6 +307,7 @@ static bool shade_piece(struct marker *mk, struct stackcopy *chunk) {
         size_t k = min_size(todo, chunk->left);
         shade_words(mk, &chunk->enc, &chunk->words[chunk->at], k);
         mk->scanned_bytes += k * 8;
+        mk->cost_words += k * 4; /* many name objects that are looked up */
         chunk->at += k;
         chunk->left -= k;
         todo -= k;

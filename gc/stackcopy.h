@@ -18,6 +18,7 @@ enum { COPY_CYCLES = 8 };
 
 struct marker;
 struct stackcopy;
+struct frame_cursor;
 
 struct copies {
     struct lock lock;
@@ -58,6 +59,8 @@ bool tri__copies_wanted(tri_heap *heap, size_t stack_bytes);
 void tri__copying_begin(struct copying *copying, tri_heap *heap, size_t stack_bytes);
 /* Copies n words, read as `enc` says (NULL: conservatively). How many were copied: the rest is the caller's to scan. */
 size_t tri__copying_words(struct copying *copying, const tri_word *p, size_t n, const tri_enc *enc);
+/* The same for the slots of frames, from `at` on, which moves to the first that is not copied. */
+void tri__copying_frames(struct copying *copying, struct frame_cursor *at);
 /* The copy is grey work from here on. */
 void tri__copying_end(struct copying *copying);
 

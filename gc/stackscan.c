@@ -16,9 +16,21 @@ NO_SANITIZE_STACK void tri__marker_native_words(struct marker *mk, const tri_wor
     for (size_t i = 0; i < n; i++) tri__marker_conservative(mk, p[i]);
 }
 
-void tri__marker_frames(struct marker *mk, const tri_frame *f) {
-    for (; f; f = f->prev)
-        for (size_t i = 0; i < f->nslots; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
+void tri__marker_frames(struct marker *mk, struct frame_cursor *at, size_t nslots) {
+    while (at->frame && nslots > 0) {
+        const tri_frame *f = at->frame;
+        size_t end = min_size(f->nslots, at->slot + nslots);
+        nslots -= min_size(nslots, end - at->slot + 1); /* an empty frame counts, too */
+        for (size_t i = at->slot; i < end; i++) tri__marker_candidate(mk, (uintptr_t)f->slots[i]);
+        bool done = end == f->nslots;
+        *at = (struct frame_cursor){done ? f->prev : f, done ? 0 : end};
+    }
+}
+
+static void scan_frames(struct marker *mk, struct copying *copying, const tri_frame *frames) {
+    struct frame_cursor at = {frames, 0};
+    tri__copying_frames(copying, &at);
+    tri__marker_frames(mk, &at, SIZE_MAX);
 }
 
 static void scan_native(struct marker *mk, struct copying *copying, uintptr_t low, uintptr_t high) {
@@ -59,9 +71,19 @@ static void report_foreign(struct mutator *m) {
     m->os->told_foreign = true;
 }
 
+static size_t frame_bytes(const tri_frame *f) {
+    size_t nslots = 0;
+    for (; f; f = f->prev) nslots += f->nslots;
+    return nslots * sizeof(void *);
+}
+
+void tri__mutator_count_frames(struct mutator *m) {
+    m->frame_bytes = frame_bytes(m->pub.frames) + (m->native ? frame_bytes(m->own_frames) : 0);
+}
+
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp) {
     struct native_part parts[2];
-    size_t bytes = m->nlocals * sizeof(struct tri_ref);
+    size_t bytes = m->nlocals * sizeof(struct tri_ref) + m->frame_bytes;
     native_parts(m, sp, parts);
     for (int i = 0; i < 2; i++) bytes += parts[i].high - parts[i].low;
     for (const struct tri_vmstack *s = m->vmstacks; s; s = s->next) bytes += tri__vmstack_bytes(s);
@@ -79,8 +101,8 @@ void tri__mutator_scan_roots(struct mutator *m) {
     for (int i = 0; i < 2; i++)
         if (parts[i].high) scan_native(mk, &copying, parts[i].low, parts[i].high);
     if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
-    tri__marker_frames(mk, m->pub.frames);
-    if (m->native) tri__marker_frames(mk, m->own_frames);
+    scan_frames(mk, &copying, m->pub.frames);
+    if (m->native) scan_frames(mk, &copying, m->own_frames);
     for (struct scope_block *b = m->scopes; b; b = b->prev)
         for (size_t i = tri__copying_words(&copying, &b->slots[0].word, b->n, &plain); i < b->n; i++)
             tri__marker_candidate(mk, (uintptr_t)b->slots[i].word);

@@ -12,7 +12,7 @@
 #include "alloc/base/check.h"
 
 /* How much the collector looks at before it lets others have the lock. */
-enum { SCAN_WORDS = 2048, SCAN_STACKS = 64, GIVE_WAY = 100 };
+enum { SCAN_WORDS = 512, SCAN_STACKS = 16, GIVE_WAY = 100 };
 
 void tri__stack_unlink(struct tri_vmstack **list, struct tri_vmstack *s) {
     if (s->prev)
@@ -65,7 +65,10 @@ void tri__vmstack_scan(struct tri_vmstack *s, struct marker *mk, struct copying 
     size_t n = tri__vmstack_bytes(s) / 8;
     size_t done = tri__copying_words(copying, (const tri_word *)s->base, n, s->native ? NULL : &s->enc);
     scan_words(s, mk, done, n);
-    if (s->native) tri__marker_frames(mk, s->frames);
+    if (!s->native) return;
+    struct frame_cursor at = {s->frames, 0};
+    tri__copying_frames(copying, &at);
+    tri__marker_frames(mk, &at, SIZE_MAX);
 }
 
 /* ---- by threads ------------------------------------------------------------------------------------------------ */
@@ -107,6 +110,7 @@ void tri__suspended_put(struct mutator *m, struct tri_vmstack *s) {
 static void cursor_to(struct roots *roots, struct tri_vmstack *s) {
     roots->stack_cursor = s;
     roots->stack_cursor_words = 0;
+    roots->stack_in_frames = false;
 }
 
 void tri__suspended_take(tri_heap *heap, struct tri_vmstack *s, struct mutator *owner) {
@@ -134,9 +138,13 @@ static bool scan_piece(struct roots *roots, struct marker *mk) {
     const struct tri_vmstack *s = roots->stack_cursor;
     size_t all = tri__vmstack_bytes(s) / 8, end = min_size(all, roots->stack_cursor_words + SCAN_WORDS);
     scan_words(s, mk, roots->stack_cursor_words, end);
+    tri__units_did(1 + (end - roots->stack_cursor_words) / 4); /* many name objects that are looked up */
     roots->stack_cursor_words = end;
-    if (end == all && s->native) tri__marker_frames(mk, s->frames);
-    return end == all;
+    if (end < all || !s->native) return end == all;
+    if (!roots->stack_in_frames) roots->stack_frames = (struct frame_cursor){s->frames, 0};
+    roots->stack_in_frames = true;
+    tri__marker_frames(mk, &roots->stack_frames, SCAN_WORDS);
+    return !roots->stack_frames.frame;
 }
 
 /* In pieces. A stack that a thread makes safe meanwhile has been scanned by it, the whole of it; nobody writes to the
@@ -156,7 +164,7 @@ bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk, uint64_t de
             cursor_to(roots, s->next);
         }
         if (done && ++n % SCAN_STACKS != 0) continue;
-        in_time = deadline_ns == UINT64_MAX || tri__os_now_ns() < deadline_ns;
+        in_time = !heap_is_late(heap, deadline_ns);
         let_others(heap, deadline_ns == UINT64_MAX);
     }
     bool all = !roots->stack_cursor;

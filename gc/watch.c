@@ -18,7 +18,7 @@
 #include "gc/heap.h"
 
 /* A slice is what the cycle does with a lock held: some tens of microseconds. Buckets of one shard. */
-enum { FIRST_BUCKETS = 16, MAX_BUCKETS = 1 << 18, WATCHES_A_BUCKET = 2, SLICE_BUCKETS = 256 };
+enum { FIRST_BUCKETS = 16, MAX_BUCKETS = 1 << 18, WATCHES_A_BUCKET = 2, SLICE_BUCKETS = 16 };
 
 void tri__watches_init(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
@@ -221,8 +221,9 @@ bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns) {
         /* A registration that is not counted yet is of a live object. */
         if (atomic_load_relaxed(claims ? &ws->nclaims : &ws->n) == 0) return true;
         take_slice(heap, claims);
+        tri__units_did(SLICE_BUCKETS * WATCHES_A_BUCKET);
         tri__stress_delay(heap);
-        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+        if (heap_is_late(heap, deadline_ns)) return false;
     }
     return true;
 }

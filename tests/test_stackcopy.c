@@ -133,6 +133,43 @@ TEST(stackcopy, many_local_handles_are_copied) {
     close_heap(&f);
 }
 
+/* What a deep recursion leaves: a chain of small frames, and one that fills a chunk alone. */
+struct chain {
+    tri_frame frame;
+    void *slots[2];
+};
+
+static struct chain *push_chain(struct fixture *f, size_t n, uintptr_t *hidden) {
+    struct chain *chain = calloc(n, sizeof *chain);
+    CHECK(chain != NULL);
+    for (size_t i = 0; i < n; i++) {
+        chain[i].frame = (tri_frame){NULL, i % 3, chain[i].slots}; /* of 0, 1 and 2 slots */
+        tri_frame_push(f->thread, &chain[i].frame);
+        if (i % 3) chain[i].slots[i % 3 - 1] = reveal(hidden[i] = fixture_new_hidden(f));
+    }
+    return chain;
+}
+
+TEST(stackcopy, long_chains_of_frames_are_copied) {
+    enum { NFRAMES = TEST_IS_SLOW ? 20000 : 100000, NWIDE = 20000 };
+    struct fixture f = open_heap("checkmark=1", NULL);
+    uintptr_t *hidden = calloc(NFRAMES + NWIDE, sizeof *hidden);
+    struct chain *chain = push_chain(&f, NFRAMES, hidden);
+    TRI_LOCALS(f.thread, wide, NWIDE);
+    for (size_t i = 0; i < NWIDE; i++) wide[i] = reveal(hidden[NFRAMES + i] = fixture_new_hidden(&f));
+    fixture_collect(&f);
+    CHECK_MSG(ncopied(f.heap) * (CHUNK_BYTES / 8) >= NFRAMES + NWIDE, "%llu chunks",
+              (unsigned long long)ncopied(f.heap));
+    for (size_t i = 0; i < NFRAMES + NWIDE; i++) CHECK(!hidden[i] || is_alive(f.heap, hidden[i]));
+    TRI_POP(f.thread, wide);
+    for (size_t i = NFRAMES; i-- > 0;) tri_frame_pop(f.thread, &chain[i].frame);
+    fixture_collect(&f);
+    for (size_t i = 0; i < NFRAMES + NWIDE; i++) CHECK(!hidden[i] || !is_alive(f.heap, hidden[i]));
+    free(chain);
+    free(hidden);
+    close_heap(&f);
+}
+
 /* ---- the memory of copies --------------------------------------------------------------------------------------- */
 
 TEST(stackcopy, memory_is_counted_and_goes_back_after_some_cycles_or_on_request) {
