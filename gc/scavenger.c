@@ -209,7 +209,7 @@ static void note_use(tri_heap *heap, uint64_t now_ns) {
 static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     note_use(heap, now_ns);
-    uint64_t cost_ns = tri__stats_spent_ns(heap);
+    uint64_t cost_ns = tri__stats_busy_ns(heap);
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
     s->idle_waits = false;

@@ -161,8 +161,8 @@ static bool slice(struct mutator *m, uint64_t budget_ns) {
 }
 
 static bool owes(tri_heap *heap, const struct mutator *m) {
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* a counter */
-    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > goal + goal / 4;
+    size_t hard_goal = atomic_load_relaxed(&heap->hard_goal_bytes); /* a counter */
+    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > hard_goal;
 }
 
 /* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
