@@ -161,6 +161,11 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
     atomic_store_relaxed(&heap->collector_sleeps, 0);
 }
 
+/* Builds with checks wait without an end where nobody asks for silent threads: a wakeup that is lost shows. */
+static uint64_t longest_sleep_ns(const tri_heap *heap) {
+    return TRI_CHECKS >= 1 && heap->config.silent_after_ms == 0 ? UINT64_MAX : MAX_SLEEP_NS;
+}
+
 /* Once for each silent_after_ms that the step has waited, whoever waits for it. */
 static void watch_silence(tri_heap *heap, const struct silent *s, uint64_t now_ns) {
     struct cycle_run *run = &heap->run;
@@ -177,7 +182,7 @@ bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
         if (o.held || !o.all) continue;
         if (!until_ns) until_ns = heap_patience_end(heap, deadline_ns);
         if (spin(heap, until_ns)) return true;
-        uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : MAX_SLEEP_NS;
+        uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : longest_sleep_ns(heap);
         watch_silence(heap, &o.silent, now);
         if (now >= until_ns) return false;
         sleep_until_answered(heap, until_ns - now < most_ns ? until_ns - now : most_ns);

@@ -231,6 +231,7 @@ struct tri_heap {
     uint32_t nturns;            /* threads that run a cycle or a job so, or wait for the turn to [cycle lock] */
     bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
     uint32_t mode;              /* enum mode [cycle lock to write, atomic] */
+    uint64_t rescanned_cycle;   /* mode insertion: the last one whose second scan is over [in the stop; atomic] */
     bool stepped;               /* cycles run in slices on the program's threads (step.c) [same] */
     bool threadless;            /* without workers: it starts no thread of its own [const once made] */
     bool made;                  /* tri_heap_create has returned it [const once made] */

@@ -99,6 +99,7 @@ static void scan_again(tri_heap *heap) {
     heap->roots.stack_in_frames = false;
     tri__lock_release(&heap->roots.lock);
     tri__vmstacks_scan_suspended(heap, &heap->worker, UINT64_MAX);
+    atomic_store_relaxed(&heap->rescanned_cycle, heap->cycle_number); /* newcomers see it after the stop */
 }
 
 bool tri__mode_closes(tri_heap *heap) {

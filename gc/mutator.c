@@ -331,6 +331,12 @@ static void osthread_put(struct osthread *os) {
     free(os);
 }
 
+/* Mode insertion, after the second scan: no thread is grey any more. */
+static bool is_rescanned(tri_heap *heap) {
+    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number);   /* under the lock of the post */
+    return atomic_load_relaxed(&heap->rescanned_cycle) == cycle; /* ordered by the look at `stopping` (enter_list) */
+}
+
 /* R9: a newcomer starts as if it had answered the last posted step. Requires the threads lock. */
 static void start_like_last_step(struct mutator *m) {
     tri_heap *heap = m->heap;
@@ -342,7 +348,7 @@ static void start_like_last_step(struct mutator *m) {
     case STEP_ARM:
     case STEP_SETTLE: m->armed = true, m->grey_stack = true, m->cache.black = false; break;
     case STEP_SCAN:
-    case STEP_FLUSH: m->armed = true, m->grey_stack = !m->deletes, m->cache.black = true; break;
+    case STEP_FLUSH: m->armed = true, m->grey_stack = !m->deletes && !is_rescanned(heap), m->cache.black = true; break;
     case STEP_DISARM: m->armed = false, m->grey_stack = false, m->cache.black = true; break;
     case STEP_RETIRE:
     case STEP_NONE: m->armed = false, m->grey_stack = false, m->cache.black = false; break;

@@ -257,6 +257,45 @@ TEST(modes, what_only_a_new_object_holds_is_found_by_the_second_scan) {
     CHECK(!hidden_object_lives("fault=fresh_black", true));
 }
 
+/* ---- a newcomer between the second scan and H5 ------------------------------------------------------------------- */
+
+struct newcomer {
+    tri_heap *heap;
+    tri_vmstack *stack;
+    tri_word words[4];
+    uintptr_t top;
+};
+
+static void *attach_and_suspend(void *arg) {
+    struct newcomer *n = arg;
+    tri_thread *t = fixture_attach(n->heap);
+    CHECK(!mutator_of(t)->grey_stack);
+    n->top = (uintptr_t)(n->words + 1);
+    n->stack = tri_vmstack_add(t, n->words, &n->top, NULL);
+    CHECK_EQ(tri_vmstack_suspend(t, n->stack), TRI_OK);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+/* Its stack is as black as everybody's, and what it suspends counts as scanned: others may touch it (R8). */
+TEST(modes, who_comes_after_the_second_scan_is_black) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.workers = 0;
+    struct fixture f = fixture_open_config(&config);
+    fixture_set(f.heap, "mode=insertion");
+    tri__cycle_request(f.heap, "test");
+    while (heap_phase(f.heap) != PHASE_DEATH) CHECK(tri_step(f.thread, 0));
+    struct newcomer n = {.heap = f.heap};
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, attach_and_suspend, &n), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(heap_phase(f.heap), PHASE_DEATH);
+    CHECK_EQ(tri_vmstack_touch(f.thread, n.stack), TRI_OK);
+    while (tri_step(f.thread, 1000000)) {}
+    tri_vmstack_remove(f.thread, n.stack);
+    fixture_close(&f);
+}
+
 TEST(modes, are_options_by_name_between_two_cycles) {
     struct fixture f = fixture_open();
     CHECK_EQ(tri_heap_set(f.heap, "mode=hybrid"), TRI_EINVAL);

@@ -233,7 +233,8 @@ TEST(workers, a_long_list_occupies_one) {
 }
 
 /* Cycle after cycle with a few markers and little to share: whoever parks is woken by what is put, and the last one who
- * rests wakes the collector. A wakeup that is lost leaves the test hanging. */
+ * rests wakes the collector. A wakeup of a parked marker that is lost leaves the test hanging; the collector's own wait
+ * for the last one to rest has an end, and is not shown by it. */
 TEST(workers, no_wakeup_is_lost, .timeout = 120) {
     struct fixture f = open_heap("workers=4", "stress.delay=1");
     TRI_LOCALS(f.thread, locals, 1);
