@@ -130,7 +130,7 @@ TEST(pacer, base_trigger_and_goal_are_in_order_for_any_figures) {
             tri__limiter_tell(&p.limiter, &times);
             tri__pacer_end(&p, &config, &c);
             check_order(&p, "random figures");
-            CHECK(p.limiter.widened >= 1 && p.limiter.widened <= LIMITER_MOST);
+            CHECK(p.limiter.widened >= 1 && p.limiter.widened <= (double)LIMITER_MOST);
         }
     }
 }
@@ -203,7 +203,7 @@ TEST(pacer, assists_grow_as_the_goal_comes_near) {
     for (size_t heap = 200; heap < 290; heap += 10) { /* beyond it: all that was there, until the hard goal */
         tri__pacer_update(&p, (size_t)20 * MIB, heap * MIB);
         bool beyond = heap * MIB >= p.hard_goal_bytes;
-        double expected = beyond ? 64 : 170.0 * MIB / (double)(p.hard_goal_bytes - heap * MIB);
+        double expected = beyond ? 64 : 170 * SIM_MIB / (double)(p.hard_goal_bytes - heap * MIB);
         CHECK_MSG(p.assist_ratio > expected * 0.99 && p.assist_ratio < expected * 1.01, "%g at %zu MiB, not %g",
                   p.assist_ratio, heap, expected);
     }
@@ -222,17 +222,17 @@ TEST(pacer, a_surprise_moves_the_goal_as_far_as_the_hard_goal) {
     size_t marked = 0, heap = trigger;
     for (; marked < trigger && heap < (size_t)400 * MIB; heap += MIB / 4) {
         tri__pacer_update(&p, marked, heap);
-        marked += (size_t)(p.assist_ratio * MIB / 4);
+        marked += (size_t)(p.assist_ratio * SIM_MIB / 4);
     }
     /* At the same price for each byte it ends where the room has grown as the work has, and before the hard goal. */
-    double grown = (double)trigger + (double)room * (double)trigger / (100.0 * MIB);
+    double grown = (double)trigger + (double)room * (double)trigger / (100 * SIM_MIB);
     CHECK_MSG((double)heap > grown * 0.99 && (double)heap < grown * 1.02 && heap < p.hard_goal_bytes,
-              "%zu MiB, not %.0f; the hard goal is %zu", heap / MIB, grown / MIB, p.hard_goal_bytes / MIB);
+              "%zu MiB, not %.0f; the hard goal is %zu", heap / MIB, grown / SIM_MIB, p.hard_goal_bytes / MIB);
     /* Hardly anything was expected: not beyond the hard goal, whatever is found. */
     p.expected_bytes = 10 * MIB;
     for (marked = 0, heap = trigger; marked < trigger && heap < (size_t)400 * MIB; heap += MIB / 4) {
         tri__pacer_update(&p, marked, heap);
-        marked += (size_t)(p.assist_ratio * MIB / 4);
+        marked += (size_t)(p.assist_ratio * SIM_MIB / 4);
     }
     CHECK_MSG(heap <= hard + MIB, "%zu MiB, the hard goal is %zu", heap / MIB, hard / MIB);
 }
@@ -568,7 +568,7 @@ TEST(pacer, the_cap_stops_at_the_hard_limit) {
         sim_cycle(&s);
         CHECK(s.pacer.goal_bytes <= (size_t)250 * MIB);
     }
-    CHECK(s.pacer.capped && s.pacer.limiter.widened <= LIMITER_MOST);
+    CHECK(s.pacer.capped && s.pacer.limiter.widened <= (double)LIMITER_MOST);
 }
 
 /* A program with a mebibyte of room below its soft limit: it is exceeded, and collecting takes half of the time. */
