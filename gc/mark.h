@@ -41,6 +41,7 @@ struct page_set {
     uint8_t used[SET_PAGES];          /* places with a page, the newest last */
     unsigned nused;
     bool on;           /* candidates go by page; else one by one */
+    bool downward;     /* pages are visited from their end to their start: turns when a visit leaves something behind */
     unsigned nvisits;  /* in the window that runs */
     uint64_t nobjects; /* marked by them */
     uint64_t nentries; /* done one by one since it was last tried */

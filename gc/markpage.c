@@ -5,9 +5,10 @@
  * the same page. They are collected as bits of that page (struct page_set, for 64 pages) instead of entries. When the
  * page's turn comes, the newest first, each of its words is marked by one atomic instruction for up to 64 granules, the
  * page's layout is looked up once, and the objects are scanned where they lie side by side; what they name in the same
- * page is done in the same visit. A page that has to leave its place for another goes to the buffer, its words under
- * one entry (WORK_PAGE), or as candidates when there are few. Bits are candidates in every respect: in the marker's
- * hand, unmarked, handed over as entries (R2, model: CANDQ).
+ * page is done in the same visit, as far as it lies ahead. A graph that was built from its leaves up has everything
+ * behind: a visit that leaves something turns the direction of the next ones. A page that has to leave its place for
+ * another goes to the buffer, its words under one entry (WORK_PAGE), or as candidates when there are few. Bits are
+ * candidates in every respect: in the marker's hand, unmarked, handed over as entries (R2, model: CANDQ).
  *
  * Where few references share a page that costs more than the ring of mark.c, so a marker looks, once in a while,
  * whether it is worth it: the visits of a window have to mark DENSE_OBJECTS each. If they do not, it goes on entry by
@@ -192,8 +193,9 @@ static void visit(struct marker *mk, struct page_bits *place) {
     v.from = (v.place >> 32 & 0xffff) << PAGE_SHIFT;
     v.layout = &tri__layouts[shape_layout(v.shape)];
     uint64_t nobjects = 0;
-    for (size_t i = 0; i < PAGE_BIT_WORDS; i++)
-        while (place->bits[i] && place->page == v.page) {
+    const size_t turn = mk->set->downward ? PAGE_BIT_WORDS - 1 : 0;
+    for (size_t k = 0; k < PAGE_BIT_WORDS; k++)
+        for (size_t i = k ^ turn; place->bits[i] && place->page == v.page;) {
             uint64_t candidates = place->bits[i];
             place->bits[i] = 0;
             uint64_t objects = mark_word(mk, &v, i, candidates);
@@ -218,7 +220,11 @@ static void visit_newest(struct marker *mk) {
     visit(mk, place);
     set->nvisits++;
     set->nobjects += mk->marked_objects - before;
-    if (place->page != page || count_bits(place->bits)) return; /* something lies behind, or it is another page's */
+    if (place->page != page) return; /* it is another page's */
+    if (count_bits(place->bits)) {   /* something lies behind */
+        set->downward = !set->downward;
+        return;
+    }
     place->page = NO_PAGE;
     unsigned k = set->nused; /* near the top: the pages above it are what it led to */
     while (set->used[--k] != n) {}
