@@ -55,6 +55,8 @@ const library_sources = [_][]const u8{
     "gc/mode.c",
     "gc/mutator.c",
     "gc/native.c",
+    "gc/limiter.c",
+    "gc/pace.c",
     "gc/pacer.c",
     "gc/roots.c",
     "gc/rules.c",
@@ -74,6 +76,7 @@ const library_sources = [_][]const u8{
     "gc/wmap.c",
     "gc/work.c",
     "gc/workers.c",
+    "gc/wtable.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -96,19 +99,20 @@ const Program = struct {
     libs: []const []const u8 = &.{},
     tsan: bool = false, // a test: test-tsan runs it too
     asan: bool = true, // a test: test-asan runs it too
+    aarch64: bool = false, // a test: test-aarch64 runs it too
 };
 
 /// Test programs under Criterion: tests/<name>.c. The sanitizers run them from the plain main of tests/plain.h: those
 /// of concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
 const tests = [_]Program{
-    .{ .name = "test_version", .tsan = true },
+    .{ .name = "test_version", .tsan = true, .aarch64 = true },
     .{ .name = "test_os", .tsan = true },
     .{ .name = "test_lock", .tsan = true },
-    .{ .name = "test_sizeclass" },
-    .{ .name = "test_fixalloc", .tsan = true },
+    .{ .name = "test_sizeclass", .aarch64 = true },
+    .{ .name = "test_fixalloc", .tsan = true, .aarch64 = true },
     .{ .name = "test_pageheap", .tsan = true },
-    .{ .name = "test_pageheap_summary" },
-    .{ .name = "test_span" },
+    .{ .name = "test_pageheap_summary", .aarch64 = true },
+    .{ .name = "test_span", .aarch64 = true },
     .{ .name = "test_heap", .tsan = true },
     .{ .name = "test_central", .tsan = true },
     .{ .name = "test_limits", .tsan = true },
@@ -116,21 +120,22 @@ const tests = [_]Program{
     .{ .name = "test_small" },
     .{ .name = "test_options", .tsan = true },
     .{ .name = "test_metadata", .tsan = true },
-    .{ .name = "test_batch", .tsan = true },
-    .{ .name = "test_types", .tsan = true },
+    .{ .name = "test_batch", .tsan = true, .aarch64 = true },
+    .{ .name = "test_types", .tsan = true, .aarch64 = true },
     .{ .name = "test_types_refused" },
-    .{ .name = "test_native", .tsan = true },
-    .{ .name = "test_free", .tsan = true },
-    .{ .name = "test_weak", .tsan = true },
+    .{ .name = "test_native", .tsan = true, .aarch64 = true },
+    .{ .name = "test_free", .tsan = true, .aarch64 = true },
+    .{ .name = "test_weak", .tsan = true, .aarch64 = true },
     .{ .name = "test_death", .tsan = true },
     .{ .name = "test_wmap", .tsan = true },
-    .{ .name = "test_manual", .tsan = true },
+    .{ .name = "test_wtable" },
+    .{ .name = "test_manual", .tsan = true, .aarch64 = true },
     .{ .name = "test_manual_checks" },
-    .{ .name = "test_roots", .tsan = true },
-    .{ .name = "test_stackcopy", .tsan = true },
-    .{ .name = "test_coroutines", .tsan = true },
-    .{ .name = "test_threads", .tsan = true },
-    .{ .name = "test_blocking", .tsan = true },
+    .{ .name = "test_roots", .tsan = true, .aarch64 = true },
+    .{ .name = "test_stackcopy", .tsan = true, .aarch64 = true },
+    .{ .name = "test_coroutines", .tsan = true, .aarch64 = true },
+    .{ .name = "test_threads", .tsan = true, .aarch64 = true },
+    .{ .name = "test_blocking", .tsan = true, .aarch64 = true },
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true },
     .{ .name = "test_here", .tsan = true },
@@ -142,10 +147,11 @@ const tests = [_]Program{
     .{ .name = "test_modes", .tsan = true },
     .{ .name = "test_inside", .tsan = true },
     .{ .name = "test_rules", .tsan = true },
-    .{ .name = "test_stats", .tsan = true },
+    .{ .name = "test_stats", .tsan = true, .aarch64 = true },
     .{ .name = "test_seen", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
+    .{ .name = "test_pace", .tsan = true },
     .{ .name = "test_scavenger", .tsan = true },
     .{ .name = "test_resident" },
     .{ .name = "test_pressure", .tsan = true },
@@ -154,15 +160,23 @@ const tests = [_]Program{
     .{ .name = "test_planted_figures" },
     .{ .name = "test_barrier" },
     .{ .name = "test_marking" },
-    .{ .name = "test_markpage" },
+    .{ .name = "test_markpage", .aarch64 = true },
     .{ .name = "test_workers" },
     .{ .name = "test_worksim" },
     .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
-    .{ .name = "test_order_threads", .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" } },
-    .{ .name = "test_order_objects", .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" } },
-    .{ .name = "stress_handshake", .tsan = true },
-    .{ .name = "stress_coroutines", .tsan = true },
-    .{ .name = "stress_property", .sources = &property_sources, .tsan = true },
+    .{
+        .name = "test_order_threads",
+        .sources = &.{ "tests/test_order_threads.c", "tests/explorer.c" },
+        .aarch64 = true,
+    },
+    .{
+        .name = "test_order_objects",
+        .sources = &.{ "tests/test_order_objects.c", "tests/explorer.c" },
+        .aarch64 = true,
+    },
+    .{ .name = "stress_handshake", .tsan = true, .aarch64 = true },
+    .{ .name = "stress_coroutines", .tsan = true, .aarch64 = true },
+    .{ .name = "stress_property", .sources = &property_sources, .tsan = true, .aarch64 = true },
     .{ .name = "test_heapmap_dump", .tsan = true },
     .{ .name = "test_heapmap", .sources = &.{ "tests/test_heapmap.c", "bench/heapmap_read.c" } },
     .{ .name = "test_hdr", .sources = &.{ "tests/test_hdr.c", "bench/hdr.c" }, .libs = &.{"m"} },
@@ -259,7 +273,9 @@ const bench_programs = [_]Program{
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
+    .{ .name = "bench-death", .sources = &.{"bench/death.c"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
+    .{ .name = "bench-step", .sources = &.{"bench/step.c"} },
     .{ .name = "bench-barrier", .sources = &.{ "bench/barrier.c", "bench/clock.c" } },
     .{ .name = "field-trigc", .sources = &field_trigc_sources, .macros = &.{"FIELD_TRIGC"}, .libs = &.{"m"} },
     .{ .name = "field-manual", .sources = &field_sources, .macros = &.{"FIELD_MANUAL"}, .libs = &.{"m"} },
@@ -507,6 +523,12 @@ pub fn build(b: *std.Build) void {
     run_soak.addDirectoryArg2(b.graph.path(.install_prefix, "soak"), .{ .prefix = "--out=", .make_absolute = true });
     run_soak.addPassthruArgs();
     soak_step.dependOn(&run_soak.step);
+
+    const aarch64_step = b.step("test-aarch64", "Run tests built for ARMv8 under qemu-aarch64 (package qemu-user)");
+    const run_aarch64 = addTestRunner(b, stress);
+    addEmulatedPrograms(b, run_aarch64, checked, only);
+    run_aarch64.addPassthruArgs();
+    aarch64_step.dependOn(&run_aarch64.step);
 
     const model_step = b.step("model", "Run the long searches over the model of the cycle");
     const run_model = addTestRunner(b, false);
@@ -784,6 +806,22 @@ fn addAsanPrograms(
         for (program.libs) |lib| link.addArg(b.fmt("-l{s}", .{if (std.mem.eql(u8, lib, "bdw-gc")) "gc" else lib}));
         link.addArgs(&.{ "-lpthread", "-lm" });
         run_tests.addFileArg2(exe, .{ .prefix = b.fmt("{s}{s}=", .{ kind, program.name }) });
+    }
+}
+
+/// Tests for ARMv8, with musl and without a shared library, so that an emulator of the processor alone runs them. That
+/// shows what the port lacks (instructions, registers, sizes of pages), and no weak memory order: the emulator orders
+/// accesses as the processor does on which it runs.
+fn addEmulatedPrograms(b: *std.Build, run_tests: *std.Build.Step.Run, checked: Options, only: []const u8) void {
+    var ported = checked;
+    ported.target = b.resolveTargetQuery(.{ .cpu_arch = .aarch64, .os_tag = .linux, .abi = .musl });
+    ported.thread = false;
+    ported.undefined_behaviour = .off;
+    const library = addStaticLibrary(b, "trigc_aarch64", ported);
+    for (tests) |program| {
+        if (!program.aarch64 or !contains(program.name, only)) continue;
+        const exe = addProgram(b, "tests", program, library, ported, &.{ "-DTRI_PLAIN_MAIN", "-DTEST_EMULATED=1" });
+        run_tests.addArtifactArg2(exe, .{ .prefix = b.fmt("emulated:{s}=", .{program.name}) });
     }
 }
 

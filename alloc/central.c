@@ -267,7 +267,7 @@ static struct span *file_swept(struct memory *mem, struct central *central, stru
 static size_t sweep_central(struct memory *mem, struct central *central, uint32_t gen, size_t max_spans) {
     size_t total = 0;
     while (total < max_spans) {
-        struct span *chain = claim_unswept(mem, central, gen, BACKGROUND_BATCH);
+        struct span *chain = claim_unswept(mem, central, gen, (unsigned)min_size(max_spans - total, BACKGROUND_BATCH));
         uint32_t n = 0;
         if (!chain) break;
         for (struct span *span = chain; span; span = span->next, n++) sweep_claimed(mem, span, gen);
@@ -311,39 +311,69 @@ size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
     return n;
 }
 
-/* Takes up to n empty spans, the ones that lay longest, off the list. */
-static struct span *take_coldest(struct memory *mem, struct central *central, bool all) {
+/* Takes up to `max` empty spans, the ones that lay longest, off the list. *left: how many are to go besides. */
+static struct span *take_coldest(struct memory *mem, struct central *central, bool all, size_t max, size_t *left) {
     struct span *chain = NULL;
     tri__lock_acquire(&central->lock);
-    size_t n = all ? central->empty.nspans : (central->empty_low + 1) / 2;
-    for (; n > 0 && central->empty.tail; n--) {
+    if (*left == SIZE_MAX) *left = all ? central->empty.nspans : (central->empty_low + 1) / 2;
+    for (; *left > 0 && max > 0 && central->empty.tail; --*left, max--) {
         struct span *span = central->empty.tail;
         tri__span_list_remove(&central->empty, span);
         atomic_store_relaxed(&span->place, SPAN_CLAIMED);
         atomic_sub_relaxed(&mem->empty_pages, span->npages);
         chain = chained(span, chain);
     }
-    central->empty_low = central->empty.nspans;
+    if (!central->empty.tail) *left = 0;
+    if (*left == 0) central->empty_low = central->empty.nspans;
     tri__lock_release(&central->lock);
     return chain;
 }
 
-void tri__memory_drop_empty(struct memory *mem, bool all) {
-    if (atomic_load_relaxed(&mem->empty_pages) == 0) return; /* a hint */
-    while (!tri__memory_begin_claims(mem)) tri__os_yield();  /* no mutator's thread: those are stopped then */
-    tri__large_drop_ready(mem, all);
-    tri__memory_end_claims(mem);
-    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c; c = c->next) {
-        while (!tri__memory_begin_claims(mem)) tri__os_yield(); /* no mutator's thread: those are stopped then */
-        for (struct span *span = take_coldest(mem, c, all), *next; span; span = next) {
-            next = span->next;
-            if (tri__memory_try_free_span(mem, span)) continue;
-            tri__lock_acquire(&c->lock); /* a cycle marks: it lies ready again (R13) */
-            atomic_store_release(&span->place, SPAN_EMPTY);
-            tri__span_list_push(&c->empty, span);
-            atomic_add_relaxed(&mem->empty_pages, span->npages);
-            tri__lock_release(&c->lock);
-        }
-        tri__memory_end_claims(mem);
+/* Lets up to `max` of a layout's go. */
+static void drop_of(struct memory *mem, struct central *c, bool all, size_t max, size_t *left) {
+    for (struct span *span = take_coldest(mem, c, all, max, left), *next; span; span = next) {
+        next = span->next;
+        if (tri__memory_try_free_span(mem, span)) continue;
+        tri__lock_acquire(&c->lock); /* a cycle marks: it lies ready again (R13) */
+        atomic_store_release(&span->place, SPAN_EMPTY);
+        tri__span_list_push(&c->empty, span);
+        atomic_add_relaxed(&mem->empty_pages, span->npages);
+        tri__lock_release(&c->lock);
     }
+}
+
+static struct drop drop_begin(struct memory *mem) {
+    return (struct drop){0, atomic_load_acquire(&mem->all_centrals), SIZE_MAX}; /* pairs with central_get */
+}
+
+/* Up to `max` of the list that it has come to. True: there is more. */
+static bool drop_some(struct memory *mem, struct drop *drop, bool all, size_t max) {
+    if (atomic_load_relaxed(&mem->empty_pages) == 0) return false; /* a hint */
+    if (drop->list == READY_LISTS && !drop->central) return false;
+    while (!tri__memory_begin_claims(mem)) tri__os_yield(); /* no mutator's thread: those are stopped then */
+    if (drop->list < READY_LISTS)
+        tri__large_drop_ready(mem, drop->list, all, max, &drop->left);
+    else
+        drop_of(mem, drop->central, all, max, &drop->left);
+    tri__memory_end_claims(mem);
+    if (drop->left > 0) return true;
+    drop->left = SIZE_MAX;
+    if (drop->list < READY_LISTS)
+        drop->list++;
+    else
+        drop->central = drop->central->next;
+    return true;
+}
+
+void tri__memory_drop_empty(struct memory *mem, bool all) {
+    struct drop drop = drop_begin(mem);
+    while (drop_some(mem, &drop, all, SIZE_MAX)) {}
+}
+
+void tri__memory_drop_begin(struct memory *mem) {
+    mem->drop = drop_begin(mem);
+}
+
+bool tri__memory_drop_some(struct memory *mem, bool all, size_t max_spans) {
+    return drop_some(mem, &mem->drop, all, max_spans);
 }

@@ -81,29 +81,30 @@ bool tri__large_keep_ready(struct memory *mem, struct span *span) {
     return true;
 }
 
-/* Those of one list that lay longest, as a chain by next. */
-static struct span *take_coldest(struct memory *mem, size_t list, bool all) {
+/* Up to `max` of those of one list that lay longest, as a chain by next; *left as in drop_some. */
+static struct span *take_coldest(struct memory *mem, size_t list, bool all, size_t max, size_t *left) {
     struct ready_runs *ready = &mem->ready;
     struct span *chain = NULL;
     tri__lock_acquire(&mem->large_lock);
-    for (size_t n = all ? ready->lists[list].nspans : (ready->low[list] + 1) / 2; n > 0; n--) {
+    if (*left == SIZE_MAX) *left = all ? ready->lists[list].nspans : (ready->low[list] + 1) / 2;
+    for (; *left > 0 && max > 0 && ready->lists[list].tail; --*left, max--) {
         struct span *span = ready->lists[list].tail;
         unlist(mem, span, list);
         atomic_store_relaxed(&span->place, SPAN_DEAD); /* under the lock */
         span->next = chain;
         chain = span;
     }
-    ready->low[list] = ready->lists[list].nspans;
+    if (!ready->lists[list].tail) *left = 0;
+    if (*left == 0) ready->low[list] = ready->lists[list].nspans;
     tri__lock_release(&mem->large_lock);
     return chain;
 }
 
-void tri__large_drop_ready(struct memory *mem, bool all) {
-    for (size_t list = 0; list <= READY_MOST_PAGES - READY_LEAST_PAGES; list++)
-        for (struct span *span = take_coldest(mem, list, all), *next; span; span = next) {
-            next = span->next;
-            tri__memory_drop_span(mem, span, span->first_page, span->npages);
-        }
+void tri__large_drop_ready(struct memory *mem, size_t list, bool all, size_t max, size_t *left) {
+    for (struct span *span = take_coldest(mem, list, all, max, left), *next; span; span = next) {
+        next = span->next;
+        tri__memory_drop_span(mem, span, span->first_page, span->npages);
+    }
 }
 
 /* ---- an object -------------------------------------------------------------------------------------------------- */

@@ -67,10 +67,22 @@ static inline struct span_list *central_list(struct central *central, const stru
 
 /* Pages of large objects of up to 128 KiB that died: they lie ready for the next ones, a list for each number of pages,
  * without entries in the page table. */
-enum { READY_LEAST_PAGES = SMALL_MAX_BYTES / PAGE_BYTES + 1, READY_MOST_PAGES = 16 };
+enum {
+    READY_LEAST_PAGES = SMALL_MAX_BYTES / PAGE_BYTES + 1,
+    READY_MOST_PAGES = 16,
+    READY_LISTS = READY_MOST_PAGES - READY_LEAST_PAGES + 1
+};
+/* Where tri__memory_drop_some goes on: lists of ready runs first, then centrals; how many are to go of that list
+ * (SIZE_MAX: to be counted). */
+struct drop {
+    size_t list;
+    struct central *central;
+    size_t left;
+};
+
 struct ready_runs {
-    struct span_list lists[READY_MOST_PAGES - READY_LEAST_PAGES + 1];
-    size_t low[READY_MOST_PAGES - READY_LEAST_PAGES + 1]; /* fewest since the last tri__large_drop_ready */
+    struct span_list lists[READY_LISTS];
+    size_t low[READY_LISTS]; /* fewest since the last tri__large_drop_ready */
     size_t npages;
 };
 
@@ -86,6 +98,7 @@ struct memory {
     uint64_t returned_inside_bytes; /* of pages inside spans, ever [atomic] */
     uint32_t poison;                /* fill freed slots [atomic] */
     struct central **centrals;      /* by layout number [atomic entries] */
+    struct drop drop;               /* [who runs cycles] */
     struct central *all_centrals;   /* newest first [atomic] */
     struct lock gate;               /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
     bool pages_stay;                /* from before H1 to the flip no page leaves a span (R13) [gate] */
@@ -125,8 +138,9 @@ void tri__memory_drop_span(struct memory *mem, struct span *span, size_t first_p
 
 /* large.c: keeps the pages of a dead large object ready, if there is room for them; its entries are gone. */
 bool tri__large_keep_ready(struct memory *mem, struct span *span);
-/* Lets such pages go: half of those that lay unused since the last call, or all. */
-void tri__large_drop_ready(struct memory *mem, bool all);
+/* Lets such pages of one list go: half of those that lay unused since the last time, or all; up to max runs at a time.
+ * *left: SIZE_MAX at first; 0 when it is through. */
+void tri__large_drop_ready(struct memory *mem, size_t list, bool all, size_t max, size_t *left);
 
 /* The central list of a layout, made at its first use. NULL without memory. */
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class);
@@ -143,6 +157,9 @@ bool tri__central_is_swept(struct central *central, uint32_t gen);
 /* Lets empty spans go to the page heap: half of those that lay unused since the last call, or all. Nothing goes while
  * a cycle marks (R13). */
 void tri__memory_drop_empty(struct memory *mem, bool all);
+/* The same in pieces of about max_spans, after drop_begin, by who runs cycles. True: there is more. */
+void tri__memory_drop_begin(struct memory *mem);
+bool tri__memory_drop_some(struct memory *mem, bool all, size_t max_spans);
 /* Sweeps up to max_spans unswept spans of all layouts and large objects; the number swept. For the background. */
 size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
 /* True when no unswept span is left, in a list or in somebody's hand. Needs every thread to know the generation. */

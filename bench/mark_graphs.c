@@ -62,7 +62,7 @@ static size_t ordered_tree(const struct side *side, size_t n) {
     return link_tree(side, side->store, make_nodes(side->node, n), n, false);
 }
 
-/* In the order in which a program that builds a tree from its leaves up, or parses one, allocates it. */
+/* In the order in which a program that parses top down allocates its tree: a node, then what is left of it. */
 static struct node *depth_first(const struct side *side, size_t n, size_t *made) {
     struct node *node = need(side->node());
     size_t left = (n - 1) / 2, right = n - 1 - left;
@@ -75,6 +75,24 @@ static struct node *depth_first(const struct side *side, size_t n, size_t *made)
 static size_t parsed_tree(const struct side *side, size_t n) {
     size_t made = 0;
     side->root(depth_first(side, n, &made));
+    return made;
+}
+
+/* In the order in which a tree is built from its leaves up: a node after both of its subtrees. */
+static struct node *leaves_first(const struct side *side, size_t n, size_t *made) {
+    size_t left = (n - 1) / 2, right = n - 1 - left;
+    struct node *l = left ? leaves_first(side, left, made) : NULL;
+    struct node *r = right ? leaves_first(side, right, made) : NULL;
+    struct node *node = need(side->node());
+    ++*made;
+    if (l) side->store(node, &node->left, l);
+    if (r) side->store(node, &node->right, r);
+    return node;
+}
+
+static size_t built_tree(const struct side *side, size_t n) {
+    size_t made = 0;
+    side->root(leaves_first(side, n, &made));
     return made;
 }
 
@@ -181,18 +199,12 @@ static size_t large_objects(const struct side *side, size_t n) {
 }
 
 const struct graph mark_graphs[] = {
-    {"shuffled tree", shuffled_tree, false, 1},
-    {"ordered tree", ordered_tree, false, 1},
-    {"parsed tree", parsed_tree, false, 1},
-    {"random graph", random_graph, false, 1},
-    {"boxed tree", boxed_tree, true, 1},
-    {"sparse tree", sparse_tree, false, 16},
-    {"ordered list", ordered_list, false, 4},
-    {"shuffled list", shuffled_list, false, 8},
-    {"cons list", cons_list, false, 1},
-    {"wide arrays", wide_arrays, false, 1},
-    {"shuffled arrays", shuffled_arrays, false, 1},
-    {"one array", one_array, false, 1},
-    {"large objects", large_objects, false, 64},
+    {"shuffled tree", shuffled_tree, false, 1}, {"ordered tree", ordered_tree, false, 1},
+    {"parsed tree", parsed_tree, false, 1},     {"built tree", built_tree, false, 1},
+    {"random graph", random_graph, false, 1},   {"boxed tree", boxed_tree, true, 1},
+    {"sparse tree", sparse_tree, false, 16},    {"ordered list", ordered_list, false, 4},
+    {"shuffled list", shuffled_list, false, 8}, {"cons list", cons_list, false, 1},
+    {"wide arrays", wide_arrays, false, 1},     {"shuffled arrays", shuffled_arrays, false, 1},
+    {"one array", one_array, false, 1},         {"large objects", large_objects, false, 64},
 };
 const size_t mark_ngraphs = sizeof mark_graphs / sizeof mark_graphs[0];

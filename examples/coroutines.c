@@ -59,6 +59,44 @@ static void context_make(context *c, char *stack, size_t size_bytes, void (*body
     *c = sp;
 }
 
+#elif defined(__aarch64__)
+
+typedef void *context; /* as above */
+
+void context_switch(context *save, context to);
+void context_start(void);
+__asm__(".text\n"
+        ".type context_switch, %function\n"
+        "context_switch:\n"
+        "    sub sp, sp, #160\n"
+        "    stp x19, x20, [sp, #0]\n    stp x21, x22, [sp, #16]\n    stp x23, x24, [sp, #32]\n"
+        "    stp x25, x26, [sp, #48]\n    stp x27, x28, [sp, #64]\n    stp x29, x30, [sp, #80]\n"
+        "    stp d8, d9, [sp, #96]\n    stp d10, d11, [sp, #112]\n    stp d12, d13, [sp, #128]\n"
+        "    stp d14, d15, [sp, #144]\n"
+        "    mov x9, sp\n    str x9, [x0]\n    mov sp, x1\n"
+        "    ldp x19, x20, [sp, #0]\n    ldp x21, x22, [sp, #16]\n    ldp x23, x24, [sp, #32]\n"
+        "    ldp x25, x26, [sp, #48]\n    ldp x27, x28, [sp, #64]\n    ldp x29, x30, [sp, #80]\n"
+        "    ldp d8, d9, [sp, #96]\n    ldp d10, d11, [sp, #112]\n    ldp d12, d13, [sp, #128]\n"
+        "    ldp d14, d15, [sp, #144]\n"
+        "    add sp, sp, #160\n"
+        "    ret\n"
+        ".type context_start, %function\n"
+        "context_start:\n" /* the first frame of a coroutine: body(argument) */
+        "    mov x0, x19\n"
+        "    blr x20\n"
+        "    brk #0\n");
+
+enum { SAVED_WORDS = 20, SAVED_X19 = 0, SAVED_X20 = 1, SAVED_X30 = 11 };
+
+static void context_make(context *c, char *stack, size_t size_bytes, void (*body)(void *), void *arg) {
+    void **sp = (void **)(void *)(stack + size_bytes) - SAVED_WORDS;
+    for (int i = 0; i < SAVED_WORDS; i++) sp[i] = NULL;
+    sp[SAVED_X19] = arg;
+    sp[SAVED_X20] = (void *)(uintptr_t)body;
+    sp[SAVED_X30] = (void *)(uintptr_t)context_start;
+    *c = sp;
+}
+
 #else
 
 #include <ucontext.h>

@@ -17,6 +17,8 @@ enum {
     MIXED_MAX_BYTES = 2048,
     ASSIST_SLICE_NS = 50000,
     ASSIST_THRESHOLD_BYTES = 16 << 10,
+    EXTERNAL_SLICES = 4,  /* of marking for bytes outside, at once */
+    HARD_GOAL_SLICES = 8, /* for each one below the hard goal */
     PACE_UNIT_BYTES = 32 << 10,
     ACCOUNT_BYTES = 32 << 10, /* taken before the heap's counters are told: they are shared by all threads */
     NAP_NS = 50000,
@@ -39,6 +41,20 @@ static bool is_small(const struct request *r) {
     return r->size_bytes <= SMALL_MAX_BYTES && !r->large;
 }
 
+/* Bytes were added to the heap, or outside: while a cycle runs its thread counts as one that allocates, and while it
+ * marks they cost marking. */
+static void owe(struct mutator *m, uint64_t taken_bytes) {
+    tri_heap *heap = m->heap;
+    uint64_t cycle = atomic_load_relaxed(&heap->cycle_number); /* counters */
+    if (m->paced_cycle != cycle) {
+        m->paced_cycle = cycle;
+        atomic_add_relaxed(&heap->nallocating, 1);
+    }
+    if (!atomic_load_acquire(&heap->tracing)) return; /* pairs with the phase's start: its ratio */
+    uint64_t ratio = atomic_load_relaxed(&heap->assist_ratio_x256);
+    m->assist_debt += (int64_t)(taken_bytes * ratio / 256);
+}
+
 /* Moves the cache's counts to the heap's. */
 void tri__heap_account(struct mutator *m) {
     tri_heap *heap = m->heap;
@@ -49,10 +65,7 @@ void tri__heap_account(struct mutator *m) {
     if (taken > 0) atomic_add_relaxed(&heap->stats.allocated_bytes, (uint64_t)taken);
     if (m->cache.black_bytes) atomic_add_relaxed(&heap->cycle_black_bytes, (uint64_t)m->cache.black_bytes);
     m->cache.black_bytes = 0;
-    if (taken > 0 && atomic_load_acquire(&heap->tracing)) { /* pairs with the phase's start: its ratio */
-        uint64_t ratio = atomic_load_relaxed(&heap->assist_ratio_x256);
-        m->assist_debt += (int64_t)((uint64_t)taken * ratio / 256);
-    }
+    if (taken > 0) owe(m, (uint64_t)taken);
 }
 
 /* Borrows what the collector has marked ahead. */
@@ -88,8 +101,7 @@ void tri__assist(struct mutator *m) {
 }
 
 static bool is_far_beyond_goal(tri_heap *heap) {
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* counters */
-    return heap_total_bytes(heap) > goal + goal / 4;
+    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->hard_goal_bytes); /* counters */
 }
 
 struct nap {
@@ -152,8 +164,9 @@ static void pace(struct mutator *m, size_t size_bytes) {
     uint64_t waited_ns = tri__lock_take_waited();
     if (TRI_UNLIKELY(waited_ns > 0)) tri__stats_pause(m->heap, TRI_PAUSE_LOCK, waited_ns);
     size_t taken = m->cache.taken_bytes > 0 ? (size_t)m->cache.taken_bytes : 0; /* holes since the last time */
-    for (size_t slices = 1 + max_size(size_bytes, taken) / PACE_UNIT_BYTES; pace_once(m) && --slices > 0;)
-        safepoint_poll(m);
+    size_t slices = 1 + max_size(size_bytes, taken) / PACE_UNIT_BYTES;
+    if (TRI_UNLIKELY(is_far_beyond_goal(m->heap))) slices *= HARD_GOAL_SLICES;
+    while (pace_once(m) && --slices > 0) safepoint_poll(m);
 }
 
 static void stress(struct mutator *m) {
@@ -530,6 +543,23 @@ static void trigger_for_external(tri_heap *heap) {
     if (atomic_swap_relaxed(&heap->triggered, 1) == 0) tri__cycle_request(heap, "trigger"); /* as in pace_once */
 }
 
+/* Bytes outside cost marking like bytes in the heap. Marking is no safepoint, and a thread that may assist has been
+ * scanned (R3); a nap would be one, so what is owed beyond some slices stays for the next time, or the next
+ * allocation. */
+static void pace_external(struct mutator *m, size_t added_bytes) {
+    trigger_for_external(m->heap);
+    if (!atomic_load_acquire(&m->heap->tracing)) { /* see heap_account */
+        m->assist_debt = 0;
+        return;
+    }
+    owe(m, added_bytes);
+    size_t slices = 1 + added_bytes / PACE_UNIT_BYTES;
+    for (slices = min_size(slices, EXTERNAL_SLICES); slices > 0 && m->assist_debt > ASSIST_THRESHOLD_BYTES; slices--) {
+        tri__borrow_credit(m);
+        if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__assist(m);
+    }
+}
+
 void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
     struct mutator *m = tri__mutator_check(thread, "tri_external");
     NO_SAFEPOINT("tri_external");
@@ -546,6 +576,6 @@ void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
                     "more bytes were taken back than were ever added, or added than can be; the "
                     "count is %zu now",
                     after);
-    if (delta_bytes > 0) trigger_for_external(m->heap);
+    if (delta_bytes > 0) pace_external(m, (size_t)delta_bytes);
     if (delta_bytes < 0 && m->ncleaning && !too_much) lower_goal(m->heap, 0 - (size_t)delta_bytes);
 }

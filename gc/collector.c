@@ -257,8 +257,8 @@ static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
     heap->here_ended_ns = end_ns;
     size_t trigger = heap_total_bytes(heap) + window; /* counters */
     if (nrunning > 1) {                               /* the others go on allocating meanwhile */
-        size_t goal = heap->pacer.goal_bytes;
-        trigger = min_size(trigger, goal - (goal - heap->pacer.base_bytes) / HERE_RUNWAY_FRACTION);
+        size_t goal = atomic_load_relaxed(&heap->goal_bytes), held = heap_total_bytes(heap);
+        trigger = min_size(trigger, goal > held ? goal - (goal - held) / HERE_RUNWAY_FRACTION : goal);
     }
     atomic_store_relaxed(&heap->here_trigger_bytes, trigger); /* a counter */
 }
@@ -316,13 +316,17 @@ static bool threads_run(tri_heap *heap, uint32_t enough) {
 /* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
  * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used beside threads
  * that use all of it: what is used beyond the quota stops the whole program until the period's end. On a machine that
- * others keep busy a yield takes tens of milliseconds: the longer one took, the later comes the next. */
+ * others keep busy a yield takes tens of milliseconds: the longer one took, the later comes the next. A CPU cap of less
+ * than a core makes it rest, too. */
 uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     uint64_t now = tri__os_now_ns();
     if (now < *since_ns + OWN_SLICE_NS) return 0;
+    uint64_t rest_ns = tri__pace_rest_ns(heap, now - *since_ns);
     *since_ns = now;
-    if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus)) return 0; /* a hint */
-    if (!heap->quota)
+    if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus) && rest_ns == 0) return 0; /* a hint */
+    if (rest_ns)
+        tri__os_sleep_ns(rest_ns);
+    else if (!heap->quota)
         tri__os_yield();
     else if (threads_run(heap, heap->ncpus))
         tri__os_sleep_ns(OWN_SLICE_NS * (QUOTA_SHARE - 1));

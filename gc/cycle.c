@@ -27,7 +27,7 @@
 #include "gc/mode.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
-enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 16, EMPTY_SHARE = 16, ROUNDS_WITH_LOADS = 8 };
+enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 8, SWEPT_UNITS = 16, ROUNDS_WITH_LOADS = 8 };
 
 /* phase_edges[from] has bit `to` set when that change is allowed. */
 static const uint32_t phase_edges[NUM_PHASES] = {
@@ -218,8 +218,7 @@ static bool handshake(tri_heap *heap, enum step step, uint64_t deadline_ns) {
 /* Makes the worker's progress known: credit for assists, the pace of the cycle. */
 static void publish_progress(tri_heap *heap) {
     tri__workers_tell(heap, &heap->worker);
-    tri__pacer_update(&heap->pacer, atomic_load_relaxed(&heap->cycle_marked_bytes), heap_total_bytes(heap));
-    atomic_store_relaxed(&heap->assist_ratio_x256, (uint32_t)(heap->pacer.assist_ratio * 256)); /* a hint */
+    tri__pace_update(heap);
 }
 
 /* With planted delays after next to nothing, so that small heaps of tests call their workers, too. */
@@ -354,9 +353,9 @@ static bool is_settled(tri_heap *heap) {
     return tri__memory_is_settled(&heap->mem);
 }
 
-static bool sweep_some(tri_heap *heap, size_t nspans) {
+static size_t sweep_some(tri_heap *heap, size_t nspans) {
     NO_FORK_REST();
-    return tri__memory_sweep_some(&heap->mem, nspans) > 0;
+    return tri__memory_sweep_some(&heap->mem, nspans);
 }
 
 static void begin(tri_heap *heap) {
@@ -392,18 +391,21 @@ static void check_marked(tri_heap *heap) {
 }
 
 bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
-    uint64_t start = tri__os_now_ns(), now = start, until_ns = heap_patience_end(heap, deadline_ns);
+    uint64_t start = tri__os_now_ns(), until_ns = heap_patience_end(heap, deadline_ns);
     size_t batch = deadline_ns == UINT64_MAX ? SWEEP_BATCH : SWEEP_SLICE;
     uint64_t slice_ns = start, away_ns = 0;
-    bool settled, first = true;
     tri__fork_settle(heap);
-    for (; !(settled = is_settled(heap)) && (first || now < deadline_ns); first = false) {
+    bool settled = is_settled(heap), late = false;
+    while (!late && !settled) {
         tri__stress_delay(heap);
-        bool waits = !sweep_some(heap, batch); /* the last ones are in other hands */
+        size_t nswept = sweep_some(heap, batch);
+        settled = nswept < batch && is_settled(heap); /* both look at every list: not after each batch */
         if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &slice_ns);
-        now = tri__os_now_ns();
-        if (waits && now >= until_ns) break;
-        if (waits) tri__os_yield();
+        tri__units_did(batch == SWEEP_BATCH ? 0 : SWEEP_SLICE * SWEPT_UNITS);
+        late = heap_is_late(heap, deadline_ns);
+        if (nswept || settled) continue;
+        late |= tri__os_now_ns() >= until_ns; /* the last ones are in other hands */
+        if (!late) tri__os_yield();
     }
     atomic_add_relaxed(&heap->stats.sweep_ns, tri__os_now_ns() - start - away_ns);
     return settled;
@@ -432,46 +434,30 @@ static void verify(tri_heap *heap) {
     }
 }
 
-/* Tells the limiter what collecting has taken, of the processors that the program can use: one for each of its threads
- * and one for the collector. */
-static void limit_time(tri_heap *heap) {
-    struct stats *st = &heap->stats; /* counters */
-    uint32_t could_use = atomic_load_relaxed(&heap->nthreads) + 1;
-    uint64_t spent_ns = tri__stats_spent_ns(heap);
-    struct limiter *l = &heap->pacer.limiter;
-    tri__pacer_spent(&heap->pacer, tri__os_now_ns(), spent_ns, could_use < heap->ncpus ? could_use : heap->ncpus);
-    atomic_store_relaxed(&st->limiter_percent, (uint32_t)(l->fill_ns * 100 / l->capacity_ns));
-}
-
-/* Sets the next goal from what this cycle found. Returns the bytes that survived it. */
-static size_t pace_next(tri_heap *heap, size_t heap_before_flip, size_t alloc_while_marking) {
+/* What survived the cycle, and the next goal. */
+static size_t pace_next(tri_heap *heap, size_t heap_before_flip) {
     NO_FORK_REST(); /* figures that belong together */
-    size_t marked = atomic_load_relaxed(&heap->cycle_marked_bytes);
-    size_t live = marked + atomic_load_relaxed(&heap->cycle_black_bytes);
+    size_t live = atomic_load_relaxed(&heap->cycle_marked_bytes) + atomic_load_relaxed(&heap->cycle_black_bytes);
     if (live > heap_before_flip) live = heap_before_flip; /* holes that were given back count twice otherwise */
     size_t garbage = heap_before_flip - live, size = atomic_load_relaxed(&heap->heap_bytes), after; /* a counter */
     do after = size > garbage ? size - garbage : 0; /* holes given back by threads that left meanwhile count twice */
     while (!atomic_cas_relaxed(&heap->heap_bytes, &size, after));
     atomic_store_relaxed(&heap->live_bytes, live);
-    struct pacer_config pc = tri__heap_pacer_config(heap);
-    tri__lock_acquire(&heap->roots.lock);
-    size_t root_bytes = heap->roots.nslots * 8;
-    tri__lock_release(&heap->roots.lock);
-    limit_time(heap);
-    tri__pacer_end(&heap->pacer, &pc, live, root_bytes, atomic_load_relaxed(&heap->external_bytes), alloc_while_marking,
-                   marked);
-    if (heap->pacer.limiter.widens) atomic_add_relaxed(&heap->stats.limited_cycles, 1);
-    atomic_store_relaxed(&heap->trigger_bytes, heap->pacer.trigger_bytes);
-    atomic_store_relaxed(&heap->goal_bytes, heap->pacer.goal_bytes);
-    atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* whoever runs the cycle says if there is one */
-    atomic_store_relaxed(&heap->mem.empty_limit_pages,
-                         max_size(heap->pacer.goal_bytes / EMPTY_SHARE >> PAGE_SHIFT, EMPTY_FLOOR_PAGES));
+    tri__pace_next(heap, live);
     return live;
 }
 
-static void drop_empty(tri_heap *heap, bool all) {
-    NO_FORK_REST();
-    tri__memory_drop_empty(&heap->mem, all);
+/* False: the deadline passed. */
+static bool drop_empty(tri_heap *heap, bool all, uint64_t deadline_ns) {
+    struct cycle_run *run = &heap->run;
+    if (!run->dropping) tri__memory_drop_begin(&heap->mem);
+    run->dropping = true;
+    do {
+        NO_FORK_REST();
+        run->dropping = tri__memory_drop_some(&heap->mem, all, SWEEP_SLICE);
+        tri__units_did(deadline_ns == UINT64_MAX ? 0 : SWEEP_SLICE * SWEPT_UNITS);
+    } while (run->dropping && !heap_is_late(heap, deadline_ns));
+    return !run->dropping;
 }
 
 static void tell_cycle(tri_heap *heap) {
@@ -482,7 +468,7 @@ static void tell_cycle(tri_heap *heap) {
                        .reason = run->reason,
                        .live_before_bytes = run->heap_before_bytes,
                        .live_after_bytes = run->live_bytes,
-                       .goal_bytes = heap->pacer.goal_bytes,
+                       .goal_bytes = atomic_load_relaxed(&heap->goal_bytes),
                        .cycle_ns = run->end_ns - run->start_ns,
                        .mark_ns = run->mark_ns,
                        .assist_ns = atomic_load_relaxed(&heap->stats.cycle_assist_ns),
@@ -501,6 +487,7 @@ void tri__cycle_start(tri_heap *heap, const char *reason) {
                                    .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
                                    .heap_before_bytes = atomic_load_relaxed(&heap->heap_bytes)};
     begin(heap);
+    tri__pace_begin(heap);
     phase_set(heap, PHASE_ARM);
 }
 
@@ -524,7 +511,7 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
 /* The garbage is known: the pace of the next cycle, and whoever waits for memory goes on. */
 static void after_flip(tri_heap *heap) {
     struct cycle_run *run = &heap->run;
-    run->live_bytes = pace_next(heap, run->before_flip_bytes, run->allocated_bytes);
+    run->live_bytes = pace_next(heap, run->before_flip_bytes);
     run->end_ns = tri__os_now_ns();
     run->mark_ns = atomic_load_relaxed(&heap->stats.mark_ns) - run->mark_ns;
     phase_set(heap, PHASE_SWEEP);
@@ -534,10 +521,12 @@ static void after_flip(tri_heap *heap) {
 
 static bool sweep(tri_heap *heap, uint64_t deadline_ns) {
     if (heap->run.lazy) return true;
-    if (!tri__cycle_sweep(heap, heap->run.stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
-    tri__mode_swept(heap);
-    drop_empty(heap, strcmp(heap->run.reason, "trigger") != 0); /* who asks wants its memory */
-    return true;
+    struct cycle_run *run = &heap->run;
+    if (!run->dropping) {
+        if (!tri__cycle_sweep(heap, run->stopped ? UINT64_MAX : deadline_ns)) return false; /* model: M-SWEEP */
+        tri__mode_swept(heap);
+    }
+    return drop_empty(heap, strcmp(run->reason, "trigger") != 0, deadline_ns); /* who asks wants its memory */
 }
 
 static bool is_at(tri_heap *heap, enum phase phase) {
@@ -563,7 +552,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     }
     if (is_at(heap, PHASE_MARK) || is_at(heap, PHASE_FLUSH)) {
         if (!mark(heap, deadline_ns)) return false; /* model: M-MARK, M-FLUSH, M-CLOSE */
-        run->allocated_bytes = atomic_load_relaxed(&heap->heap_bytes) - run->heap_before_bytes;
+        tri__pace_close(heap);
         phase_set(heap, PHASE_DEATH);
         check_marked(heap);
         tri__death_begin(heap);

@@ -128,25 +128,34 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     case RANK_WMAPS:
         for (size_t i = 0; i < WMAP_LOCKS; i++) fn(&heap->death.maps.locks[i]);
         break;
+    case RANK_PACE: fn(&heap->pace_lock); break;
     case RANK_GATE: fn(&mem->gate); break;
     case RANK_WORK: fn(&heap->work.lock); break;
     case RANK_COPIES: fn(&heap->copies.lock); break;
     case RANK_MANUAL: fn(&mem->manual.lock); break;
     case RANK_PAGEHEAP: fn(tri__pageheap_lock(mem->pages)); break;
     case RANK_FIXALLOC: { /* nobody takes two of them */
-        struct fixalloc *all[] = {&mem->fix_span,       &mem->fix_central,  &mem->manual.fix_span,
-                                  &heap->work.fix,      &heap->fix_mutator, &heap->fix_small,
-                                  &heap->fix_block,     &heap->fix_worker,  &heap->death.watches.fix,
-                                  &heap->death.maps.fix};
+        struct fixalloc *all[] = {&mem->fix_span,
+                                  &mem->fix_central,
+                                  &mem->manual.fix_span,
+                                  &heap->work.fix,
+                                  &heap->fix_mutator,
+                                  &heap->fix_small,
+                                  &heap->fix_block,
+                                  &heap->fix_worker,
+                                  &heap->death.watches.fix,
+                                  &heap->death.maps.fix,
+                                  &heap->death.watches.fix_lines,
+                                  &heap->death.watches.fix_block};
         for (size_t i = 0; i < TRI_COUNT(all); i++) fn(&all[i]->lock);
         break;
     }
     }
 }
 
-static const enum lock_rank ranks[] = {RANK_CYCLE,  RANK_THREADS, RANK_ROOTS,    RANK_WATCHES,
-                                       RANK_DEATH,  RANK_WMAPS,   RANK_GATE,     RANK_WORK,
-                                       RANK_COPIES, RANK_MANUAL,  RANK_PAGEHEAP, RANK_FIXALLOC};
+static const enum lock_rank ranks[] = {RANK_CYCLE,  RANK_THREADS,  RANK_ROOTS,   RANK_WATCHES, RANK_DEATH,
+                                       RANK_WMAPS,  RANK_PACE,     RANK_GATE,    RANK_WORK,    RANK_COPIES,
+                                       RANK_MANUAL, RANK_PAGEHEAP, RANK_FIXALLOC};
 
 /* By rank over all heaps, so that whoever holds one and waits for another gets it. Requires the heaps lock. */
 static void take_locks(void) {

@@ -14,6 +14,7 @@
 #include "gc/fork.h"
 
 enum { IDLE_TRIM_MS = 5000, CONFIG_FIRST_BYTES = offsetof(tri_config, idle_trim_ms) }; /* the first header's size */
+enum { MIN_GROWTH = 5, MAX_GROWTH = 100000 };
 enum { MIN_HEAP_BYTES = 4 << 20, MIN_LIMIT_BYTES = 64 * PAGE_BYTES, RESERVE_UNIT = CHUNK_PAGES << PAGE_SHIFT };
 static const size_t MAX_RESERVE_BYTES = (size_t)1 << 40;
 
@@ -25,7 +26,8 @@ void tri_config_init(tri_config *config) {
                            .silent_after_ms = 1000,
                            .wait_limit_ms = 10000,
                            .idle_trim_ms = IDLE_TRIM_MS,
-                           .workers = tri__workers_default()};
+                           .workers = tri__workers_default(),
+                           .cpu_percent = 100};
 }
 
 /* The least of 1 TiB, 16 x the machine's memory and a quarter of RLIMIT_AS. */
@@ -80,13 +82,17 @@ static int check_config(const tri_config *c) {
     if (c->flags & ~(uint32_t)(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_UNIQUE_ZERO | TRI_HEAP_TINY |
                                TRI_HEAP_POPULATE | TRI_HEAP_EVENTS | TRI_HEAP_RUN_CLEANUPS))
         return tri__error(TRI_EINVAL, "tri_heap_create", "unknown flags 0x%x", c->flags);
-    if (c->growth_percent < 5 || c->growth_percent > 100000)
-        return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in 5..100000", c->growth_percent);
+    if (c->growth_percent < MIN_GROWTH || c->growth_percent > MAX_GROWTH)
+        return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in %d..%d", c->growth_percent,
+                          MIN_GROWTH, MAX_GROWTH);
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
     if (c->struct_size >= offsetof(tri_config, workers) + sizeof c->workers && c->workers > MAX_WORKERS)
         return tri__error(TRI_EINVAL, "tri_heap_create", "%u workers are more than %d", c->workers, MAX_WORKERS);
+    if (c->struct_size >= offsetof(tri_config, cpu_percent) + sizeof c->cpu_percent &&
+        (c->cpu_percent < 1 || c->cpu_percent > 100))
+        return tri__error(TRI_EINVAL, "tri_heap_create", "cpu_percent %u is not in 1..100", c->cpu_percent);
     if (c->hard_limit_bytes && c->hard_limit_bytes < MIN_LIMIT_BYTES)
         return tri__error(TRI_EINVAL, "tri_heap_create", "hard_limit_bytes %zu is less than %d", c->hard_limit_bytes,
                           MIN_LIMIT_BYTES);
@@ -126,14 +132,11 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
     tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap, &heap->page_set);
-    struct pacer_config pc = tri__heap_pacer_config(heap);
-    tri__pacer_init(&heap->pacer, &pc);
-    heap->trigger_bytes = heap->pacer.trigger_bytes;
-    heap->goal_bytes = heap->pacer.goal_bytes;
     heap->ncpus = tri__group_cpus(tri__os_ncpus());
     heap->quota = heap->ncpus < tri__os_ncpus();
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
+    tri__pace_init(heap);
     heap->created_ns = tri__os_now_ns();
 }
 
@@ -149,6 +152,7 @@ static void fini_parts(tri_heap *heap) {
     tri__cond_fini(&heap->cycle_wanted);
     tri__cond_fini(&heap->cycle_done);
     tri__lock_fini(&heap->cycle_lock);
+    tri__lock_fini(&heap->pace_lock);
     tri__lock_fini(&heap->threads_lock);
     tri__lock_fini(&heap->left_lock);
     if (heap->cold_bytes) tri__os_release(heap->cold_bytes, MAX_LAYOUTS * sizeof(uint32_t));
@@ -233,14 +237,6 @@ int tri_heap_destroy(tri_heap *heap) {
     return TRI_OK;
 }
 
-struct pacer_config tri__heap_pacer_config(tri_heap *heap) {
-    size_t limit = atomic_load_relaxed(&heap->mem.limit_pages); /* options: each on its own */
-    struct pacer_config pc = {
-        atomic_load_relaxed(&heap->config.min_heap_bytes), atomic_load_relaxed(&heap->config.growth_percent),
-        atomic_load_relaxed(&heap->config.soft_limit_bytes), limit < heap->mem.space.npages ? limit << PAGE_SHIFT : 0};
-    return pc;
-}
-
 static bool parse_size(const char *text, size_t *out) {
     char *end;
     if (*text < '0' || *text > '9') return false;
@@ -300,6 +296,35 @@ static int set_workers(tri_heap *heap, size_t n) {
     return TRI_OK;
 }
 
+static int out_of_range(const char *key, size_t value, size_t least, size_t most) {
+    return tri__error(TRI_EINVAL, "tri_heap_set", "%s: %zu is not in %zu..%zu", key, value, least, most);
+}
+
+/* The options that are numbers; *is_pace: the goal depends on it. */
+static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pace) {
+    size_t npages = heap->mem.space.npages;
+    *is_pace = strcmp(key, "idle_trim_ms") != 0;
+    if (strcmp(key, "growth_percent") == 0) { /* options: order nothing, but for the pace lock that comes after */
+        if (size < MIN_GROWTH || size > MAX_GROWTH) return out_of_range(key, size, MIN_GROWTH, MAX_GROWTH);
+        atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size);
+    } else if (strcmp(key, "cpu_percent") == 0) {
+        if (size < 1 || size > 100) return out_of_range(key, size, 1, 100);
+        atomic_store_relaxed(&heap->config.cpu_percent, (uint32_t)size);
+    } else if (strcmp(key, "soft_limit_bytes") == 0) {
+        atomic_store_relaxed(&heap->config.soft_limit_bytes, size);
+    } else if (strcmp(key, "min_heap_bytes") == 0) {
+        atomic_store_relaxed(&heap->config.min_heap_bytes, size);
+    } else if (strcmp(key, "hard_limit_bytes") == 0) {
+        if (size && size < MIN_LIMIT_BYTES) return out_of_range(key, size, MIN_LIMIT_BYTES, SIZE_MAX);
+        atomic_store_relaxed(&heap->mem.limit_pages, size ? min_size(size >> PAGE_SHIFT, npages) : npages);
+    } else if (strcmp(key, "idle_trim_ms") == 0) {
+        atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
+    } else {
+        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build", key);
+    }
+    return TRI_OK;
+}
+
 int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
     if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
@@ -318,20 +343,10 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     if (!parse_size(value, &size))
         return tri__error(TRI_EINVAL, "tri_heap_set", "%s: \"%s\" is not a number (K, M and G may follow)", key, value);
     if (strcmp(key, "workers") == 0) return set_workers(heap, size);
-    if (strcmp(key, "growth_percent") == 0 && size >= 5 && size <= 100000)
-        atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size); /* options: see heap_pacer_config */
-    else if (strcmp(key, "soft_limit_bytes") == 0)
-        atomic_store_relaxed(&heap->config.soft_limit_bytes, size);
-    else if (strcmp(key, "idle_trim_ms") == 0)
-        atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
-    else if (strcmp(key, "min_heap_bytes") == 0)
-        atomic_store_relaxed(&heap->config.min_heap_bytes, size);
-    else if (strcmp(key, "hard_limit_bytes") == 0 && (size == 0 || size >= MIN_LIMIT_BYTES))
-        atomic_store_relaxed(&heap->mem.limit_pages,
-                             size ? min_size(size >> PAGE_SHIFT, heap->mem.space.npages) : heap->mem.space.npages);
-    else
-        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build, or %zu is out of its range", key,
-                          size);
+    bool is_pace;
+    err = set_number(heap, key, size, &is_pace);
+    if (err != TRI_OK) return err;
+    if (is_pace) tri__pace_again(heap);
     tri__scavenger_options(heap);
     return TRI_OK;
 }

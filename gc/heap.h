@@ -8,7 +8,7 @@
  *   workers   marking threads                 workers.c
  *   copies    of deep stacks                  stackcopy.c
  *   cycle     phases, collector thread        cycle.c, collector.c
- *   pacer     goal and trigger                pacer.c
+ *   pacer     goal and trigger                pacer.c, limiter.c, pace.c
  *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c, wmap.c, ephemeron.c
  *   scavenger memory goes back                scavenger.c
  *   fork      all of it in a child            fork.c
@@ -27,6 +27,7 @@
 #include "gc/pacer.h"
 #include "gc/scavenger.h"
 #include "gc/stackcopy.h"
+#include "gc/units.h"
 #include "gc/work.h"
 #include "gc/workers.h"
 
@@ -133,9 +134,9 @@ enum fault {
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
-    uint64_t stall_ns, limited_cycles;
+    uint64_t stall_ns, limited_cycles, capped_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
-    uint32_t limiter_percent;
+    uint32_t limiter_percent, cpu_permille, widened_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
     /* worst_told: of the cycle, with its kind in the lowest bits */
@@ -150,14 +151,18 @@ struct cycle_run {
     const char *reason;
     uint64_t slice_ns;          /* since when the collector runs without having given way */
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
-    size_t heap_before_bytes, allocated_bytes, before_flip_bytes; /* at its begin, while it marked, before the flip */
-    size_t live_bytes;                                            /* that survived */
-    uint64_t end_ns;                                              /* when every thread had retired */
+    size_t heap_before_bytes, before_flip_bytes; /* at its begin, before the flip */
+    struct pacer_cycle paced;                    /* what it has shown up to the close */
+    uint64_t worker_ns, stall_ns;                /* of stats, at its begin */
+    bool hurries;                                /* somebody waits for it: the CPU cap holds nobody back */
+    size_t live_bytes;                           /* that survived */
+    uint64_t end_ns;                             /* when every thread had retired */
     uint32_t rounds;
     bool stopped;                    /* the world is, for the cycle's sake (mode.c) */
     bool posted;                     /* the phase's step is posted, and not all answers have come */
     bool scanned;                    /* H3 is answered */
     bool settling;                   /* the round has all its answers, weak maps are being settled (R6) */
+    bool dropping;                   /* all is swept, what lies empty goes back to the page heap */
     uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
     bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
@@ -233,9 +238,12 @@ struct tri_heap {
     bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
     uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
 
-    struct pacer pacer;          /* written by the collector; its figures below are what mutators read */
-    size_t trigger_bytes;        /* [atomic] */
-    size_t goal_bytes;           /* [atomic] */
+    struct lock pace_lock;       /* RANK_PACE */
+    struct pacer pacer;          /* its figures below are what others read [pace lock] */
+    size_t trigger_bytes;        /* [pace lock to write, but for lower_goal; atomic] */
+    size_t goal_bytes;           /* [as trigger_bytes] */
+    size_t hard_goal_bytes;      /* [pace lock to write, atomic] */
+    uint32_t nallocating;        /* threads that have allocated since the cycle's begin [atomic] */
     uint32_t assist_ratio_x256;  /* [atomic] */
     int64_t background_credit;   /* bytes marked by the collector and not yet borrowed [atomic] */
     size_t heap_bytes;           /* live with all taken since [atomic] */
@@ -262,8 +270,24 @@ static inline enum phase heap_phase(tri_heap *heap) {
     return (enum phase)atomic_load_acquire(&heap->phase); /* pairs with phase_set's release */
 }
 
-/* heap.c */
-struct pacer_config tri__heap_pacer_config(tri_heap *heap);
+/* A look at the clock, between two pieces of what can be left at a deadline (I-STEP4). UINT64_MAX: there is none. */
+static inline bool heap_is_late(tri_heap *heap, uint64_t deadline_ns) {
+    tri__units_look((uint32_t)heap_phase(heap));
+    return deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns;
+}
+
+/* pace.c: the heap's pacer. By who runs the cycle, but for the last. */
+void tri__pace_init(tri_heap *heap);
+/* When a cycle begins; while it marks; at the close; and, with what survived it, when its garbage is known. */
+void tri__pace_begin(tri_heap *heap);
+void tri__pace_update(tri_heap *heap);
+void tri__pace_close(tri_heap *heap);
+void tri__pace_next(tri_heap *heap, size_t live_bytes);
+/* An option has changed: goal and trigger of the cycle to come, and the pace of the one that runs. Any thread. */
+void tri__pace_again(tri_heap *heap);
+/* For how long a thread of the heap's own rests after so much work, and how many may mark, under the CPU cap. */
+uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns);
+uint32_t tri__pace_markers(tri_heap *heap);
 
 /* wait_limit_ms in nanoseconds, at most a hundred years. */
 static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
@@ -391,8 +415,8 @@ static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */
 void tri__stats_phase(tri_heap *heap, enum phase phase);
-/* What collecting has taken, ever: marking, sweeping, assists, and allocations that were held back. */
-uint64_t tri__stats_spent_ns(tri_heap *heap);
+/* What collecting has taken, ever: marking, sweeping, assists. */
+uint64_t tri__stats_busy_ns(tri_heap *heap);
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);
 
 /* stress.c */

@@ -158,8 +158,11 @@ void tri__mark_entry(struct marker *mk, uintptr_t entry) {
 struct hot {
     uintptr_t *top, *base, *end;
     unsigned head, tail;
+    unsigned n; /* entries since the last look at the clock; what is more than an entry counts as several */
     uint64_t objects, bytes;
 };
+
+enum { TOLD_A_CLOCK = 16 };
 
 #define HOT static inline __attribute__((always_inline))
 
@@ -192,9 +195,11 @@ HOT void hot_push(struct hot *h, struct marker *mk, uintptr_t entry) {
 
 HOT bool hot_pop(struct hot *h, struct marker *mk, uintptr_t *entry) {
     if (TRI_UNLIKELY(h->top == h->base)) {
+        uint64_t cost = mk->cost_words; /* of stacks' copies */
         hot_leave(h, mk);
         bool more = tri__mark_more(mk);
         hot_enter(h, mk);
+        h->n += (unsigned)(mk->cost_words - cost) / WORDS_A_UNIT;
         if (!more) return false;
     }
     *entry = *--h->top;
@@ -241,14 +246,18 @@ HOT void hot_process(struct hot *h, struct marker *mk, const struct space *space
             hot_scan(h, mk, space, slot.addr, layout->mask, &layout->desc->enc);
             return;
         }
+        uint64_t cost = mk->cost_words;
         hot_leave(h, mk);
         tri__mark_scan(mk, &slot);
         hot_enter(h, mk);
+        h->n += (unsigned)(mk->cost_words - cost) / WORDS_A_UNIT;
         return;
     }
+    uint64_t cost = mk->cost_words;
     hot_leave(h, mk);
     tri__mark_entry(mk, entry);
     hot_enter(h, mk);
+    h->n += (unsigned)(mk->cost_words - cost) / WORDS_A_UNIT;
 }
 
 /* Fills the ring (false: nothing is left): each entry's mark word and object are on their way while the ones before it
@@ -258,13 +267,15 @@ HOT bool hot_fill(struct hot *h, struct marker *mk, const struct space *space) {
     while (h->head - h->tail < MARK_RING && hot_pop(h, mk, &entry)) {
         if (TRI_UNLIKELY((entry & WORK_TAG_MASK) >= WORK_RESUME)) {
             bool resumes = (entry & WORK_TAG_MASK) == WORK_RESUME;
+            uint64_t cost = mk->cost_words;
             hot_leave(h, mk);
             if (resumes)
                 tri__mark_resume(mk, entry);
             else
                 tri__mark_unfold_page(mk, entry);
             hot_enter(h, mk);
-            if (resumes) return true; /* a slice of tracing is much: look at the clock */
+            h->n += (unsigned)(mk->cost_words - cost) / WORDS_A_UNIT;
+            if (resumes) return true; /* a slice of tracing is much */
             continue;
         }
         __builtin_prefetch(&space->marks[(entry - space->base) >> (GRANULE_SHIFT + 6)], 1);
@@ -284,7 +295,7 @@ static enum drained by_entry(struct marker *mk, uint64_t deadline_ns) {
     hot_enter(&h, mk);
     bool empty = false, due = false;
     do {
-        for (unsigned n = 0; n < ENTRIES_A_CLOCK; n++) {
+        for (h.n = 0; h.n < ENTRIES_A_CLOCK; h.n++) {
             empty = !hot_fill(&h, mk, &space);
             if (empty) break;
             if (h.head != h.tail) hot_process(&h, mk, &space, mk->ring[h.tail++ & MARK_RING_MASK]);
@@ -295,7 +306,8 @@ static enum drained by_entry(struct marker *mk, uint64_t deadline_ns) {
             hot_enter(&h, mk);
         }
         due = mk->set && tri__mark_pages_due(mk->set, ENTRIES_A_CLOCK);
-    } while (!empty && !due && (deadline_ns == 0 || tri__os_now_ns() < deadline_ns));
+        tri__units_did(h.n);
+    } while (!empty && !due && (deadline_ns == 0 || !heap_is_late(mk->heap, deadline_ns)));
     hot_leave(&h, mk);
     return empty ? DRAINED_ALL : due ? DRAINED_CHANGES : DRAINED_LATE;
 }
@@ -360,8 +372,10 @@ bool tri__marker_drain_told(struct marker *mk, uint64_t deadline_ns, void (*mark
     }
     empty_ring(mk);
     for (unsigned n = 1; !late && ((mk->buf && mk->buf->n > 0) || tri__mark_more(mk)); n++) {
+        uint64_t cost = mk->cost_words;
         bool much = process_told(mk, mk->buf->entries[--mk->buf->n], marked, context);
-        late = (much || n % ENTRIES_A_CLOCK == 0) && tri__os_now_ns() >= deadline_ns;
+        tri__units_did(4 + (mk->cost_words - cost) / WORDS_A_UNIT); /* no prefetch here */
+        late = (much || n % TOLD_A_CLOCK == 0) && heap_is_late(mk->heap, deadline_ns);
     }
     if (mk->set) mk->set->on = by_page;
     return !late;

@@ -15,11 +15,17 @@
 #include "gc/type.h"
 #include "gc/work.h"
 
-enum { MARK_RING = 16, MARK_RING_MASK = 31, MARK_PIECE_BYTES = 128 << 10 };
+enum {
+    MARK_RING = 16,
+    MARK_RING_MASK = 31,
+    MARK_PIECE_BYTES = 128 << 10,
+    MARK_PIECES = 1024,
+    MARK_PART_BYTES = 8 << 10
+};
 
 /* How many entries are done between two looks at the clock and at who has nothing to do; with how many words in hand
  * something is given away. */
-enum { ENTRIES_A_CLOCK = 128, SHARE_LEAST = 4 };
+enum { ENTRIES_A_CLOCK = 64, SHARE_LEAST = 4 };
 
 /* Candidates by page (markpage.c): a bit for each granule in which one lies. */
 enum { SET_PAGES = 64 };
@@ -35,6 +41,7 @@ struct page_set {
     uint8_t used[SET_PAGES];          /* places with a page, the newest last */
     unsigned nused;
     bool on;           /* candidates go by page; else one by one */
+    bool downward;     /* pages are visited from their end to their start: turns when a visit leaves something behind */
     unsigned nvisits;  /* in the window that runs */
     uint64_t nobjects; /* marked by them */
     uint64_t nentries; /* done one by one since it was last tried */
@@ -51,6 +58,7 @@ struct marker {
     uint64_t marked_bytes; /* since last collected by the cycle [owner] */
     uint64_t marked_objects;
     uint64_t scanned_bytes; /* [owner] */
+    uint64_t cost_words;    /* looked at in what costs more than an entry does: arrays, traced objects [owner] */
     bool worked;            /* R2: turned grey, popped or handed over since the last answer [owner] */
 };
 

@@ -5,9 +5,10 @@
  * the same page. They are collected as bits of that page (struct page_set, for 64 pages) instead of entries. When the
  * page's turn comes, the newest first, each of its words is marked by one atomic instruction for up to 64 granules, the
  * page's layout is looked up once, and the objects are scanned where they lie side by side; what they name in the same
- * page is done in the same visit. A page that has to leave its place for another goes to the buffer, its words under
- * one entry (WORK_PAGE), or as candidates when there are few. Bits are candidates in every respect: in the marker's
- * hand, unmarked, handed over as entries (R2, model: CANDQ).
+ * page is done in the same visit, as far as it lies ahead. A graph that was built from its leaves up has everything
+ * behind: a visit that leaves something turns the direction of the next ones. A page that has to leave its place for
+ * another goes to the buffer, its words under one entry (WORK_PAGE), or as candidates when there are few. Bits are
+ * candidates in every respect: in the marker's hand, unmarked, handed over as entries (R2, model: CANDQ).
  *
  * Where few references share a page that costs more than the ring of mark.c, so a marker looks, once in a while,
  * whether it is worth it: the visits of a window have to mark DENSE_OBJECTS each. If they do not, it goes on entry by
@@ -23,9 +24,10 @@
 enum {
     VISITS_A_WINDOW = 128,
     DENSE_OBJECTS = 4,
-    FEW_BITS = 4,          /* go as candidates */
-    POP_AT_ONCE = 64,      /* entries that are put by page before one is visited */
-    OBJECTS_A_CLOCK = 256, /* marked between two looks at the clock, or so many visits: */
+    FEW_BITS = 4,         /* go as candidates */
+    POP_AT_ONCE = 64,     /* entries that are put by page before one is visited */
+    OBJECTS_A_CLOCK = 96, /* marked between two looks at the clock, or words of arrays, or visits: */
+    WORDS_A_CLOCK = 512,
     VISITS_A_CLOCK = 16,
     FIRST_PATIENCE = 1 << 14,
     MOST_PATIENCE = 1 << 19
@@ -191,8 +193,9 @@ static void visit(struct marker *mk, struct page_bits *place) {
     v.from = (v.place >> 32 & 0xffff) << PAGE_SHIFT;
     v.layout = &tri__layouts[shape_layout(v.shape)];
     uint64_t nobjects = 0;
-    for (size_t i = 0; i < PAGE_BIT_WORDS; i++)
-        while (place->bits[i] && place->page == v.page) {
+    const size_t turn = mk->set->downward ? PAGE_BIT_WORDS - 1 : 0;
+    for (size_t k = 0; k < PAGE_BIT_WORDS; k++)
+        for (size_t i = k ^ turn; place->bits[i] && place->page == v.page;) {
             uint64_t candidates = place->bits[i];
             place->bits[i] = 0;
             uint64_t objects = mark_word(mk, &v, i, candidates);
@@ -217,7 +220,11 @@ static void visit_newest(struct marker *mk) {
     visit(mk, place);
     set->nvisits++;
     set->nobjects += mk->marked_objects - before;
-    if (place->page != page || count_bits(place->bits)) return; /* something lies behind, or it is another page's */
+    if (place->page != page) return; /* it is another page's */
+    if (count_bits(place->bits)) {   /* something lies behind */
+        set->downward = !set->downward;
+        return;
+    }
     place->page = NO_PAGE;
     unsigned k = set->nused; /* near the top: the pages above it are what it led to */
     while (set->used[--k] != n) {}
@@ -268,8 +275,8 @@ static bool is_dense(struct page_set *set) {
 enum drained tri__mark_by_page(struct marker *mk, uint64_t deadline_ns) {
     struct page_set *set = mk->set;
     do {
-        uint64_t until = mk->marked_objects + OBJECTS_A_CLOCK;
-        for (unsigned n = 0; n < VISITS_A_CLOCK && mk->marked_objects < until; n++) {
+        uint64_t until = mk->marked_objects + OBJECTS_A_CLOCK, cost = mk->cost_words + WORDS_A_CLOCK;
+        for (unsigned n = 0; n < VISITS_A_CLOCK && mk->marked_objects < until && mk->cost_words < cost; n++) {
             if (set->nused)
                 visit_newest(mk);
             else if (!fold_entries(mk))
@@ -280,6 +287,8 @@ enum drained tri__mark_by_page(struct marker *mk, uint64_t deadline_ns) {
             return DRAINED_CHANGES;
         }
         if (work_is_wanted(&mk->heap->work)) tri__mark_share(mk);
-    } while (deadline_ns == 0 || tri__os_now_ns() < deadline_ns);
+        tri__units_did(VISITS_A_CLOCK + (mk->marked_objects - (until - OBJECTS_A_CLOCK)) / 2 + /* side by side */
+                       (mk->cost_words - (cost - WORDS_A_CLOCK)) / WORDS_A_UNIT);
+    } while (deadline_ns == 0 || !heap_is_late(mk->heap, deadline_ns));
     return DRAINED_LATE;
 }

@@ -7,7 +7,7 @@
 #include "gc/heap.h"
 #include "gc/mark_inline.h"
 
-enum { TRACE_BUDGET = 4096 };
+enum { TRACE_BUDGET = 1024 };
 
 size_t tri__slot_bytes(const struct space *space, const struct slot *slot) {
     if (shape_kind(slot->shape) != PAGE_LARGE) return shape_slot_bytes(slot->shape);
@@ -73,41 +73,55 @@ static void scan_map(struct marker *mk, uintptr_t addr, const struct slot_map *m
     }
 }
 
-/* Bytes of a piece of an array. */
-static size_t piece_bytes(size_t stride) {
-    size_t piece = MARK_PIECE_BYTES / stride * stride;
+/* Bytes of a piece of an array: markers share it by these. A long array has MARK_PIECES at most. */
+static size_t piece_bytes(size_t stride, size_t all_bytes) {
+    size_t piece = max_size(MARK_PIECE_BYTES, all_bytes / MARK_PIECES) / stride * stride;
     return piece ? piece : stride;
 }
 
-/* Splits [from, to) so that several markers can share a long array: queues the pieces but the first, whose end it
- * returns, the last one first; a piece that is one already (`one`) is not split again. */
-static uintptr_t piece_end(struct marker *mk, uintptr_t from, uintptr_t to, size_t stride, bool one) {
-    size_t piece = piece_bytes(stride);
-    if (to - from <= piece) return to;
-    if (one) return from + piece;
-    for (uintptr_t at = from + (to - from - 1) / piece * piece; at > from; at -= piece) {
+/* Queues the pieces of [base, end) but the first, whose end it returns, the last one first. */
+static uintptr_t queue_pieces(struct marker *mk, uintptr_t base, uintptr_t end, size_t piece) {
+    if (end - base <= piece) return end;
+    for (uintptr_t at = base + (end - base - 1) / piece * piece; at > base; at -= piece) {
         if (TRI_UNLIKELY(!mk->buf || mk->buf->n == WORKBUF_ENTRIES) && !tri__mark_new_buffer(mk))
-            return at + piece < to ? at + piece : to; /* all that is not queued now (R19) */
+            return at + piece < end ? at + piece : end; /* all that is not queued now (R19) */
         mark_push(mk, at | WORK_PIECE); /* stride and size are multiples of 8 where there are slots (I-TYPE2) */
     }
-    return from + piece;
+    return base + piece;
 }
 
-/* Elements from `from` (the start of one) to the end of the slot, or of the piece: the allocated capacity, never a
- * length (R11). */
-static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t from, uintptr_t end, bool one) {
+/* What is left of a piece behind its first part goes below what that part leads to; without memory it is done now. */
+static uintptr_t part_end(struct marker *mk, uintptr_t from, uintptr_t to, size_t stride) {
+    size_t part = stride < MARK_PART_BYTES ? MARK_PART_BYTES / stride * stride : stride;
+    if (to - from <= part) return to;
+    if (TRI_UNLIKELY(!mk->buf || mk->buf->n == WORKBUF_ENTRIES) && !tri__mark_new_buffer(mk)) return to;
+    mark_push(mk, (from + part) | WORK_PIECE);
+    return from + part;
+}
+
+/* Elements from `from` on, in a slot whose elements lie in [base, end), the allocated capacity, never a length (R11):
+ * the first part of the piece that begins there, or goes on there. The first time (`from` is `base`) all other pieces
+ * are queued. */
+static void scan_elements(struct marker *mk, const struct layout *l, uintptr_t base, uintptr_t end, uintptr_t from) {
     const struct type_desc *d = l->desc;
-    if (l->scan == SCAN_RUN_POINTERS || l->scan == SCAN_RUN_VALUES) {
-        uintptr_t to = piece_end(mk, from, end & ~(uintptr_t)7, 8, one);
-        mk->scanned_bytes += to - from;
-        scan_run(mk, (const tri_word *)from, (const tri_word *)to, l->scan == SCAN_RUN_VALUES ? &d->enc : NULL);
-        return;
-    }
-    if (d->elem.nwords == 0) return;
-    size_t n = (end - from) / d->elem_size;
-    uintptr_t to = piece_end(mk, from, from + n * d->elem_size, d->elem_size, one);
+    bool run = l->scan == SCAN_RUN_POINTERS || l->scan == SCAN_RUN_VALUES;
+    size_t stride = run ? 8 : d->elem_size;
+    if (!run && d->elem.nwords == 0) return;
+    end = base + (end - base) / stride * stride;
+    size_t piece = piece_bytes(stride, end - base);
+    uintptr_t to = from == base ? queue_pieces(mk, base, end, piece) : base + ((from - base) / piece + 1) * piece;
+    to = part_end(mk, from, to < end ? to : end, stride);
     mk->scanned_bytes += to - from;
-    for (; from < to; from += d->elem_size) scan_map(mk, from, &d->elem, &d->enc);
+    mk->cost_words += (to - from) / 8;
+    if (run)
+        scan_run(mk, (const tri_word *)from, (const tri_word *)to, l->scan == SCAN_RUN_VALUES ? &d->enc : NULL);
+    else
+        for (; from < to; from += stride) scan_map(mk, from, &d->elem, &d->enc);
+}
+
+/* Where the elements of a slot begin. */
+static uintptr_t elements_of(const struct layout *l, const struct slot *slot) {
+    return slot->addr + (l->scan == SCAN_GENERAL ? l->desc->size : l->run_from);
 }
 
 static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t addr, size_t from) {
@@ -116,6 +130,7 @@ static void scan_traced(struct marker *mk, const struct type_desc *d, uintptr_t 
         struct tri_visitor visitor = {.marker = mk, .desc = d};
         from = d->type->trace(&visitor, (void *)addr, from, TRACE_BUDGET);
         mk->scanned_bytes += visitor.nvisited * 8;
+        mk->cost_words += visitor.nvisited;
     } while (from != 0 && !push_resume(mk, addr, from)); /* without memory for the position: all of it now (R19) */
 }
 
@@ -126,15 +141,17 @@ void tri__mark_scan(struct marker *mk, const struct slot *slot) {
     case SCAN_LEAF: return; /* also a slot of a mixed span without a layout yet (R15) */
     case SCAN_MASK: scan_mask(mk, slot->addr, l->mask); return;
     case SCAN_VALUES: scan_values(mk, slot->addr, l->mask, &l->desc->enc); return;
-    case SCAN_RUN_POINTERS:
-    case SCAN_RUN_VALUES:
-        scan_elements(mk, l, slot->addr + l->run_from, slot->addr + tri__slot_bytes(mk->space, slot), false);
-        return;
     case SCAN_GENERAL:
         scan_map(mk, slot->addr, &l->desc->fixed, &l->desc->enc);
-        if (l->desc->elem_size)
-            scan_elements(mk, l, slot->addr + l->desc->size, slot->addr + tri__slot_bytes(mk->space, slot), false);
+        mk->cost_words += l->desc->fixed.nwords;
+        if (!l->desc->elem_size) return; /* else its elements: */
+        /* fall through */
+    case SCAN_RUN_POINTERS:
+    case SCAN_RUN_VALUES: {
+        uintptr_t base = elements_of(l, slot);
+        scan_elements(mk, l, base, slot->addr + tri__slot_bytes(mk->space, slot), base);
         return;
+    }
     case SCAN_TRACE: scan_traced(mk, l->desc, slot->addr, 0); return;
     }
 }
@@ -143,9 +160,9 @@ void tri__mark_scan_piece(struct marker *mk, uintptr_t from) {
     struct slot slot;
     bool found = space_find_slot(mk->space, from, &slot);
     check_internal(found, "I-MARK1: a piece lies in its object");
-    if (found)
-        scan_elements(mk, &tri__layouts[space_layout_of(mk->space, &slot)], from,
-                      slot.addr + tri__slot_bytes(mk->space, &slot), true);
+    if (!found) return;
+    const struct layout *l = &tri__layouts[space_layout_of(mk->space, &slot)];
+    scan_elements(mk, l, elements_of(l, &slot), slot.addr + tri__slot_bytes(mk->space, &slot), from);
 }
 
 /* The rest of a traced object: its position lies below its entry, in the same buffer (push_resume). */

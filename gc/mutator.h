@@ -108,6 +108,7 @@ struct mutator {
     uint32_t nlocals;                /* local handles in all blocks [owner] */
     uint64_t piece_ns;               /* when the piece of a large object that is being zeroed was begun [owner] */
     int64_t assist_debt;             /* bytes of marking owed [owner] */
+    uint64_t paced_cycle;            /* the last one in which it was counted as allocating [owner] */
     uint64_t nslow;                  /* allocation slow paths, for stress [owner] */
     uint32_t ncleaning;              /* cleanups that it runs [owner] */
     struct large_build build;        /* the large object that it is building [owner] */

@@ -1,55 +1,69 @@
 /* pacer.h - when to start a cycle and how much allocating threads must help: arithmetic only, no heap.
  *
- * base    = live + external bytes; all sizes below count both
- * goal    = base + max((base + roots) * percent / 100, min_heap) (Go's proposal 44167 in outline)
- * runway  = bytes expected to be allocated while the cycle marks: measured bytes allocated per byte marked, smoothed
- * trigger = goal - runway, kept between base + 30 % and base + 95 % of the way to the goal
- * limits  a goal beyond the soft limit is pulled back to it, but for a sixteenth of the base; beyond the hard limit, to
- *         that. When collecting takes more than half of the processors' time (the limiter: a leaky bucket that fills
- *         with collecting time and drains with the rest), the room up to the soft limit is doubled with each cycle
- *         until it takes less: the soft limit is exceeded instead.
- * assist  = bytes to mark for each byte allocated so that marking ends at the goal; beyond the goal, twice that
+ * base      = live + external bytes; all sizes below count both
+ * room      = max((base + roots) * percent / 100, min_heap), more where the CPU cap asks for it (limiter.h)
+ * goal      = base + room, pulled back to the soft limit, but for a sixteenth of the base or what the limiter allows,
+ *             and to the hard limit
+ * hard goal = goal + two thirds of its room: how far a cycle may run past its goal before allocations give all they can
+ * runway    = bytes that will be allocated while the next cycle marks: the bytes to mark, by the bytes allocated for
+ *             each of them if nobody had to assist. A cycle measures that: what a thread allocates in a time that is
+ *             its own, by what a thread marks in a time spent marking (Go's "cons/mark"), and by the cores that do
+ *             either. Assists slow the former down and help the latter, so without them in it a cycle that came too
+ *             late would not be seen to.
+ * trigger   = goal - runway, kept between base + 30 % and base + 95 % of the way to the goal
+ * assist    = bytes to mark for each byte allocated so that marking ends at the goal. When more is found than was
+ *             expected, goal and work are extrapolated: up to all that was there at the cycle's begin, and to the hard
+ *             goal. Beyond the goal everything is expected, to be marked until the hard goal.
  *
- * Invariants: I-PACE1 base <= trigger <= goal. I-PACE2 the assist ratio is finite and not negative. I-PACE3 the
- * limiter's fill is at most its capacity. */
+ * Invariants: I-PACE1 base <= trigger <= goal <= hard goal. I-PACE2 the assist ratio is finite and not negative. */
 #ifndef TRI_GC_PACER_H
 #define TRI_GC_PACER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "gc/limiter.h"
 
 struct pacer_config {
-    size_t min_heap_bytes; /* goal - base is never below it */
+    size_t min_heap_bytes; /* goal - base is never below it, but for limits */
     uint32_t growth_percent;
     size_t soft_limit_bytes; /* 0: none */
     size_t hard_limit_bytes; /* 0: none */
 };
 
-struct limiter {
-    uint64_t fill_ns, capacity_ns; /* one second of each processor */
-    uint64_t now_ns, spent_ns;     /* when it was told last, and what it was told */
-    uint32_t doubled;              /* how often the room up to the soft limit is doubled now */
-    bool widens;                   /* it has changed the goal of the cycle to come */
+/* What a cycle has shown. */
+struct pacer_cycle {
+    size_t live_bytes, root_bytes, external_bytes; /* at its end */
+    size_t allocated_bytes, marked_bytes;          /* from its first step to the close, which took wall_ns */
+    uint64_t wall_ns;
+    uint64_t own_ns;    /* for which threads of the heap's own have marked, together; 0: the program's did it all */
+    uint64_t assist_ns; /* for which the program's threads have */
+    uint64_t stall_ns;  /* for which they were held back */
+    uint32_t nthreads;  /* that allocated meanwhile, and could run side by side */
 };
 
+enum { PACER_HISTORY = 4 };
+
 struct pacer {
-    size_t live_bytes; /* marked by the last cycle */
-    size_t base_bytes; /* and what the host held outside then */
-    size_t goal_bytes, trigger_bytes;
-    double alloc_per_mark; /* bytes allocated per byte marked while marking, smoothed */
-    double assist_ratio;   /* of the running cycle: bytes to mark per byte allocated */
+    size_t live_bytes, root_bytes, external_bytes; /* of the last cycle */
+    size_t marked_bytes;
+    size_t expected_bytes;         /* to mark in the next one */
+    double history[PACER_HISTORY]; /* allocated per byte marked, of the last cycles, the newest first */
+    uint32_t nhistory;
+    double alloc_per_mark; /* what the trigger counts on */
+    size_t base_bytes, trigger_bytes, goal_bytes, hard_goal_bytes;
+    bool limited, capped;            /* the goal lies beyond the soft limit, or the growth, to keep to the limiter */
+    size_t began_bytes, there_bytes; /* of the running cycle: the size at its begin, and the part of it in the heap */
+    double assist_ratio;             /* bytes to mark per byte allocated */
     struct limiter limiter;
 };
 
 void tri__pacer_init(struct pacer *pacer, const struct pacer_config *config);
-/* Before tri__pacer_end: the time now, and what collecting has taken so far, ever: marking, sweeping, and the time for
- * which mutators helped or were held back. `ncores` processors are what the program could use. */
-void tri__pacer_spent(struct pacer *pacer, uint64_t now_ns, uint64_t spent_ns, uint32_t ncores);
-/* At a cycle's end: live and root bytes, external bytes, and what was allocated and marked while it marked. */
-void tri__pacer_end(struct pacer *pacer, const struct pacer_config *config, size_t live_bytes, size_t root_bytes,
-                    size_t external_bytes, size_t alloc_while_marking_bytes, size_t marked_bytes);
+/* At a cycle's end, after the limiter was told: the next goal and trigger. The two halves of it: what there is to learn
+ * from the cycle, and what options and figures say, also when an option has changed. */
+void tri__pacer_end(struct pacer *pacer, const struct pacer_config *config, const struct pacer_cycle *cycle);
+void tri__pacer_learn(struct pacer *pacer, const struct pacer_cycle *cycle);
+void tri__pacer_commit(struct pacer *pacer, const struct pacer_config *config);
+/* At a cycle's begin: the heap's size, and external bytes. */
+void tri__pacer_begin(struct pacer *pacer, size_t heap_bytes, size_t external_bytes);
 /* While marking: bytes marked so far, and the heap's size now (with external bytes). Sets assist_ratio. */
-void tri__pacer_update(struct pacer *pacer, size_t marked_bytes, size_t heap_bytes);
+void tri__pacer_update(struct pacer *pacer, size_t marked_bytes, size_t total_bytes);
 
 #endif

@@ -11,7 +11,7 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { ROOT_CHUNK = 4096 }; /* slots scanned under the lock at a time: some microseconds */
+enum { ROOT_CHUNK = 1024 }; /* slots scanned under the lock at a time: some microseconds */
 
 static const tri_enc plain = {0, 0, ~0ull, ~0ull};
 
@@ -303,6 +303,7 @@ bool tri__roots_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns) {
         if (!more) return true;
         tri__stress_delay(heap);
         if (deadline_ns == UINT64_MAX) tri__give_way(heap, &heap->run.slice_ns);
-        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+        tri__units_did(ROOT_CHUNK / WORDS_A_UNIT);
+        if (heap_is_late(heap, deadline_ns)) return false;
     }
 }

@@ -40,6 +40,7 @@ enum {
     FIRST_SLICE_PAGES = 256,
     LEAST_SLICE_PAGES = 64,
     LEAST_STEP_PAGES = 4, /* in a step's budget */
+    MOST_POSTPONED = 8,   /* steps that had no time for it, before one that has none takes it all the same */
     MOST_SLICE_PAGES = 4096,
     URGENT_SLICE_PAGES = 1024,
     FALLBACK_PAGES = 8192, /* at a cycle's end, without the thread */
@@ -208,7 +209,7 @@ static void note_use(tri_heap *heap, uint64_t now_ns) {
 static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     struct scavenger *s = &heap->scavenger;
     note_use(heap, now_ns);
-    uint64_t cost_ns = tri__stats_spent_ns(heap);
+    uint64_t cost_ns = tri__stats_busy_ns(heap);
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
     s->idle_waits = false;
@@ -414,11 +415,12 @@ static void scavenger_main(void *p) {
 
 /* ---- without the thread ---------------------------------------------------------------------------------------- */
 
-bool tri__scavenger_is_due(tri_heap *heap) {
+bool tri__scavenger_is_due(tri_heap *heap, uint64_t since_ns) {
     struct scavenger *s = &heap->scavenger;
-    if (atomic_load_relaxed(&s->events)) return true; /* hints */
-    uint64_t next_ns = atomic_load_relaxed(&s->next_ns);
-    return next_ns != FOREVER_NS && tri__os_now_ns() >= next_ns;
+    uint32_t events = atomic_load_relaxed(&s->events); /* hints */
+    if (events && (since_ns == 0 || events & EVENT_LIMIT)) return true;
+    uint64_t next_ns = events ? atomic_load_relaxed(&s->turned_ns) : atomic_load_relaxed(&s->next_ns);
+    return next_ns < FOREVER_NS - since_ns && tri__os_now_ns() >= next_ns + since_ns;
 }
 
 /* What the system has told of since the last look. */
@@ -431,15 +433,19 @@ static uint32_t pressure_news(struct scavenger *s, uint64_t now_ns) {
 bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns) {
     struct scavenger *s = &heap->scavenger;
     uint64_t nap_ns = 0, now_ns = tri__os_now_ns();
-    if (!tri__scavenger_is_due(heap)) return false;
-    while (nap_ns == 0 && now_ns + SHORT_SLICE_NS <= deadline_ns) {
+    if (!tri__scavenger_is_due(heap, 0)) return false;
+    /* A host with the smallest budgets gets somewhere, too. */
+    bool late = now_ns + SHORT_SLICE_NS > deadline_ns, anyway = late && ++s->npostponed > MOST_POSTPONED;
+    for (; nap_ns == 0 && (anyway || now_ns + SHORT_SLICE_NS <= deadline_ns); anyway = false) {
+        s->npostponed = 0;
         uint32_t events = atomic_swap_seq(&s->events, 0); /* pairs with signal_event */
         uint64_t cpu_ns = tri__os_thread_cpu_ns();
         s->paid_cpu_ns = cpu_ns; /* what the thread did before was its host's */
         nap_ns = turn(heap, events, pressure_news(s, now_ns));
         atomic_add_relaxed(&s->cpu_ns, tri__os_thread_cpu_ns() - cpu_ns); /* a counter */
         now_ns = tri__os_now_ns();
-        atomic_store_relaxed(&s->next_ns, nap_ns == FOREVER_NS ? FOREVER_NS : now_ns + nap_ns); /* a hint */
+        atomic_store_relaxed(&s->turned_ns, now_ns); /* hints */
+        atomic_store_relaxed(&s->next_ns, nap_ns == FOREVER_NS ? FOREVER_NS : now_ns + nap_ns);
     }
     return nap_ns == 0;
 }

@@ -53,6 +53,8 @@ struct scavenger {
     bool grows;         /* it was asked, and is not yet that far ahead */
     bool cannot_populate;
     uint64_t slice_ns;              /* how long a slice of returning may take */
+    uint32_t npostponed;            /* without a thread: steps that had no time for it [who has the turn] */
+    uint64_t turned_ns;             /* without a thread: when it was looked at last [atomic] */
     uint64_t next_ns;               /* without a thread: when there is something to look at [atomic] */
     uint64_t cost_ns, cost_seen_ns; /* of the last cycle, of all until then */
 };
@@ -62,8 +64,8 @@ void tri__scavenger_start(tri_heap *heap);
 /* Without a thread (heap->threadless): what it would do now, in slices up to the deadline. True if something is left to
  * do at once. By who has the heap's turn. */
 bool tri__scavenger_step(tri_heap *heap, uint64_t deadline_ns);
-/* Whether there is something to do. Any thread. */
-bool tri__scavenger_is_due(tri_heap *heap);
+/* Whether something is to be done, and has been for since_ns. Any thread. */
+bool tri__scavenger_is_due(tri_heap *heap, uint64_t since_ns);
 /* After the collector's thread has ended. */
 void tri__scavenger_stop(tri_heap *heap);
 /* In a fork's child: the thread is started by the end of the first cycle. */

@@ -17,7 +17,7 @@ enum {
     COPY_WORDS = (COPY_CHUNK_BYTES - 9 * 8) / 8,
     SEGMENT_WORDS = 5,          /* number of words, encoding */
     COPY_FROM_BYTES = 32 << 10, /* stacks of a thread that are smaller together are scanned in place */
-    PIECE_WORDS = 1024,         /* shaded between two looks at the clock */
+    PIECE_WORDS = 256,          /* shaded between two looks at the clock */
     POPULATE_CHUNKS = 16,       /* at once: the system's lock on the address space is held meanwhile */
     MOST_BYTES = 64 << 20       /* of copies, or a quarter of the heap's goal */
 };
@@ -132,7 +132,7 @@ bool tri__copies_prepare(tri_heap *heap, uint64_t deadline_ns) {
     copies->recent[heap->cycle_number % COPY_CYCLES] = asked = min_size(asked, most);
     for (int i = 0; i < COPY_CYCLES; i++) keep = max_size(keep, copies->recent[i]);
     while ((nready = ready_chunks(copies)) < asked && grow(copies, min_size(asked - nready, piece)))
-        if (deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns) return false;
+        if (heap_is_late(heap, deadline_ns)) return false;
     if (nready > keep + keep / 4) shrink(copies, keep);
     atomic_store_relaxed(&copies->asked, 0); /* until the next H1 */
     return true;
@@ -307,6 +307,7 @@ static bool shade_piece(struct marker *mk, struct stackcopy *chunk) {
         size_t k = min_size(todo, chunk->left);
         shade_words(mk, &chunk->enc, &chunk->words[chunk->at], k);
         mk->scanned_bytes += k * 8;
+        mk->cost_words += k * 4; /* many name objects that are looked up */
         chunk->at += k;
         chunk->left -= k;
         todo -= k;

@@ -58,10 +58,10 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
     raise_to(&heap->stats.worst_told, ns << WORST_KIND_BITS | (uint64_t)kind);
 }
 
-uint64_t tri__stats_spent_ns(tri_heap *heap) {
+uint64_t tri__stats_busy_ns(tri_heap *heap) {
     struct stats *s = &heap->stats;
     return atomic_load_relaxed(&s->mark_ns) + atomic_load_relaxed(&s->sweep_ns) + atomic_load_relaxed(&s->assist_ns) +
-           atomic_load_relaxed(&s->stall_ns) + atomic_load_relaxed(&s->worker_ns);
+           atomic_load_relaxed(&s->worker_ns);
 }
 
 int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
@@ -98,6 +98,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
                           tri__fixalloc_in_use_bytes(&heap->death.watches.fix) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix_lines) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix_block) +
                           tri__fixalloc_in_use_bytes(&heap->death.maps.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),
@@ -117,7 +119,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .weak_cleared = atomic_load_relaxed(&heap->death.cleared_slots),
         .cleanups_due = atomic_load_relaxed(&heap->death.watches.ndue),
         .cleanups_run = atomic_load_relaxed(&heap->death.watches.nrun),
-        .watched_objects = atomic_load_relaxed(&heap->death.watches.n)};
+        .watched_objects = atomic_load_relaxed(&heap->death.watches.n),
+        .hard_goal_bytes = atomic_load_relaxed(&heap->hard_goal_bytes),
+        .cpu_permille = atomic_load_relaxed(&s->cpu_permille),
+        .capped_cycles = atomic_load_relaxed(&s->capped_cycles),
+        .widened_percent = atomic_load_relaxed(&s->widened_percent)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }

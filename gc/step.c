@@ -21,12 +21,13 @@
 #include "gc/heap.h"
 
 enum {
-    SLICE_NS = 50000,      /* of an allocation while marking */
-    SWEEP_NS = 10000,      /* and at each slow path besides: some hundreds of KB are swept for 32 KB taken */
-    CLOCK_NS = 4000,       /* half of what is marked between two looks at the clock */
-    PATIENCE_NS = 2000,    /* for running threads */
-    RELOOK_NS = 1000000,   /* of waits that somebody else ends */
-    DEBT_BYTES = 16 << 10, /* less is not worth a slice */
+    SLICE_NS = 50000,       /* of an allocation while marking */
+    SWEEP_NS = 10000,       /* and at each slow path besides: some hundreds of KB are swept for 32 KB taken */
+    CLOCK_NS = 4000,        /* half of what is marked between two looks at the clock */
+    PATIENCE_NS = 2000,     /* for running threads */
+    RELOOK_NS = 1000000,    /* of waits that somebody else ends */
+    OVERDUE_NS = 250000000, /* what is due by the clock waits so long for a step, then an allocation does it */
+    DEBT_BYTES = 16 << 10,  /* less is not worth a slice */
     SWEEP_FRACTION = 4,
     EARLY_FRACTION = 2 /* tri_step begins a cycle when this part of the way to the trigger is left */
 };
@@ -108,8 +109,8 @@ static const char *due(tri_heap *heap, bool early) {
     return heap_total_bytes(heap) >= begin_bytes(heap, early) ? "trigger" : NULL;
 }
 
-static bool scavenger_is_due(tri_heap *heap) {
-    return heap->threadless && tri__scavenger_is_due(heap);
+static bool scavenger_is_due(tri_heap *heap, uint64_t since_ns) {
+    return heap->threadless && tri__scavenger_is_due(heap, since_ns);
 }
 
 static bool is_idle(tri_heap *heap) {
@@ -143,7 +144,9 @@ static void run_slice(void *p) {
     struct slice *s = p;
     s->had_turn = take_turn(s->heap);
     if (!s->had_turn) return;
+    tri__units_begin();
     s->more = work(s->heap, s->deadline_ns, s->early);
+    tri__units_look((uint32_t)heap_phase(s->heap));
     give_turn(s->heap);
 }
 
@@ -158,8 +161,8 @@ static bool slice(struct mutator *m, uint64_t budget_ns) {
 }
 
 static bool owes(tri_heap *heap, const struct mutator *m) {
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* a counter */
-    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > goal + goal / 4;
+    size_t hard_goal = atomic_load_relaxed(&heap->hard_goal_bytes); /* a counter */
+    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > hard_goal;
 }
 
 /* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
@@ -167,7 +170,7 @@ static bool owes(tri_heap *heap, const struct mutator *m) {
 static bool is_called_for(tri_heap *heap, enum phase phase) {
     size_t total = heap_total_bytes(heap), trigger = atomic_load_relaxed(&heap->trigger_bytes); /* counters */
     size_t base = atomic_load_relaxed(&heap->live_bytes) + atomic_load_relaxed(&heap->external_bytes);
-    if (phase == PHASE_IDLE) return due(heap, false) || scavenger_is_due(heap);
+    if (phase == PHASE_IDLE) return due(heap, false) || scavenger_is_due(heap, OVERDUE_NS);
     if (phase == PHASE_SWEEP) return trigger < base || total > base + (trigger - base) / SWEEP_FRACTION;
     return total >= trigger || !atomic_load_relaxed(&heap->began_early); /* a hint */
 }
@@ -216,7 +219,7 @@ bool tri_step(tri_thread *thread, uint64_t budget_ns) {
     tri_heap *heap = m->heap;
     if (!tri__is_stepped(heap)) return false;
     tri__heap_account(m);
-    if (is_idle(heap) && !due(heap, true) && !scavenger_is_due(heap)) return false;
+    if (is_idle(heap) && !due(heap, true) && !scavenger_is_due(heap, 0)) return false;
     uint64_t work_ns = budget_ns - min_size(budget_ns / 16, CLOCK_NS); /* the clock is looked at between two pieces */
     struct slice s = {
         .heap = heap, .deadline_ns = work_ns < UINT64_MAX - start ? start + work_ns : UINT64_MAX - 1, .early = true};

@@ -23,6 +23,34 @@ static uint64_t next_random(void) {
     return state;
 }
 
+static _Thread_local size_t units, units_sum, units_most[NUM_PHASES];
+
+void tri__units_did(size_t n) {
+    units += n;
+    units_sum += n;
+}
+
+void tri__units_begin(void) {
+    units = 0;
+}
+
+void tri__units_look(uint32_t phase) {
+    units_most[phase] = max_size(units_most[phase], units);
+    units = 0;
+}
+
+size_t tri__units_take_most(uint32_t phase) {
+    size_t most = units_most[phase];
+    units_most[phase] = 0;
+    return most;
+}
+
+size_t tri__units_take_sum(void) {
+    size_t sum = units_sum;
+    units_sum = 0;
+    return sum;
+}
+
 void tri__stress_delay(tri_heap *heap) {
     uint32_t max_us = atomic_load_relaxed(&heap->stress.delay_us); /* a test's switch */
     if (TRI_LIKELY(max_us == 0)) return;

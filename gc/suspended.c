@@ -19,7 +19,7 @@
 #include "alloc/base/check.h"
 
 /* How much the collector looks at before it lets others have the lock. */
-enum { SCAN_WORDS = 2048, SCAN_STACKS = 64, GIVE_WAY = 100 };
+enum { SCAN_WORDS = 512, SCAN_STACKS = 16, GIVE_WAY = 100 };
 
 void tri__stack_unlink(struct tri_vmstack **list, struct tri_vmstack *s) {
     if (s->prev)
@@ -201,6 +201,7 @@ static void let_others(tri_heap *heap, bool concurrent) {
 static bool scan_piece(struct roots *roots, const struct tri_vmstack *s, struct marker *mk) {
     size_t all = tri__vmstack_bytes(s) / 8, end = min_size(all, roots->stack_cursor_words + SCAN_WORDS);
     scan_words(s, mk, roots->stack_cursor_words, end);
+    tri__units_did(1 + (end - roots->stack_cursor_words) / 4); /* many name objects that are looked up */
     roots->stack_cursor_words = end;
     if (end < all || !s->native) return end == all;
     if (!roots->stack_in_frames) roots->stack_frames = (struct frame_cursor){s->frames, 0};
@@ -237,7 +238,7 @@ bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *mk, uint64_t de
         bool safe = look(roots, mk, cycle);
         if (safe) cursor_to(roots, roots->stack_cursor->next_all);
         if (safe && ++n % SCAN_STACKS != 0) continue;
-        in_time = deadline_ns == UINT64_MAX || tri__os_now_ns() < deadline_ns;
+        in_time = !heap_is_late(heap, deadline_ns);
         let_others(heap, deadline_ns == UINT64_MAX);
     }
     bool all = !roots->stack_cursor;

@@ -18,7 +18,7 @@
 #include "gc/heap.h"
 
 /* Looked through with the gate lock held, and between two looks at the clock: some microseconds. */
-enum { LOCKED_PAGES = 256, SLICE_PAGES = 64 };
+enum { LOCKED_PAGES = 16, SLICE_UNITS = 128 };
 
 void tri__weak_note(tri_heap *heap) {
     if (!atomic_load_relaxed(&heap->death.has_weak)) /* the handshakes order it: see tri__weak_clear_dead */
@@ -32,6 +32,8 @@ struct weak_walk {
     /* Whether the object's slots are visited. */
     bool (*wants)(const struct weak_walk *w, const struct slot *holder);
     void (*visit)(struct weak_walk *w, const struct slot *holder, tri_word *word);
+    struct weak_place at;
+    size_t units; /* that may still be looked at */
     uintptr_t target;
     uint64_t ncleared;
     void (*say)(void *context, const char *text);
@@ -44,27 +46,47 @@ static void visit_map(struct weak_walk *w, const struct slot *holder, uintptr_t 
             w->visit(w, holder, (tri_word *)addr + base + bit_lowest(m));
 }
 
-static void visit_holder(struct weak_walk *w, const struct slot *holder, const struct type_desc *d) {
-    visit_map(w, holder, holder->addr, &d->fixed);
-    if (d->elem_size == 0 || d->elem.nwords == 0) return;
-    uintptr_t end = holder->addr + tri__slot_bytes(&w->heap->mem.space, holder);
-    for (uintptr_t e = holder->addr + d->size; e + d->elem_size <= end; e += d->elem_size)
-        visit_map(w, holder, e, &d->elem);
+/* One of w->units, if there is one. */
+static bool spend(struct weak_walk *w) {
+    if (w->units == 0) return false;
+    w->units--;
+    return true;
 }
 
-/* Looks at one page; returns the next one to look at. */
-static size_t walk_page(struct weak_walk *w, size_t page) {
-    const struct space *space = &w->heap->mem.space;
-    uint64_t shape = atomic_load_acquire(&space->pages[page].shape); /* pairs with span_publish */
-    if (!shape_has_objects(shape)) return page + 1;
-    struct span *span = atomic_load_relaxed(&space->spans[page]); /* ordered by the shape */
-    const struct type_desc *d = tri__layouts[shape_layout(shape)].desc;
-    if (d && d->has_weak && span->first_page == page)
-        for (uint32_t i = 0; i < span->nslots; i++) {
-            struct slot holder = span_slot(space, span, i);
-            if (w->wants(w, &holder)) visit_holder(w, &holder, d);
+/* From the element that w has come to. False: there were too few units. */
+static bool visit_holder(struct weak_walk *w, const struct slot *holder, const struct type_desc *d) {
+    if (w->at.byte == 0) {
+        visit_map(w, holder, holder->addr, &d->fixed);
+        w->at.byte = d->size;
+    }
+    size_t size_bytes = tri__slot_bytes(&w->heap->mem.space, holder);
+    if (d->elem_size > 0 && d->elem.nwords > 0)
+        for (; w->at.byte + d->elem_size <= size_bytes; w->at.byte += d->elem_size) {
+            if (!spend(w)) return false;
+            visit_map(w, holder, holder->addr + w->at.byte, &d->elem);
         }
-    return span->first_page + span->npages;
+    w->at.byte = 0;
+    return true;
+}
+
+/* Looks at the page that w has come to, from there on, and goes to the next one. False: there were too few units. */
+static bool walk_page(struct weak_walk *w) {
+    const struct space *space = &w->heap->mem.space;
+    if (!spend(w)) return false;
+    uint64_t shape = atomic_load_acquire(&space->pages[w->at.page].shape); /* pairs with span_publish */
+    if (!shape_has_objects(shape)) {
+        w->at.page++;
+        return true;
+    }
+    struct span *span = atomic_load_relaxed(&space->spans[w->at.page]); /* ordered by the shape */
+    const struct type_desc *d = tri__layouts[shape_layout(shape)].desc;
+    if (d && d->has_weak && span->first_page == w->at.page)
+        for (; w->at.slot < span->nslots; w->at.slot++) {
+            struct slot holder = span_slot(space, span, w->at.slot);
+            if (!spend(w) || ((w->at.byte > 0 || w->wants(w, &holder)) && !visit_holder(w, &holder, d))) return false;
+        }
+    w->at = (struct weak_place){.page = span->first_page + span->npages};
+    return true;
 }
 
 static size_t committed_pages(const struct weak_walk *w) {
@@ -94,14 +116,17 @@ static void clear_if_dead(struct weak_walk *w, const struct slot *holder, tri_wo
  * with weak slots that this does not see (has_weak not set yet, a page just published) needs nothing. */
 bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns) {
     struct weak_walk w = {.heap = heap, .wants = is_marked_holder, .visit = clear_if_dead};
-    size_t n = committed_pages(&w), page = heap->death.page;
-    while (page < n) {
-        for (size_t end = min_size(page + SLICE_PAGES, n); page < end;) page = walk_page(&w, page);
-        if (page < n && tri__os_now_ns() >= deadline_ns) break;
+    size_t n = committed_pages(&w);
+    w.at = heap->death.weak;
+    while (w.at.page < n) {
+        w.units = SLICE_UNITS;
+        while (w.at.page < n && walk_page(&w)) {}
+        tri__units_did(SLICE_UNITS - w.units);
+        if (w.at.page < n && heap_is_late(heap, deadline_ns)) break;
     }
-    heap->death.page = page;
+    heap->death.weak = w.at;
     atomic_add_relaxed(&heap->death.cleared_slots, w.ncleared); /* a counter */
-    return page >= n;
+    return w.at.page >= n;
 }
 
 /* ---- an object that is freed by hand ---------------------------------------------------------------------------- */
@@ -120,9 +145,12 @@ static void clear_if_target(struct weak_walk *w, const struct slot *holder, tri_
 
 void tri__weak_clear_one(tri_heap *heap, uintptr_t addr) {
     struct weak_walk w = {.heap = heap, .wants = is_live_holder, .visit = clear_if_target, .target = addr};
-    for (size_t page = 0, n = committed_pages(&w); page < n;) {
+    for (size_t n = committed_pages(&w); w.at.page < n;) {
         tri__lock_acquire(&heap->mem.gate); /* R13: no page leaves its span */
-        for (size_t end = min_size(page + LOCKED_PAGES, n); page < end;) page = walk_page(&w, page);
+        for (size_t end = min_size(w.at.page + LOCKED_PAGES, n); w.at.page < end;) {
+            w.units = SIZE_MAX;
+            walk_page(&w);
+        }
         tri__lock_release(&heap->mem.gate);
     }
 }
@@ -167,5 +195,8 @@ static void check_word(struct weak_walk *w, const struct slot *holder, tri_word 
 
 void tri__weak_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {
     struct weak_walk w = {.heap = heap, .wants = is_live_holder, .visit = check_word, .say = say, .context = context};
-    for (size_t page = 0, n = committed_pages(&w); page < n;) page = walk_page(&w, page);
+    for (size_t n = committed_pages(&w); w.at.page < n;) {
+        w.units = SIZE_MAX;
+        walk_page(&w);
+    }
 }

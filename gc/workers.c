@@ -76,7 +76,7 @@ void tri__workers_after_fork(tri_heap *heap) {
 
 void tri__workers_call(tri_heap *heap) {
     struct workers *ws = &heap->workers;
-    uint32_t nwanted = atomic_load_relaxed(&heap->config.workers); /* an option */
+    uint32_t nwanted = tri__pace_markers(heap);
     if (nwanted <= 1 && !ws->called) return;
     if (!ws->called && ws->nstarted + 1 > nwanted) { /* fewer than there were */
         tri__workers_stop(heap);

@@ -179,6 +179,11 @@ typedef struct tri_config {
     /* Threads that mark; default a quarter of the processors that the process may use, at least 1. 0: the heap starts
      * no thread at all. All its work is then done in slices inside allocations, and in tri_step. */
     uint32_t workers;
+    /* What collecting may take of all processors' time (of a control group's quota, if that is less), assists included:
+     * 1 to 100, default 100, no cap. No more threads mark at a time, or one for a part of the time, unless somebody
+     * waits for the cycle; and where that is not enough the heap gets more room than growth_percent says, up to the
+     * hard limit. Near the soft limit the cap holds instead of a half. */
+    uint32_t cpu_percent;
 } tri_config;
 
 /* Fills `config` with the defaults. Any thread. */
@@ -197,7 +202,8 @@ static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
- * "soft_limit_bytes=...", "min_heap_bytes=...", "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
+ * "soft_limit_bytes=..." (0: none), "min_heap_bytes=...", "cpu_percent=..." (of these goal and trigger are set anew at
+ * once, in the middle of a cycle too), "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
  * "mode=concurrent|insertion|stop-mark|stop|incremental" (how cycles run; between two cycles, else TRI_EBUSY;
  * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
  * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the
@@ -377,7 +383,8 @@ TRI_API void *tri_new_aligned(tri_thread *thread, size_t align_bytes, size_t siz
 TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
 
 /* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
- * than before. More of them may start a cycle. What a cleanup takes back (tri_cleanup_run) counts as garbage of the
+ * than before. More of them may start a cycle, and while one marks the call helps it, for 0.2 ms at most: for such
+ * bytes as for bytes of the heap. What a cleanup takes back (tri_cleanup_run) counts as garbage of the
  * last cycle: the next one comes as soon as if it had not been there. Taking back more than was added is reported, and
  * leaves 0. Not a safepoint. Any attached thread. */
 TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);

@@ -474,7 +474,7 @@ static unsigned sets_reg(const struct ex_instr *in) {
 
 /* Whether the write of instruction j may come before the accesses from pc to j that are not there yet: it is relaxed or
  * plain, of another location than each of them, none of them is acquire or seq_cst or a wait, and neither its value nor
- * a condition on the way to it depends on one. (A load that comes early shows nothing that reading an old value does
+ * whether it comes at all depends on one. (A load that comes early shows nothing that reading an old value does
  * not, so writes alone are tried.) */
 static bool may_come_early(const struct ex_program *p, const struct graph *g, unsigned thread, unsigned j) {
     const struct thread *t = &g->threads[thread];
@@ -487,8 +487,11 @@ static bool may_come_early(const struct ex_program *p, const struct graph *g, un
         if (t->done >> k & 1) continue;
         if (in->op == EX_AWAIT || in->op == EX_END || in->op == EX_FAIL) return false;
         if (is_access(in->op) && (acquires(in->order) || in->loc == last->loc || in->op == EX_CAS)) return false;
+        if (in->op == EX_WHEN && (reads_regs(in) & unknown)) { /* what comes in either case may, past both */
+            if (k + (unsigned)in->skip >= j) return false;
+            continue;
+        }
         if (in->op == EX_WHEN) {
-            if (reads_regs(in) & unknown) return false;
             if (!fits(t->regs[in->reg], in->cmp, value_of(t, in->value))) k += (unsigned)in->skip;
             if (k >= j) return false;
             continue;

@@ -6,10 +6,10 @@
  * location come (mo), and what that makes happen before what (hb). The model is RC11 (Lahav, Vafeiadis, Kang, Hur,
  * Dreyer, 2017) without fences: coherence, atomicity of read-modify-write, one order of all seq_cst accesses (psc). Two
  * things are weaker than there. Load buffering is allowed, as ARMv8 does it: a relaxed write may come before relaxed
- * accesses to other locations that precede it in its thread, where neither its value nor a condition on the way depends
- * on them (nothing out of thin air). And where C11 and C20 differ the weaker is taken: a release sequence consists of
- * its head and read-modify-writes, no later plain store of the same thread. Orders are judged as written: TSO allows
- * less, and so does ARMv8 of what is acquire, release or seq_cst.
+ * accesses to other locations that precede it in its thread, where neither its value nor whether it comes at all
+ * depends on them (nothing out of thin air). And where C11 and C20 differ the weaker is taken: a release sequence
+ * consists of its head and read-modify-writes, no later plain store of the same thread. Orders are judged as written:
+ * TSO allows less, and so does ARMv8 of what is acquire, release or seq_cst.
  *
  * Checked in each execution: FAIL() is not reached; no data race (a PLAIN access and another to the same location, one
  * of them a write, not ordered by hb); no thread waits for ever; and, of complete ones, what the caller's function says

@@ -20,7 +20,7 @@
 enum { MIB = 1 << 20 };
 
 /* Fewer objects where every access is watched. */
-enum { TEST_IS_SLOW = TEST_UNDER_TSAN || TEST_UNDER_ASAN };
+enum { TEST_IS_SLOW = TEST_UNDER_TSAN || TEST_UNDER_ASAN || TEST_EMULATED };
 
 struct fixture {
     tri_heap *heap;

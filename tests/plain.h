@@ -67,6 +67,9 @@ enum { TEST_TIMEOUT_DEFAULT_S = 300 };
 #else
 #define TEST_UNDER_ASAN 0
 #endif
+#ifndef TEST_EMULATED /* the build says so: another processor's instructions, translated */
+#define TEST_EMULATED 0
+#endif
 
 /* The thread that runs the test's body; written before the body starts, read by checks on any thread after that. */
 static pthread_t test_own_thread;

@@ -157,6 +157,50 @@ TEST(explorer, load_buffering_does_not_pass_a_condition) {
     }
 }
 
+TEST(explorer, load_buffering_passes_a_condition_that_does_not_decide_it) {
+    begin("LB+fake ctrl"); /* compilers may move the writes up, if processors may not */
+    THREAD();
+    ex_load(&p, R0, x, RLX);
+    ex_when(&p, R0, EQ, 1, 1);
+    ex_set(&p, R1, 1);
+    ex_store(&p, y, 1, RLX);
+    THREAD();
+    ex_load(&p, R0, y, RLX);
+    ex_when(&p, R0, EQ, 1, 1);
+    ex_store(&p, x, 1, RLX);
+    CHECK(allows(both_one));
+    begin("LB+ctrl, both ways");
+    for (int t = 0; t < 2; t++) {
+        THREAD();
+        ex_load(&p, R0, t ? y : x, RLX);
+        ex_when(&p, R0, EQ, 0, 1);
+        ex_end(&p);
+        ex_store(&p, t ? x : y, 1, RLX);
+    }
+    CHECK(!allows(both_one));
+    begin("LB+ctrl, taken at first"); /* a write under a condition that holds only for what has not been read yet */
+    for (int t = 0; t < 2; t++) {
+        THREAD();
+        ex_load(&p, R0, t ? y : x, RLX);
+        ex_when(&p, R0, EQ, 0, 1);
+        ex_store(&p, t ? x : y, 1, RLX);
+    }
+    CHECK(!allows(both_one));
+}
+
+OUTCOME(another_value, R(1, 0) == 1 && o->memory[1] != 1)
+
+TEST(explorer, a_write_of_what_was_read_has_that_value) {
+    begin("LB+data");
+    THREAD();
+    ex_load(&p, R0, x, RLX);
+    ex_store(&p, y, R0, RLX);
+    THREAD();
+    ex_load(&p, R0, y, RLX);
+    ex_store(&p, x, 1, RLX);
+    CHECK(!allows(another_value));
+}
+
 OUTCOME(second_first, R(1, 0) == 1 && R(2, 0) == 1 && R(2, 1) == 0)
 
 /* The second thread's add comes first, though it has seen what follows the first one's. */

@@ -156,6 +156,38 @@ TEST(markpage, a_buffer_is_shared_between_its_entries) {
 
 /* ---- the choice -------------------------------------------------------------------------------------------------- */
 
+/* Lists through the pages, one in the order of the addresses and one against it, as what is built from its leaves up: a
+ * page is visited about once, not once for each word of its marks. */
+TEST(markpage, pages_are_visited_in_the_graphs_direction) {
+    enum { N = 2000, PAGES = N * 32 / PAGE_BYTES + 1 };
+    for (int downward = 0; downward < 2; downward++) {
+        struct fixture f = open_heap(NULL, NULL);
+        TRI_LOCALS(f.thread, locals, 2);
+        struct pair *before = locals[0] = tri_new(f.thread, &pair_type);
+        locals[1] = before;
+        for (size_t i = 1; i < N; i++) {
+            struct pair *p = tri_new(f.thread, &pair_type);
+            CHECK(before != NULL && p != NULL);
+            if (downward)
+                tri_store(f.thread, p, &p->left, locals[0]);
+            else
+                tri_store(f.thread, locals[0], &((struct pair *)locals[0])->left, p);
+            locals[0] = p;
+        }
+        locals[downward ? 1 : 0] = NULL;
+        unsigned nvisits = 0;
+        for (int round = 0; round < 3; round++) { /* the first one finds out, and checks hold the world in some */
+            f.heap->page_set.nvisits = 0;
+            fixture_collect(&f);
+            if (round == 0 || f.heap->page_set.nvisits < nvisits) nvisits = f.heap->page_set.nvisits;
+        }
+        CHECK_EQ(f.heap->page_set.downward, downward != 0);
+        CHECK_MSG(nvisits >= PAGES && nvisits <= 3 * PAGES, "%u visits of %d pages", nvisits, PAGES);
+        TRI_POP(f.thread, locals);
+        close_heap(&f);
+    }
+}
+
 /* Objects one after the other go by page; the same objects in no order do not, and it is tried less and less often. */
 TEST(markpage, the_way_of_marking_follows_the_graph) {
     enum { N = TEST_IS_SLOW ? 40000 : 150000 };

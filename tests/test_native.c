@@ -23,6 +23,23 @@ __asm__(".text\n"
         "    ret\n"
         "    .cfi_endproc\n"
         ".size collect_with_register, .-collect_with_register\n");
+#elif defined(__aarch64__)
+/* The same with register x19. */
+int collect_with_register(tri_thread *thread, uintptr_t hidden);
+__asm__(".text\n"
+        ".globl collect_with_register\n"
+        ".type collect_with_register, %function\n"
+        "collect_with_register:\n"
+        "    stp x29, x30, [sp, #-32]!\n"
+        "    str x19, [sp, #16]\n"
+        "    mov x29, sp\n"
+        "    mvn x19, x1\n"
+        "    mov x1, xzr\n"
+        "    bl tri_collect\n"
+        "    ldr x19, [sp, #16]\n"
+        "    ldp x29, x30, [sp], #32\n"
+        "    ret\n"
+        ".size collect_with_register, .-collect_with_register\n");
 #else
 static int collect_with_register(tri_thread *thread, uintptr_t hidden) {
     void *volatile local = reveal(hidden);

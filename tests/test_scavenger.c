@@ -394,7 +394,17 @@ TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most) {
     fixture_close(&f);
 }
 
-/* A program that allocates at a rate beside cycles of a length, told to the limiter as pace_next does. */
+static const struct pacer_cycle squeezed_cycle = {.live_bytes = (size_t)98 * MIB};
+
+/* A cycle's end, as tri__pace_next has it. */
+static void pace(struct pacer *p, const struct pacer_config *config, double now_ns, double spent_ns) {
+    struct limiter_times times = {
+        .now_ns = (uint64_t)now_ns, .busy_ns = (uint64_t)spent_ns, .ncores = 2, .ncould_use = 2, .cpu_percent = 100};
+    tri__limiter_tell(&p->limiter, &times);
+    tri__pacer_end(p, config, &squeezed_cycle);
+}
+
+/* A program that allocates at a rate beside cycles of a length. */
 TEST(scavenger, the_limiter_widens_the_room_until_collecting_takes_half) {
     struct pacer_config config = {4 * MIB, 60, (size_t)100 * MIB, 0};
     struct pacer p;
@@ -402,15 +412,14 @@ TEST(scavenger, the_limiter_widens_the_room_until_collecting_takes_half) {
     double now = 1e9, spent = 0, late_now = 0, late_spent = 0;
     size_t widest = 0;
     tri__pacer_init(&p, &config);
-    tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+    tri__pacer_end(&p, &config, &squeezed_cycle);
     for (int i = 0; i < 400; i++) {
         double free_ns = (double)(p.goal_bytes - p.base_bytes) / alloc_per_ns;
         now += free_ns + cycle_ns;
         spent += 2 * cycle_ns; /* the collector, and the thread that is held back */
         if (i == 200) late_now = now, late_spent = spent;
         if (i >= 200) widest = max_size(widest, p.goal_bytes);
-        tri__pacer_spent(&p, (uint64_t)now, (uint64_t)spent, 2);
-        tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+        pace(&p, &config, now, spent);
         CHECK(p.limiter.fill_ns <= p.limiter.capacity_ns);
         CHECK(p.goal_bytes <= (size_t)98 * MIB * 16 / 10 + MIB);
         if (i < 10) CHECK(p.goal_bytes <= (size_t)105 * MIB); /* the bucket of two seconds takes a while to fill */
@@ -422,8 +431,7 @@ TEST(scavenger, the_limiter_widens_the_room_until_collecting_takes_half) {
     for (int i = 0; i < 100; i++) {
         now += 1e9;
         spent += 1e7;
-        tri__pacer_spent(&p, (uint64_t)now, (uint64_t)spent, 2);
-        tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+        pace(&p, &config, now, spent);
     }
     CHECK_EQ(p.limiter.fill_ns, 0);
     CHECK_EQ(p.limiter.doubled, 0);
@@ -431,7 +439,7 @@ TEST(scavenger, the_limiter_widens_the_room_until_collecting_takes_half) {
     /* The hard limit bounds what it may do. */
     config.hard_limit_bytes = (size_t)110 * MIB;
     p.limiter.doubled = 10;
-    tri__pacer_end(&p, &config, (size_t)98 * MIB, 0, 0, 0, 0);
+    tri__pacer_end(&p, &config, &squeezed_cycle);
     CHECK_EQ(p.goal_bytes, (size_t)110 * MIB);
 }
 

@@ -8,6 +8,7 @@ Each argument names one program and says how to read it:
     script:NAME=PATH.py     the same, a Python script
     command:NAME=PATH|ARG   any executable; counts as one test, by its exit code, unless it prints such a line
     optional:NAME=PATH|ARG  the same, but left out when the file does not exist
+    emulated:NAME=PATH      as plain, an ARMv8 program: left out when there is no qemu-aarch64 to run it
     --define=KEY=VALUE      set in the environment of all of them
     --jobs N, --timeout S   how many at once, and how long each may take
     anything else           a filter: only programs whose NAME contains one of these run
@@ -19,6 +20,7 @@ output is shown; of a program that passes only one line is.
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,9 @@ SYNTHESIS = re.compile(r"Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: 
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$", re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 HEARTBEAT_S = 30
+EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 STACK_BYTES = 8 << 20
+KINDS = ("criterion", "plain", "script", "command", "optional", "emulated")
 
 
 class Program:
@@ -44,6 +48,8 @@ class Program:
         if self.kind == "criterion":
             # One test at a time in each program: how much runs at once is decided here, once, for all of them.
             return [self.path, "--jobs=1", "--timeout=300", "--color=never"]
+        if self.kind == "emulated":
+            return [EMULATOR, self.path]
         if self.kind == "script":
             return [sys.executable, self.path, *self.arguments]
         return [self.path, *self.arguments]
@@ -176,7 +182,7 @@ def kill_group(child):
 
 
 def parse(arguments):
-    programs, filters, missing = [], [], []
+    programs, filters, missing, emulated = [], [], [], False
     jobs, timeout_s = 2, 1200
     rest = iter(arguments)
     for argument in rest:
@@ -188,15 +194,20 @@ def parse(arguments):
         elif argument.startswith("--define="):
             key, _, value = argument[len("--define=") :].partition("=")
             os.environ[key] = value
-        elif kind in ("criterion", "plain", "script", "command", "optional") and "=" in spec:
+        elif kind in KINDS and "=" in spec:
             name, _, command = spec.partition("=")
             path, *extra = command.split("|")
             if kind == "optional" and not os.path.exists(path):
-                missing.append(f"{name} ({path})")
+                missing.append(f"not there, left out: {name} ({path})")
+                continue
+            if kind == "emulated" and not EMULATOR:
+                emulated = True
                 continue
             programs.append(Program(kind, name, os.path.abspath(path), extra))
         else:
             filters.append(argument)
+    if emulated:
+        missing.append("skipped: there is no qemu-aarch64 to run ARMv8 programs; sudo apt-get install -y qemu-user")
     if filters:
         programs = [program for program in programs if any(word in program.name for word in filters)]
     return programs, filters, missing, min(jobs, os.cpu_count() or 1), timeout_s
@@ -213,7 +224,7 @@ def main():
     plain_limits()
     programs, filters, missing, jobs, timeout_s = parse(sys.argv[1:])
     for name in missing:
-        print(f"not there, left out: {name}")
+        print(name)
     if filters and not programs:
         print(f"no test program's name contains {' or '.join(filters)}")
         print("0 passed, 0 failed")

@@ -17,6 +17,9 @@ FOR_TESTS = {
     "tri__os_fail_at": "refuses system calls, as the system might",
     "tri__os_ncalls": "how many there are to refuse",
     "tri__pressure_set_root": "the system's files, in a tree of the test's own",
+    "UNITS_A_LOOK": "the bound that I-STEP4 names",
+    "tri__units_take_most": "what a slice did between two looks at the clock",
+    "tri__units_take_sum": "and in all",
     "tri__summary_pack": "the other half of tri__summary_unpack",
 }
 ATOMICS = "alloc/base/atomic.h"

@@ -19,6 +19,7 @@ enum lock_rank {
     RANK_WATCHES = 32,  /* objects whose death is waited for: a lock for a share of them each */
     RANK_DEATH = 33,    /* cleanups that are due, finalizer queues, the list of weak maps */
     RANK_WMAPS = 34,    /* entries of weak maps, a lock for some of the maps each */
+    RANK_PACE = 36,     /* the pacer's figures */
     RANK_GATE = 40,     /* the weak-load gate and the decision to close (R5) */
     RANK_CENTRAL = 50,  /* one layout's spans; never two */
     RANK_LARGE = 55,    /* a heap's large spans */

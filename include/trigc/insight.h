@@ -42,6 +42,10 @@ typedef struct tri_stats {
     uint64_t cleanups_due;    /* that tri_cleanup_run would run now */
     uint64_t cleanups_run;    /* ever */
     uint64_t watched_objects; /* cleanups and finalizer queues' claims on objects that live */
+    size_t hard_goal_bytes;   /* how far a cycle that is late may run: beyond it allocations give all their time */
+    uint64_t cpu_permille;    /* of all processors' time that collecting took between the last two cycles' ends */
+    uint64_t capped_cycles;   /* before which the heap was given more room than growth_percent says, for cpu_percent */
+    uint64_t widened_percent; /* that room now, of what growth_percent says: 100 while cpu_percent asks for none */
 } tri_stats;
 /* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);

@@ -19,16 +19,18 @@
  *   M-ROOTS    the global root becomes grey, after the last H3 answer (or beside H3: ROOTBESIDE)
  *   M-MARK     the queue is drained; begins after the last H3 answer
  *   M-FLUSH    H4: candidates are marked, grey work is handed over, the answer is any or none
- *   M-RESCAN   (INSERTION) all threads stand at a safepoint: stacks and what was allocated black are scanned, traced to the end
+ *   M-RESCAN   (INSERTION) all threads stand at a safepoint: stacks and what was allocated black are scanned, and
+ *              traced to the end
  *   M-CLOSE    after a round of none: the ephemeron pass, and back to M-MARK or closed
- *   M-DEATH    what is unmarked is taken out of weak slots and ephemerons
+ *   M-DEATH    what is unmarked is taken out of weak slots and ephemerons; what finalizer queues claim comes back, and
+ *              is delivered; cleanups are due; in R7's order (FIN, CLEANUP)
  *   M-DISARM   H5: the barrier goes off, the buffer is thrown away
  *   M-FLIP     the heap's sweep generation advances
  *   M-RETIRE   H6: holes are given back, the thread allocates white in the new generation
  *   M-SWEEP    span by span, by the collector or by a thread that has retired
  *   M-POLL     a mutator's safepoint: it does the step that is asked for and answers
  *   M-ALLOC    allocation and the initialising store
- *   M-LOAD     a load from a field, the root, a weak slot, an ephemeron
+ *   M-LOAD     a load from a field, the root, a weak slot, an ephemeron, a finalizer queue; by address
  *   M-STORE    a store through the barrier
  *   M-BLOCK    a thread enters a blocking region: state first, then the test for a request
  *   M-UNBLOCK  it leaves: it waits while the collector holds its state word
@@ -54,6 +56,18 @@
  *              -DFAULT_COLOUR      black by thread state alone, not by the span's generation
  *              -DFAULT_FLUSH_LATE  H4 is answered first and the candidates are flushed after
  *              -DFAULT_FLUSH_DISCARD  H4 ignores the candidates and H5 throws them away
+ *              -DFAULT_STORE_POLLS -DFAULT_ALLOC_POLLS  a safepoint inside a store; with a new object in hand
+ *   -DFLAG     a request is a flag and a step, read in this order:
+ *                                  -DFAULT_FLAG_LATE    the flag is taken back after the answer
+ *   -DNOMEM    no memory for a work buffer: what is grey stays marked and is scanned again:
+ *                                  -DFAULT_NOMEM_DROPPED   it stays marked only
+ *                                  -DFAULT_NOMEM_UNCOUNTED a round does not wait for it
+ *   -DRANGE    a range of root slots comes and goes:
+ *                                  -DFAULT_RANGE_ADDED  without shading (with INSERTION)
+ *                                  -DFAULT_RANGE_REMOVED  without shading
+ *                                  -DFAULT_RANGE_UNWAITED  taken back while the collector is in it
+ *   -DFREE     a mutator frees what nothing else names, between cycles:
+ *                                  -DFAULT_FREE_MARKING while one marks, too
  *   -DEAGER    the barrier itself marks (no candidate buffer)
  *   -DCANDQ    tracing and root scans queue candidates that are marked when they are popped; a
  *              flush and a weak load in a round still mark. The queue's entries say which they are:
@@ -77,8 +91,27 @@
  *   -DWEAK     a weak slot:        -DFAULT_WEAK         a load in the closing rounds spoils nothing
  *   -DEPH      an ephemeron:       -DFAULT_EPH          settled only after the close
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
+ *   -DFIND     a reference by address, of whatever is allocated:
+ *                                  -DFAULT_GATE_GIVES   what is unmarked is given away after the close
+ *                                  -DFAULT_GATE_EARLY   the gate goes idle after the close, not with the flip
+ *   -DFIN      a finalizer queue, and weak loads in steps: slot, gate, slot again:
+ *                                  -DFAULT_WEAK_ONCE    without the second look
+ *                                  -DFAULT_WEAK_STORED  a weak slot is cleared by a plain store
+ *                                  -DFAULT_FIN_WEAK_LATE  weak slots are cleared after objects came back
+ *                                  -DFAULT_FIN_SOME     what another one that comes back leads to stays in the table
+ *                                  -DFAULT_FIN_TWICE    the claim stays, too
+ *                                  -DFAULT_FIN_UNTRACED -DFAULT_FIN_EARLY  not traced; delivered before it is black
+ *                                  -DFAULT_FIN_UNSCANNED  the queue is no root
+ *                                  -DFAULT_FIN_BARE     what is taken out of the queue is not shaded
+ *                                  -DFAULT_FIN_UNSETTLED (with EPH) ephemerons are not settled again
+ *                                  -DFAULT_FIND_REVIVING (with FIND) loads by address do not wait for it
+ *   -DWFIELD   (with FIN) an object has a weak slot:
+ *                                  -DFAULT_FIN_WEAK_KEPT  those of what came back are not cleared
+ *   -DCLEANUP  cleanups:           -DFAULT_CLEAN_UNLOCKED  registering one and the look at the dead share no lock
+ *                                  -DFAULT_CLEAN_EARLY  (with FIN) due before objects come back
  *   -DASSIST -DOVERFLOW  mutators trace; buffers flush between answers:
  *                                  -DFAULT_QUIET        the answer tells only what is held now
+ *                                  -DFAULT_ASSIST_POLLS a safepoint with a popped object in hand
  *                                  -DFAULT_HIDDEN       such a flush in a round tells nothing till the next answer
  *   -DWORKERS  a second marker beside the collector, which counts as busy from the step that takes its first
  *              object until it holds nothing:
@@ -97,10 +130,12 @@
  *                                  -DFAULT_BLOCK_RELAXED    entering tests before its state shows
  *                                  -DFAULT_POST_RELAXED     the collector looks at the state before
  *                                                           its request shows
+ *                                  -DFAULT_WAIT_RUNNING     a thread waits for the cycle's end outside of one
  *   -DCORO     a suspended stack:  -DFAULT_CORO_UNSCANNED -DFAULT_CORO_ONCE
  *   -DUPVAL    (with CORO) reads and writes of a suspended stack: -DFAULT_UPVAL
  *   -DLARGE    a large object under construction across safepoints: -DFAULT_LARGE
- *   -DLATEINIT initialising stores across safepoints while the object is unpublished
+ *   -DLATEINIT initialising stores across safepoints while the object is unpublished and the slot zero (wants NL=2)
+ *                                  -DFAULT_INIT_TWICE   into a slot that is not zero, or is seen by others
  *   -DROOTBESIDE  global roots scanned beside the scan handshake
  *   -DINSERTION  no deletion barrier; stacks stay grey, and are scanned again in a stop after a round of none:
  *                                  -DFAULT_NO_RESCAN    stacks are not scanned again
@@ -108,7 +143,8 @@
  *   -DXCHG     the barrier's load and store are one atomic exchange; FAULT_NO_SETTLE is then none
  *   -DFAULT_LEN   a mutable length bounds the trace, and shrinks without a barrier
  *
- * -DNOROOT narrows a search for a fault: the mutators leave the global root alone.
+ * -DNOROOT narrows a search: the mutators leave the global root alone.
+ * -DNOWEAK   the same for the global weak slot (FIN, CLEANUP, FIND).
  * -DSHARED   begins with one object that is on every stack.
  */
 #ifndef FAULT_QUIET
@@ -143,7 +179,7 @@
 #ifdef FAULT_LEN
 #define LEN
 #endif
-#ifdef INSERTION
+#ifdef INSERTION                /* no stack is black before the stop */
 #define FAULT_NO_DELETION
 #define FRESH(o) fresh = fresh | BIT(o)
 #else
@@ -161,11 +197,11 @@
 #ifdef FAULT_DETACH_QUIET
 #define DETACH_QUIET
 #endif
-#ifdef EPH
+#if defined(EPH) || defined(MAYBE) || defined(FIN) || defined(CLEANUP) || defined(FIND)
 #define WEAK
 #endif
-#ifdef MAYBE
-#define WEAK
+#if defined(FIN) || defined(CLEANUP) || defined(FIND)
+#define DEATH                   /* the gate is closed until the flip; weak loads and what clears slots are in steps */
 #endif
 #ifndef NO
 #define NO 2
@@ -187,6 +223,12 @@
 #define ENTRIES(o) BIT(o)
 #endif
 #define LIVE(o) ((alive >> (o)) & 1)
+#ifdef CLEANUP                  /* what a mutator may hold, read and write: allocated, and no cleanup of it was due */
+#define USABLE(o) (LIVE(o) && !((gone >> (o)) & 1))
+#else
+#define USABLE(o) LIVE(o)
+#endif
+#define LAST (NO-1)             /* the object with a weak slot of its own (FIN) */
 #define MARKED(o) ((marks >> (o)) & 1)
 #define POPPED 16
 #define ACKED (req[0] == none && req[NT-1] == none)
@@ -199,6 +241,16 @@
 #define HID(o) hid[o]
 #else
 #define HID(o) 0
+#endif
+#ifdef FAULT_INIT_TWICE
+#define UNWRITTEN true
+#else
+#define UNWRITTEN (slot[pend[t]] == NIL)
+#endif
+#ifdef FAULT_RANGE_UNWAITED
+#define UNSCANNED true
+#else
+#define UNSCANNED (!rangescan)
 #endif
 #ifdef SPAN
 #define SP(o) ((o)/2)           /* the object's span */
@@ -314,11 +366,59 @@ bit lenb[NO];
 #ifdef EPH
 byte ek = NIL; byte ev = NIL;
 #endif
+#ifdef WORKED
+#define WORKED_NOW(t) worked[t] = 1
+#else
+#define WORKED_NOW(t) skip
+#endif
 #ifdef WEAK
 mtype = { w_idle, w_open, w_closing, w_closed };
 byte weak = NIL;                /* one weak slot */
 mtype wstate = w_idle;
 bit  spoiled;
+#endif
+#ifdef FIN
+byte claim;                     /* objects that a finalizer queue watches: in the table */
+byte revived;                   /* came back in this cycle, not delivered yet: the collector's list */
+byte queued;                    /* in the queue */
+#ifdef WFIELD
+byte wfield = NIL;              /* weak slot of object LAST */
+#endif
+byte waslast;                   /* claimed and unmarked at the close: all of it has to come back (I-FIN2) */
+byte fowed;                     /* was watched, and is to come back once (I-WATCH2) */
+#endif
+#ifdef DEATH
+bit  reviving;                  /* a mark does not tell what was reachable at the close */
+byte seen = NIL;                /* the collector's register */
+#endif
+#ifdef CLEANUP
+byte clean;                     /* objects with a cleanup: in the table */
+byte due;                       /* cleanups to be run */
+byte cowed;                     /* its cleanup is to be due once */
+byte gone;                      /* objects whose cleanup was due, until their slot is another one's */
+#endif
+#ifdef RANGE
+bit  rangein; byte rangeword = NIL;             /* a range of one root slot: registered; what it holds */
+bit  rangescan;                 /* the collector is in it */
+#endif
+#ifdef NOMEM
+byte rescan;                    /* objects that are marked and could not be queued */
+#ifdef FAULT_NOMEM_UNCOUNTED
+#define RESCANS false
+#else
+#define RESCANS (rescan != 0)
+#endif
+#else
+#define RESCANS false
+#endif
+#ifdef FREE
+bit  stay;                      /* from before H1 to the flip nothing is freed by hand (R13) */
+#endif
+#ifdef FLAG
+bit  flag[NT];                  /* there is something to answer; the step itself is read afterwards */
+#define ASKED(t) flag[t]
+#else
+#define ASKED(t) (req[t] != none)
 #endif
 
 /* A candidate, or a copied word, whose object is marked has no effect any more, whoever marked it: it is forgotten at
@@ -420,7 +520,21 @@ inline tell(t) {
   skip
 #endif
 }
-inline hand_over(t) { queue = queue | buf[t]; buf[t] = 0 }
+inline hand_over(t) {
+#ifdef NOMEM
+  if                            /* no memory for a buffer: what is in hand stays marked, and is scanned again (R19) */
+  :: queue = queue | buf[t]
+#ifdef FAULT_NOMEM_DROPPED
+  :: skip
+#else
+  :: buf[t] != 0 && buf[t] <= ALL -> rescan = rescan | buf[t]
+#endif
+  fi;
+  buf[t] = 0
+#else
+  queue = queue | buf[t]; buf[t] = 0
+#endif
+}
 
 /* A span's live objects are the marked ones (M-SWEEP). */
 inline sweep_span(s) { sweep_span_for(s, heapgen) }
@@ -429,6 +543,15 @@ inline sweep_span_for(s, g) {
     alive = alive & (marks | (ALL & ~SLOTS(s)));
     marks = marks & (ALL & ~SLOTS(s));
     gen[s] = g;
+#ifdef FIN
+    assert(((claim | fowed) & ~alive) == 0);            /* I-WATCH3: what is watched lives, or has come back */
+#ifdef WFIELD
+    wfield = (LIVE(LAST) -> wfield : NIL);
+#endif
+#endif
+#ifdef CLEANUP
+    assert(((clean | cowed) & ~alive) == 0);            /* I-WATCH3: the cleanup of what is freed is due, or has run */
+#endif
     slot[0] = (LIVE(0) -> slot[0] : NIL);
 #if NO > 1
     slot[1] = (LIVE(1) -> slot[1] : NIL);
@@ -627,15 +750,72 @@ inline give_back(t) {           /* what is left of the hole loses its marks */
 #endif
 }
 
+#ifdef DEATH
+/* Whether thread t may make a reference of o (else NIL): M-LOAD's part under the gate lock. Between the flip and its
+ * sweep an object lives if it is marked. */
+inline ask_gate(t, o, byaddress) {
+  if
+  :: o == NIL || MARKED(o) || !armed[t] && !byaddress
+  :: else ->
+  if
+  :: wstate == w_idle ->
+     if :: byaddress && gen[SP(o)] != heapgen && !HID(o) -> o = NIL :: else fi
+  :: wstate == w_open -> shade(buf[t], o); WORKED_NOW(t)
+  :: wstate == w_closing -> shade(buf[t], o); spoiled = 1; WORKED_NOW(t)
+  :: wstate == w_closed ->
+#ifndef FAULT_GATE_GIVES
+     o = NIL
+#else
+     skip
+#endif
+  fi
+  fi
+}
+
+/* M-DEATH: a weak slot that names what is unmarked is cleared, by compare-and-swap: never a newer value. */
+inline clear_weak(word) {
+  atomic { seen = word; if :: seen != NIL && MARKED(seen) -> seen = NIL :: else fi };
+#ifdef FAULT_WEAK_STORED
+  atomic { if :: seen != NIL -> assert(word == NIL || !MARKED(word)); word = NIL :: else fi; seen = NIL };
+#else
+  atomic { if :: seen != NIL && word == seen -> assert(!MARKED(word)); word = NIL :: else fi; seen = NIL };
+#endif
+}
+#endif
+
+/* A safepoint where none may be (R1, R3): any number of steps is answered. */
+inline poll_inside(t, k, v) {
+  do
+  :: atomic { req[t] != none -> do_step(t, k, v) }; atomic { answer(t) }
+  :: true -> break
+  od
+}
+
 proctype mutator(byte t) {
   byte i, j, x, old, o;
   do
+#ifdef FLAG
+  :: atomic { ASKED(t) ->
+#ifndef FAULT_FLAG_LATE
+     flag[t] = 0;               /* M-POLL: first the flag, then the step, which may have been answered */
+#endif
+     skip };
+     if
+     :: atomic { req[t] != none -> do_step(t, i, o) }; atomic { answer(t) }
+     :: req[t] == none
+     fi;
+#ifdef FAULT_FLAG_LATE
+     flag[t] = 0;
+#endif
+     assert(req[t] == none || flag[t]);         /* else nobody answers: what was posted meanwhile is lost */
+#else
   :: atomic { req[t] != none -> do_step(t, i, o) };             /* M-POLL: the work, then the answer */
      atomic {
 #ifdef FAULT_FLUSH_LATE
        if :: req[t] == h_flush -> i = 1 :: else fi;
 #endif
        answer(t) };
+#endif
 #ifdef INSERTION
      !stopped || req[t] != none;                                /* M-RESCAN: it stands here until the stop is over */
 #endif
@@ -670,6 +850,9 @@ proctype mutator(byte t) {
   :: atomic {                   /* M-ALLOC: from the hole */
        pick_bit(hole[t], o); pick(i); pick(j);
        hole[t] = hole[t] & ~BIT(o);
+#ifdef INSERTION
+       if :: black[t] && MARKED(o) -> FRESH(o) :: else fi;
+#endif
 #else
   :: atomic {                   /* M-ALLOC: sweep the span first if it is behind */
        pick_bit((ALL & ~alive), o); pick(i); pick(j);
@@ -685,6 +868,12 @@ proctype mutator(byte t) {
 #endif
 #endif
        alive = alive | BIT(o); slot[o] = NIL;
+#ifdef WFIELD
+       if :: o == LAST -> wfield = NIL :: else fi;
+#endif
+#ifdef CLEANUP
+       gone = gone & ~BIT(o);
+#endif
 #ifdef LEN
        lenb[o] = 1;
 #endif
@@ -694,6 +883,11 @@ proctype mutator(byte t) {
        fi };
      if :: pend[t] != o -> slot[o] = old :: pend[t] != o :: pend[t] == o fi;
 #else
+#ifdef FAULT_ALLOC_POLLS
+       x = i; i = 0 };
+     poll_inside(t, i, old);    /* with the object in hand, in no root */
+     atomic { i = x; x = 0;
+#endif
        old = loc[t*NL+j];       /* the value to initialise with is held in a register */
 #ifdef LATEINIT
        pend[t] = o;
@@ -740,23 +934,27 @@ proctype mutator(byte t) {
   :: atomic {                   /* M-LOAD: a field or the root */
        HAND; pick(i); pick(j);
        if
-       :: loc[t*NL+i] != NIL -> assert(LIVE(loc[t*NL+i])); loc[t*NL+j] = slot[loc[t*NL+i]]
+       :: loc[t*NL+i] != NIL -> assert(USABLE(loc[t*NL+i])); loc[t*NL+j] = slot[loc[t*NL+i]]
 #ifndef NOROOT
        :: loc[t*NL+j] = slot[ROOT]
 #endif
        fi;
-       assert(loc[t*NL+j] == NIL || LIVE(loc[t*NL+j]));
+       assert(loc[t*NL+j] == NIL || USABLE(loc[t*NL+j]));
        i = 0; j = 0 }
   :: atomic {                   /* M-STORE: a local or NIL into a field or the root */
        HAND; pick(i); pick(j);
-       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(LIVE(x))
+       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(USABLE(x))
 #ifndef NOROOT
           :: x = ROOT
 #endif
        fi;
        if :: o = loc[t*NL+j] :: o = NIL fi;
 #ifdef LATEINIT
+#ifdef FAULT_INIT_TWICE         /* it stays the thread's own to initialise although others may see it */
+       if :: pend[t] != NIL && x == pend[t] -> pend[t] = NIL :: else fi;
+#else
        if :: pend[t] != NIL && (o == pend[t] || x == pend[t]) -> pend[t] = NIL :: else fi;
+#endif
 #endif
        i = 0; j = 0 };
      if
@@ -786,6 +984,9 @@ stored: x = 0; o = 0
 #endif
         skip
      :: else
+#ifdef FAULT_STORE_POLLS
+        -> poll_inside(t, i, old)               /* between the barrier, which was off, and the store */
+#endif
      fi;
      slot[x] = o;
 #ifdef LEN
@@ -805,6 +1006,9 @@ stored: x = 0; o = 0
      }
 #endif
 #ifdef BLOCK
+#ifdef FAULT_WAIT_RUNNING
+  :: cycling -> !cycling        /* a wait for the cycle's end outside of a blocking region */
+#endif
   :: bst[t] = blocked;                                          /* M-BLOCK: the state first, then the request is read */
 #ifndef FAULT_BLOCK_LOST
      if :: req[t] != none -> goto unblock :: else fi;
@@ -836,6 +1040,9 @@ unblock:
        if :: !i && MARKED(o) -> o = NIL :: else -> marks = marks | BIT(o); forget_marked() fi; i = 0 };
 #else
      queue = queue & ~BIT(o) };
+#endif
+#ifdef FAULT_ASSIST_POLLS
+     poll_inside(t, i, j);      /* with a popped object in hand */
 #endif
      old = (o == NIL -> NIL : slot[o]);
      atomic {
@@ -907,9 +1114,14 @@ unblock:
      }
 #endif
 #ifdef LATEINIT
-  :: atomic { pend[t] != NIL && (loc[t*NL] == pend[t] || loc[t*NL+NL-1] == pend[t]) && slot[pend[t]] == NIL; pick(j);
+  :: atomic { pend[t] != NIL && (loc[t*NL] == pend[t] || loc[t*NL+NL-1] == pend[t]) && UNWRITTEN; pick(j);
        old = loc[t*NL+j] };
-     slot[pend[t]] = old; atomic { pend[t] = NIL; old = 0; j = 0 }
+     slot[pend[t]] = old;
+#ifdef FAULT_INIT_TWICE
+     atomic { old = 0; j = 0 }
+#else
+     atomic { pend[t] = NIL; old = 0; j = 0 }
+#endif
 #endif
 #ifdef LARGE
   :: atomic { pend[t] != NIL -> pick(i); o = pend[t]; pend[t] = NIL;
@@ -923,7 +1135,7 @@ unblock:
 #ifdef CORO
   :: atomic { /* resume the suspended stack, suspend the present one (one word moves each way) */
        pick(i);
-#ifdef CORO_FIX
+#if defined(CORO_FIX) && !defined(INSERTION)
        if :: black[t] && !corscan -> scan_cor_by(t) :: else fi;
 #ifdef CORO_RESET
        if :: !black[t] -> corscan = 0 :: else fi;
@@ -933,7 +1145,7 @@ unblock:
 #endif
 #ifdef UPVAL
   :: atomic { pick(i);
-#ifdef UPVAL_FIX
+#if defined(UPVAL_FIX) && !defined(INSERTION)
        if :: !black[t] -> corscan = 0 :: else fi;
        if :: black[t] && !corscan -> scan_cor_by(t) :: else fi;
 #endif
@@ -969,7 +1181,125 @@ unblock:
        :: else fi; o = 0 }
 #endif
   :: atomic { pick(i); loc[t*NL+i] = NIL; i = 0 }          /* drop a local */
+#ifdef RANGE
+  :: atomic { !rangein -> pick(i); rangeword = loc[t*NL+i]; rangein = 1;        /* M-STORE: a range of roots is added */
+#ifndef FAULT_RANGE_ADDED
+       if :: armed[t] -> remember(t, rangeword) :: else fi;
+#endif
+       i = 0 }
+  :: atomic { rangein -> pick(i); loc[t*NL+i] = rangeword; assert(rangeword == NIL || USABLE(rangeword)); i = 0 }
+  :: atomic { rangein && UNSCANNED;                             /* it is taken back when no scanner is in it */
+#ifndef FAULT_RANGE_REMOVED
+       if :: armed[t] -> remember(t, rangeword) :: else fi;
+#endif
+       rangein = 0; rangeword = NIL }
+#endif
+#ifdef FREE
+  :: atomic {                   /* freed by hand: nothing else names it, and no cycle marks */
+#ifndef FAULT_FREE_MARKING
+       !stay;
+#endif
+       pick(i); x = loc[t*NL+i];
+       if
+       :: x != NIL && slot[0] != x && slot[NO > 1] != x && slot[NO-1] != x && slot[ROOT] != x && cor != x &&
+          pend[0] != x && pend[NT-1] != x ->
+          loc[t*NL+i] = NIL;
 #ifdef WEAK
+          weak = (weak == x -> NIL : weak);
+#endif
+          o = 0;
+          do
+          :: o < NT*NL && loc[o] == x -> i = 1; break
+          :: o < NT*NL && loc[o] != x -> o++
+          :: else -> i = 0; break
+          od;
+          if
+          :: i -> skip          /* on another stack: not freed, only dropped */
+          :: else ->
+             slot[x] = NIL; marks = marks & ~BIT(x);
+             if :: gen[SP(x)] == heapgen -> alive = alive & ~BIT(x) :: else fi  /* else its sweep frees it */
+          fi
+       :: else
+       fi;
+       x = 0; o = 0; i = 0 }
+#endif
+#ifdef DEATH
+#if !defined(NOWEAK) || defined(WFIELD)
+  :: atomic {                   /* M-LOAD: a weak slot, in steps: the slot, */
+#ifdef WFIELD
+       pick(i);
+       if
+#ifdef NOWEAK
+       :: loc[t*NL+i] != LAST -> x = NIL
+#else
+       :: x = weak
+#endif
+       :: loc[t*NL+i] == LAST -> assert(USABLE(LAST)); x = wfield; j = 1
+       fi };
+#else
+       pick(i); x = weak };
+#endif
+ask:
+     atomic {                   /* the gate, */
+       o = x; ask_gate(t, o, false) };
+     atomic {                   /* the slot again: what comes back is marked after the slots that name it are cleared */
+#ifdef WFIELD
+       old = (j -> wfield : weak);
+#else
+       old = weak;
+#endif
+       if
+#ifndef FAULT_WEAK_ONCE
+       :: old != x && o != NIL -> x = old; old = 0; goto ask
+#endif
+       :: else
+       fi;
+       assert(o == NIL || USABLE(o));
+       loc[t*NL+i] = o; x = 0; o = 0; i = 0; j = 0; old = 0 }
+#endif
+#ifndef NOWEAK
+  :: atomic { pick(i); weak = loc[t*NL+i]; i = 0 }
+#endif
+#ifdef WFIELD
+  :: atomic { pick(i); pick(j);
+       if :: loc[t*NL+i] == LAST -> assert(USABLE(LAST)); wfield = loc[t*NL+j]
+          :: loc[t*NL+i] == LAST -> wfield = slot[LAST]
+          :: loc[t*NL+i] != LAST
+       fi;
+       i = 0; j = 0 }
+#endif
+#ifdef FIN
+  :: atomic { pick(i);
+       if :: loc[t*NL+i] != NIL && !((claim | fowed) & BIT(loc[t*NL+i])) ->
+            claim = claim | BIT(loc[t*NL+i]); fowed = fowed | BIT(loc[t*NL+i])
+         :: else fi; i = 0 }
+  :: atomic {                   /* M-LOAD: the next one of the queue */
+       pick_bit(queued, o); pick(i);
+       queued = queued & ~BIT(o); assert(USABLE(o));
+#ifndef FAULT_FIN_BARE
+       if :: armed[t] -> remember(t, o) :: else fi;
+#endif
+       loc[t*NL+i] = o; o = 0; i = 0 }
+#endif
+#ifdef CLEANUP
+  :: atomic { pick(i);
+       if :: loc[t*NL+i] != NIL && !((clean | due) & BIT(loc[t*NL+i])) ->
+            clean = clean | BIT(loc[t*NL+i]); cowed = cowed | BIT(loc[t*NL+i])
+         :: else fi; i = 0 }
+  :: atomic { pick_bit(due, o); due = due & ~BIT(o); o = 0 }            /* it runs */
+#endif
+#ifdef FIND
+  :: atomic {                   /* M-LOAD: by address; not while objects come back */
+       pick_bit(alive, o); pick(i);
+       if
+#ifndef FAULT_FIND_REVIVING
+       :: reviving && MARKED(o)
+#endif
+       :: else -> ask_gate(t, o, true); loc[t*NL+i] = o; assert(o == NIL || USABLE(o))
+       fi;
+       o = 0; i = 0 }
+#endif
+#elif defined(WEAK)
   :: atomic {                   /* M-LOAD: a weak slot, under the lock that also guards closing */
        pick(i); o = weak;
        if
@@ -1043,12 +1373,17 @@ bit seen[NT];
 
 /* Post a step; do it for the threads that are blocked. Each state word is looked at once: a thread
  * that is seen running must see the request by itself. */
+#ifdef FLAG
+#define FLAGGED(t) flag[t] = 1
+#else
+#define FLAGGED(t) skip
+#endif
 inline handshake(step) {
 #ifdef FAULT_POST_RELAXED
   seen[0] = (bst[0] == blocked); seen[NT-1] = (bst[NT-1] == blocked);
 #endif
   d_step { c = 0; last = step; if :: step == h_retire -> retgen = heapgen :: step == h_arm -> corscan = 0 :: else fi;
-   do :: c < NT -> if :: att[c] -> req[c] = step :: else fi; c++ :: else -> break od; c = 0 };
+   do :: c < NT -> if :: att[c] -> req[c] = step; FLAGGED(c) :: else fi; c++ :: else -> break od; c = 0 };
 #ifdef BLOCK
   do
   :: c < NT ->
@@ -1109,6 +1444,46 @@ inline scans_answered() {
 #endif
 }
 
+#ifdef CLEANUP
+/* M-DEATH: cleanups of what is unmarked are due. One lock with a registration (I-WATCH1). */
+inline take_cleanups() {
+#ifdef FAULT_CLEAN_UNLOCKED
+  v = clean;
+  atomic {
+#else
+  atomic { v = clean;
+#endif
+    assert((v & ~marks & (due | ~cowed)) == 0);         /* I-WATCH2: once */
+    cowed = cowed & ~(v & ~marks);
+    due = due | (v & ~marks); gone = gone | (v & ~marks); clean = v & marks; v = 0 }
+}
+#endif
+#ifdef FIN
+/* M-DEATH: what came back is in the queue. It is black, with all that it names (I-FIN1); no weak slot of what was
+ * reachable names it; and none that was claimed and unmarked stays behind (I-FIN2). */
+inline deliver() {
+  atomic {
+#ifndef ONLY_LIVE
+    c = 0;
+    do
+    :: c < NO ->
+       if
+       :: revived & BIT(c) -> assert(MARKED(c) && (slot[c] == NIL || MARKED(slot[c])));
+#ifndef FIND
+          assert(weak != c)
+#endif
+       :: else -> assert(!(waslast & BIT(c)))
+       fi;
+       c++
+    :: else -> break
+    od;
+    c = 0;
+    assert((revived & (queued | ~fowed)) == 0);         /* I-WATCH2: once */
+#endif
+    queued = queued | revived; fowed = fowed & ~revived; revived = 0; waslast = 0 }
+}
+#endif
+
 active proctype collector() {
   d_step {
     c = 0; do :: c <= NO -> slot[c] = NIL; c++ :: else -> break od;
@@ -1131,12 +1506,20 @@ active proctype collector() {
 #ifdef BLOCK
      cycling = 1;
 #endif
+#ifdef FREE
+     stay = 1;
+#endif
+#ifdef DEATH
+     wstate = w_open;           /* before the first thread is armed */
+#endif
      handshake(h_arm); ACKED;                                   /* M-ARM */
 #ifndef FAULT_NO_SETTLE
      handshake(h_settle); ACKED;                                /* M-SETTLE */
 #endif
 #ifdef WEAK
+#ifndef DEATH
      wstate = w_open;
+#endif
 #endif
      handshake(h_scan);                                         /* M-SCAN */
 #ifdef CORO
@@ -1155,8 +1538,23 @@ active proctype collector() {
 #ifdef ROOTBESIDE
      scans_answered();
 #endif
+#ifdef RANGE
+     atomic { if :: rangein -> rangescan = 1 :: else fi };
+     atomic {
+       if :: rangescan -> assert(rangein); v = rangeword; found_word(queue, v); v = 0; rangescan = 0 :: else fi };
+#endif
+#ifdef FIN
+#ifndef FAULT_FIN_UNSCANNED
+     c = 0;                     /* the finalizer queue, beside the mutators that take from it */
+     do
+     :: atomic { c < NO -> if :: queued & BIT(c) -> found_word(queue, c) :: else fi; c++ }
+     :: c == NO -> break
+     od;
+     c = 0;
+#endif
+#endif
 #ifdef CORO
-#ifndef CORO_BESIDE
+#if !defined(CORO_BESIDE) && !defined(INSERTION)
      atomic { if :: !corscan -> scan_cor() :: else fi };
 #endif
 #endif
@@ -1181,7 +1579,13 @@ mark_phase:
         do :: v < NL -> copy_word(copied, loc[(NT-1)*NL+v]); v++ :: else -> break od; v = 0 }
 #endif
 #endif
-     :: atomic { ACKED && queue == 0 && !COPYWORK && !WORKING ->
+#ifdef NOMEM
+     :: atomic { queue != 0; pick_entry(queue, c);              /* M-MARK: no memory: marked, and to be scanned again */
+        queue = queue & ~ENTRIES(c); marks = marks | BIT(c); rescan = rescan | BIT(c); forget_marked(); c = 0 }
+     :: atomic { queue == 0 && rescan != 0; pick_bit(rescan, c);
+        rescan = rescan & ~BIT(c); queue = queue | BIT(c); c = 0 }
+#endif
+     :: atomic { ACKED && queue == 0 && !COPYWORK && !WORKING && !RESCANS ->
 #ifdef WORKERS
 #ifndef WORKERROUND
         open = 0;               /* R3: nobody takes anything from here to the next M-MARK */
@@ -1191,7 +1595,7 @@ mark_phase:
 #ifdef QUIETROUND
         tracing = 0; nassist == 0;                              /* R3: no assist from here to the next M-MARK */
         if
-        :: queue != 0 || COPYWORK -> tracing = 1;
+        :: queue != 0 || COPYWORK || RESCANS -> tracing = 1;
 #ifdef WORKERS
 #ifndef WORKERROUND
            open = 1;
@@ -1215,7 +1619,7 @@ mark_phase:
 #endif
      handshake(h_flush); ACKED;                                 /* M-FLUSH */
 #ifndef FAULT_ONE_FLUSH
-     if :: found || queue != 0 -> goto mark_phase :: else fi;   /* M-CLOSE */
+     if :: found || queue != 0 || RESCANS -> goto mark_phase :: else fi;        /* M-CLOSE */
 #ifdef COPYSTACK
 #ifdef FAULT_COPY_UNCOUNTED
      copied = 0;                /* the memory of the copies is given back */
@@ -1239,6 +1643,9 @@ mark_phase:
        c = 0 };
 #ifndef FAULT_NO_RESCAN
      d_step { c = 0; do :: c < NT*NL -> found_word(queue, loc[c]); c++ :: else -> break od; c = 0 };
+#ifdef CORO
+     d_step { v = cor; found_word(queue, v); v = 0; corscan = 1 };      /* suspended stacks for the first time */
+#endif
 #endif
 #ifndef FAULT_FRESH_BLACK
      queue = queue | fresh;
@@ -1252,7 +1659,79 @@ mark_phase:
      d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
      if :: queue != 0 -> goto mark_phase :: else fi;
 #endif
-     atomic { if :: spoiled -> goto mark_phase :: else -> wstate = w_closed fi };
+     atomic { if :: spoiled -> goto mark_phase :: else -> wstate = w_closed
+#ifdef FIN
+        ; waslast = claim & ~marks
+#endif
+        fi };
+#ifdef DEATH
+#if !defined(NOWEAK) && !defined(FAULT_FIN_WEAK_LATE)
+     clear_weak(weak);                                          /* M-DEATH, R7's order: weak slots of what is marked, */
+#endif
+#ifdef FAULT_CLEAN_EARLY
+     take_cleanups();
+#endif
+#ifdef FIN
+#ifdef WFIELD
+     if :: LIVE(LAST) && MARKED(LAST) -> clear_weak(wfield) :: else fi;
+#endif
+#ifdef FAULT_FIN_SOME
+     atomic {
+       if :: claim & ~marks & BIT(0) -> revived = BIT(0) :: else -> revived = claim & ~marks fi;
+       claim = claim & ~revived };
+#else
+     atomic { revived = claim & ~marks;                         /* what queues claim is marked and traced, */
+#ifndef FAULT_FIN_TWICE
+       claim = claim & marks
+#endif
+       };
+#endif
+     if
+     :: revived != 0 ->
+#ifdef FAULT_FIN_EARLY
+        deliver();
+#endif
+        atomic { reviving = 1; c = 0 };
+        do
+        :: c < NO -> d_step { if :: (revived | queued) & BIT(c) -> shade(queue, c) :: else fi }; c++
+        :: else -> break
+        od;
+        c = 0;
+#ifdef FAULT_FIN_UNTRACED
+        queue = 0;
+#endif
+        do
+        :: queue != 0 -> trace_one()
+        :: else ->
+#ifdef EPH
+#ifndef FAULT_FIN_UNSETTLED
+           d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
+#endif
+#endif
+           if :: queue != 0 :: else -> break fi
+        od;
+#if defined(WFIELD) && !defined(FAULT_FIN_WEAK_KEPT)
+        if :: LIVE(LAST) && MARKED(LAST) -> clear_weak(wfield) :: else fi;      /* weak slots of what came back, */
+#endif
+        reviving = 0
+     :: else
+     fi;
+#endif
+#ifdef FAULT_FIN_WEAK_LATE
+     clear_weak(weak);
+#endif
+#ifdef EPH
+     atomic { if :: ek != NIL && !MARKED(ek) -> ek = NIL; ev = NIL :: else fi };        /* entries of dead keys, */
+#endif
+#ifdef CLEANUP
+#ifndef FAULT_CLEAN_EARLY
+     take_cleanups();                                           /* cleanups of what is still unmarked, */
+#endif
+#endif
+#ifdef FIN
+     deliver();                                                 /* and the queue gets what came back */
+#endif
+#else
 #ifdef EPH
 #ifndef EPH_FIX
      d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
@@ -1265,12 +1744,23 @@ mark_phase:
      wstate = w_idle;
 #endif
 #endif
+#ifdef FAULT_GATE_EARLY
+     wstate = w_idle;
+#endif
+#endif
 #ifndef FAULT_NO_DISARM
      atomic { rounds = 0; tracing = 0; incycle = 0 }; handshake(h_disarm); ACKED;      /* M-DISARM */
+#ifdef DEATH
+     atomic { wstate = w_idle; flip() };                        /* M-FLIP: under one lock with the gate */
+#else
 #ifdef MAYBE
      wstate = w_idle;
 #endif
      flip();                                                    /* M-FLIP */
+#endif
+#ifdef FREE
+     stay = 0;
+#endif
      handshake(h_retire); ACKED;                                /* M-RETIRE */
 #else
      flip();

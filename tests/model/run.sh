@@ -1,23 +1,26 @@
 #!/bin/sh
-# Searches the protocol's model (onthefly.pml): run.sh quick|long [pattern]
+# Searches the protocol's model (onthefly.pml): run.sh quick|long|pairs|--full [pattern]
 #
-# quick   every rule's clean search and every planted fault, on one core in about two minutes, under 2 GB
+# quick   every rule's clean search and every planted fault, on one core in about two minutes, under 1 GB
 # long    the large searches, two mutators over the whole model among them (bitstate): up to 5 GB, some hours
+# pairs   each two options together, one mutator: half an hour, under 3 GB
+# --full  all of these
 # pattern runs only the configurations whose name matches the shell pattern *pattern*
 #
-# One line a configuration: its verdict, name, what was expected, what was found, the states stored, the greatest depth,
-# the seconds; for a bitstate search also the hash factor, its bits for each state.
+# A table, one line a configuration: its verdict, name, what was expected, what was found, the states stored, the
+# greatest depth, the seconds; for a bitstate search also the hash factor, its bits for each state.
 # A clean one passes when the search ends without an error, without cutting a path short and with every line of the
-# model reached; a fault passes when the search reports an error; a bounded one when it found no error, whether it
-# ended or its minutes did (MODEL_MINUTES, 25). Exit status 0 when all passed, 1 when one did not, 2 for wrong usage or
-# a missing tool. CC names the C compiler (cc). Everything is built in a temporary directory, in TMPDIR.
+# model reached (but in pairs, some of which shut out a line of each other); a fault passes when the search reports an
+# error; a bounded one when it found no error, whether it ended ("clean": complete) or its minutes did ("cut";
+# MODEL_MINUTES, 25). Exit status 0 when all passed, 1 when one did not, 2 for wrong usage or a missing tool. CC names
+# the C compiler (cc). Everything is built in a temporary directory, in TMPDIR.
 set -u
 
 model_dir=$(cd "$(dirname "$0")" && pwd)
 compiler=${CC:-cc}
 
 usage() {
-    echo "usage: run.sh quick|long [pattern]" >&2
+    echo "usage: run.sh quick|long|pairs|--full [pattern]" >&2
     exit 2
 }
 
@@ -28,77 +31,112 @@ need() {
 }
 
 # Every configuration: tier, expected outcome, search, name, options of the model.
-#   full  exhaustive, states compressed    bits  bitstate, 4 GB of bits
+#   fast  exhaustive, built quickly    full  exhaustive, states compressed    bits  bitstate, 4 GB of bits
 configurations() {
     # The first lines are one mutator, two objects. "two-..." are two mutators that leave the global root alone.
     cat <<'END'
-quick clean full base             -DNT=1
-quick fault full no-deletion      -DNT=1 -DFAULT_NO_DELETION -DONLY_LIVE
-quick fault full one-flush        -DNT=1 -DFAULT_ONE_FLUSH
-quick fault full no-disarm        -DNT=1 -DFAULT_NO_DISARM
-quick fault full white            -DNT=1 -DFAULT_WHITE -DONLY_LIVE
-quick fault full flush-late       -DNT=1 -DFAULT_FLUSH_LATE -DONLY_LIVE
-quick fault full flush-discard    -DNT=1 -DFAULT_FLUSH_DISCARD -DONLY_LIVE
-quick fault full length           -DNT=1 -DFAULT_LEN -DONLY_LIVE
-quick clean full candq            -DNT=1 -DCANDQ
-quick clean full candonly         -DNT=1 -DCANDQ -DCANDONLY
-quick fault full candq-mixed      -DNT=1 -DCANDQ -DFAULT_CANDQ_MIXED -DONLY_LIVE
-quick clean full rootbeside       -DNT=1 -DROOTBESIDE
-quick clean full lateinit         -DNT=1 -DLATEINIT
-quick clean full span-stale       -DNT=1 -DSPAN -DSTALE
-quick fault full hole-white       -DNT=1 -DSPAN -DFAULT_HOLE_WHITE -DONLY_LIVE
-quick fault full span-white       -DNT=1 -DSPAN -DFAULT_SPAN_WHITE -DONLY_LIVE
-quick clean full copystack        -DNT=1 -DCOPYSTACK
-quick fault full copy-uncounted   -DNT=1 -DCOPYSTACK -DFAULT_COPY_UNCOUNTED -DONLY_LIVE
-quick fault full copy-late        -DNT=1 -DCOPYSTACK -DFAULT_COPY_LATE -DONLY_LIVE
-quick fault full copy-drop        -DNT=1 -DATTACH -DCOPYSTACK -DFAULT_COPY_DROP -DONLY_LIVE
-quick clean full assist           -DNT=1 -DASSIST -DOVERFLOW
-quick fault full quiet            -DNT=1 -DASSIST -DOVERFLOW -DFAULT_QUIET
-quick clean full workers          -DNT=1 -DWORKERS
-quick clean full workers-candq    -DNT=1 -DWORKERS -DCANDQ
-quick fault full worker-late      -DNT=1 -DWORKERS -DFAULT_WORKER_LATE
-quick fault full worker-early     -DNT=1 -DWORKERS -DFAULT_WORKER_EARLY
-quick fault full worker-unseen    -DNT=1 -DWORKERS -DFAULT_WORKER_UNSEEN
-quick clean full attach           -DNT=1 -DATTACH -DASSIST
-quick clean full attach-quiet     -DNT=1 -DATTACH -DASSIST -DQUIETROUND -DFAULT_ROUND_RESET
-quick fault full round-reset      -DNT=1 -DATTACH -DASSIST -DFAULT_ROUND_RESET
-quick fault full attach-idle      -DNT=1 -DATTACH -DFAULT_ATTACH_IDLE -DONLY_LIVE
-quick fault full attach-gen       -DNT=1 -DATTACH -DFAULT_ATTACH_GEN -DONLY_LIVE
-quick fault full detach-quiet     -DNT=1 -DATTACH -DASSIST -DFAULT_DETACH_QUIET
-quick fault full detach-drop      -DNT=1 -DATTACH -DFAULT_DETACH_DROP -DONLY_LIVE
-quick clean full block            -DNT=1 -DBLOCK
-quick fault full block-unchecked  -DNT=1 -DBLOCK -DFAULT_BLOCK_UNCHECKED -DONLY_LIVE
-quick fault full block-lost       -DNT=1 -DBLOCK -DFAULT_BLOCK_LOST
-quick fault full block-relaxed    -DNT=1 -DBLOCK -DFAULT_BLOCK_RELAXED
-quick fault full post-relaxed     -DNT=1 -DBLOCK -DFAULT_POST_RELAXED
-quick clean full upvalue          -DNT=1 -DCORO -DUPVAL
-quick fault full coro-unscanned   -DNT=1 -DCORO -DFAULT_CORO_UNSCANNED -DONLY_LIVE
-quick fault full coro-once        -DNT=1 -DCORO -DFAULT_CORO_ONCE -DONLY_LIVE
-quick fault full upvalue-unread   -DNT=1 -DCORO -DUPVAL -DFAULT_UPVAL -DONLY_LIVE
-quick clean full large            -DNT=1 -DLARGE
-quick fault full large-swept      -DNT=1 -DLARGE -DFAULT_LARGE -DONLY_LIVE
-quick clean full maybe            -DNT=1 -DNOROOT -DMAYBE
-quick fault full maybe-shaded     -DNT=1 -DMAYBE -DFAULT_MAYBE
-quick fault full weak-unspoiled   -DNT=1 -DWEAK -DFAULT_WEAK -DONLY_LIVE
-quick fault full ephemeron-late   -DNT=1 -DNOROOT -DEPH -DFAULT_EPH
-quick clean full insertion        -DNT=1 -DINSERTION
-quick fault full insert-norescan  -DNT=1 -DINSERTION -DFAULT_NO_RESCAN -DONLY_LIVE
-quick fault full insert-fresh     -DNT=1 -DINSERTION -DFAULT_FRESH_BLACK -DONLY_LIVE
-quick clean full two-base         -DNT=2 -DNOROOT
-quick clean full two-insertion    -DNT=2 -DNOROOT -DINSERTION
-quick clean full two-candonly     -DNT=2 -DNOROOT -DCANDQ -DCANDONLY
-quick clean full two-lists        -DNT=2 -DNOROOT -DLISTS
-quick fault full two-pop-unchecked -DNT=2 -DNOROOT -DLISTS -DFAULT_POP_UNCHECKED -DONLY_LIVE
-quick clean full two-copystack    -DNT=2 -DNOROOT -DCOPYSTACK
-quick fault full two-copy-replaced -DNT=2 -DNOROOT -DCORO -DCOPYSTACK -DFAULT_COPY_REPLACED -DONLY_LIVE
-quick clean full two-lateinit     -DNT=2 -DNOROOT -DLATEINIT
-quick fault full two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
-quick fault full two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
-quick fault full two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
-quick fault full two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
-quick fault full no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
-quick fault full hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
-quick fault full no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
+quick clean fast base             -DNT=1
+quick fault fast no-deletion      -DNT=1 -DFAULT_NO_DELETION -DONLY_LIVE
+quick fault fast one-flush        -DNT=1 -DFAULT_ONE_FLUSH
+quick fault fast no-disarm        -DNT=1 -DFAULT_NO_DISARM
+quick fault fast white            -DNT=1 -DFAULT_WHITE -DONLY_LIVE
+quick fault fast flush-late       -DNT=1 -DFAULT_FLUSH_LATE -DONLY_LIVE
+quick fault fast flush-discard    -DNT=1 -DFAULT_FLUSH_DISCARD -DONLY_LIVE
+quick fault fast length           -DNT=1 -DFAULT_LEN -DONLY_LIVE
+quick clean fast candq            -DNT=1 -DCANDQ
+quick clean fast candonly         -DNT=1 -DCANDQ -DCANDONLY
+quick fault fast candq-mixed      -DNT=1 -DCANDQ -DFAULT_CANDQ_MIXED -DONLY_LIVE
+quick clean fast rootbeside       -DNT=1 -DROOTBESIDE
+quick clean fast lateinit         -DNT=1 -DLATEINIT
+quick clean fast span-stale       -DNT=1 -DSPAN -DSTALE
+quick fault fast hole-white       -DNT=1 -DSPAN -DFAULT_HOLE_WHITE -DONLY_LIVE
+quick fault fast span-white       -DNT=1 -DSPAN -DFAULT_SPAN_WHITE -DONLY_LIVE
+quick clean fast copystack        -DNT=1 -DCOPYSTACK
+quick fault fast copy-uncounted   -DNT=1 -DCOPYSTACK -DFAULT_COPY_UNCOUNTED -DONLY_LIVE
+quick fault fast copy-late        -DNT=1 -DCOPYSTACK -DFAULT_COPY_LATE -DONLY_LIVE
+quick fault fast copy-drop        -DNT=1 -DATTACH -DCOPYSTACK -DFAULT_COPY_DROP -DONLY_LIVE
+quick clean fast assist           -DNT=1 -DASSIST -DOVERFLOW
+quick fault fast quiet            -DNT=1 -DASSIST -DOVERFLOW -DFAULT_QUIET
+quick clean fast workers          -DNT=1 -DWORKERS
+quick clean fast workers-candq    -DNT=1 -DWORKERS -DCANDQ
+quick fault fast worker-late      -DNT=1 -DWORKERS -DFAULT_WORKER_LATE
+quick fault fast worker-early     -DNT=1 -DWORKERS -DFAULT_WORKER_EARLY
+quick fault fast worker-unseen    -DNT=1 -DWORKERS -DFAULT_WORKER_UNSEEN
+quick clean fast attach           -DNT=1 -DATTACH -DASSIST
+quick clean fast attach-quiet     -DNT=1 -DATTACH -DASSIST -DQUIETROUND -DFAULT_ROUND_RESET
+quick fault fast round-reset      -DNT=1 -DATTACH -DASSIST -DFAULT_ROUND_RESET
+quick fault fast attach-idle      -DNT=1 -DATTACH -DFAULT_ATTACH_IDLE -DONLY_LIVE
+quick fault fast attach-gen       -DNT=1 -DATTACH -DFAULT_ATTACH_GEN -DONLY_LIVE
+quick fault fast detach-quiet     -DNT=1 -DATTACH -DASSIST -DFAULT_DETACH_QUIET
+quick fault fast detach-drop      -DNT=1 -DATTACH -DFAULT_DETACH_DROP -DONLY_LIVE
+quick clean fast block            -DNT=1 -DBLOCK
+quick fault fast block-unchecked  -DNT=1 -DBLOCK -DFAULT_BLOCK_UNCHECKED -DONLY_LIVE
+quick fault fast block-lost       -DNT=1 -DBLOCK -DFAULT_BLOCK_LOST
+quick fault fast block-relaxed    -DNT=1 -DBLOCK -DFAULT_BLOCK_RELAXED
+quick fault fast post-relaxed     -DNT=1 -DBLOCK -DFAULT_POST_RELAXED
+quick clean fast upvalue          -DNT=1 -DCORO -DUPVAL
+quick fault fast coro-unscanned   -DNT=1 -DCORO -DFAULT_CORO_UNSCANNED -DONLY_LIVE
+quick fault fast coro-once        -DNT=1 -DCORO -DFAULT_CORO_ONCE -DONLY_LIVE
+quick fault fast upvalue-unread   -DNT=1 -DCORO -DUPVAL -DFAULT_UPVAL -DONLY_LIVE
+quick clean fast large            -DNT=1 -DLARGE
+quick fault fast large-swept      -DNT=1 -DLARGE -DFAULT_LARGE -DONLY_LIVE
+quick clean fast maybe            -DNT=1 -DNOROOT -DMAYBE
+quick fault fast maybe-shaded     -DNT=1 -DMAYBE -DFAULT_MAYBE
+quick fault fast weak-unspoiled   -DNT=1 -DWEAK -DFAULT_WEAK -DONLY_LIVE
+quick fault fast ephemeron-late   -DNT=1 -DNOROOT -DEPH -DFAULT_EPH
+quick clean fast insertion        -DNT=1 -DINSERTION
+quick fault fast insert-norescan  -DNT=1 -DINSERTION -DFAULT_NO_RESCAN -DONLY_LIVE
+quick fault fast insert-fresh     -DNT=1 -DINSERTION -DFAULT_FRESH_BLACK -DONLY_LIVE
+quick fault fast alloc-polls      -DNT=1 -DNOROOT -DFAULT_ALLOC_POLLS -DONLY_LIVE
+quick fault fast assist-polls     -DNT=1 -DASSIST -DFAULT_ASSIST_POLLS
+quick fault fast wait-running     -DNT=1 -DNOROOT -DBLOCK -DFAULT_WAIT_RUNNING
+quick clean fast two-words        -DNT=1 -DNOROOT -DNL=2
+quick clean fast two-words-init   -DNT=1 -DNOROOT -DNL=2 -DLATEINIT
+quick fault fast init-twice       -DNT=1 -DNOROOT -DNL=2 -DLATEINIT -DFAULT_INIT_TWICE -DONLY_LIVE
+quick clean fast range            -DNT=1 -DNOROOT -DRANGE
+quick fault fast range-unwaited   -DNT=1 -DNOROOT -DRANGE -DFAULT_RANGE_UNWAITED
+quick fault fast range-removed    -DNT=1 -DNOROOT -DRANGE -DFAULT_RANGE_REMOVED -DONLY_LIVE
+quick fault fast range-added      -DNT=1 -DNOROOT -DNL=2 -DRANGE -DINSERTION -DFAULT_RANGE_ADDED -DONLY_LIVE
+quick clean fast nomem            -DNT=1 -DNOROOT -DNOMEM
+quick fault fast nomem-dropped    -DNT=1 -DNOROOT -DNOMEM -DFAULT_NOMEM_DROPPED -DONLY_LIVE
+quick fault fast nomem-uncounted  -DNT=1 -DNOROOT -DNOMEM -DFAULT_NOMEM_UNCOUNTED -DONLY_LIVE
+quick clean fast free             -DNT=1 -DNOROOT -DNL=2 -DFREE
+quick fault fast free-marking     -DNT=1 -DNOROOT -DFREE -DFAULT_FREE_MARKING -DONLY_LIVE
+quick clean fast flag             -DNT=1 -DNOROOT -DFLAG
+quick fault fast flag-late        -DNT=1 -DNOROOT -DFLAG -DFAULT_FLAG_LATE
+quick clean fast finalize         -DNT=1 -DNOROOT -DFIN -DNOWEAK
+quick fault fast fin-twice        -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_TWICE
+quick fault fast fin-some         -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_SOME
+quick fault fast fin-early        -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_EARLY -DONLY_LIVE
+quick fault fast fin-untraced     -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_UNTRACED -DONLY_LIVE
+quick fault fast fin-bare         -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_BARE -DONLY_LIVE
+quick fault fast fin-unscanned    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_UNSCANNED -DONLY_LIVE
+quick fault fast fin-unsettled    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DEPH -DFAULT_FIN_UNSETTLED -DONLY_LIVE
+quick fault fast fin-weak-late    -DNT=1 -DNOROOT -DFIN -DFAULT_FIN_WEAK_LATE
+quick fault fast fin-weak-kept    -DNT=1 -DNOROOT -DFIN -DWFIELD -DNOWEAK -DFAULT_FIN_WEAK_KEPT -DONLY_LIVE
+quick fault fast weak-once        -DNT=1 -DNOROOT -DFIN -DFAULT_WEAK_ONCE
+quick fault fast weak-stored      -DNT=1 -DNOROOT -DFIN -DFAULT_WEAK_STORED
+quick clean fast cleanup          -DNT=1 -DNOROOT -DCLEANUP -DNOWEAK
+quick fault fast clean-early      -DNT=1 -DNOROOT -DFIN -DNOWEAK -DCLEANUP -DFAULT_CLEAN_EARLY -DONLY_LIVE
+quick fault fast clean-unlocked   -DNT=1 -DNOROOT -DCLEANUP -DNOWEAK -DFAULT_CLEAN_UNLOCKED -DONLY_LIVE
+quick clean fast find             -DNT=1 -DNOROOT -DFIND -DNOWEAK
+quick fault fast gate-gives       -DNT=1 -DNOROOT -DFIND -DNOWEAK -DFAULT_GATE_GIVES -DONLY_LIVE
+quick fault fast gate-early       -DNT=1 -DNOROOT -DFIND -DNOWEAK -DFAULT_GATE_EARLY -DONLY_LIVE
+quick clean fast two-base         -DNT=2 -DNOROOT
+quick clean fast two-insertion    -DNT=2 -DNOROOT -DINSERTION
+quick clean fast two-candonly     -DNT=2 -DNOROOT -DCANDQ -DCANDONLY
+quick clean fast two-lists        -DNT=2 -DNOROOT -DLISTS
+quick fault fast two-pop-unchecked -DNT=2 -DNOROOT -DLISTS -DFAULT_POP_UNCHECKED -DONLY_LIVE
+quick clean fast two-copystack    -DNT=2 -DNOROOT -DCOPYSTACK
+quick fault fast two-copy-replaced -DNT=2 -DNOROOT -DCORO -DCOPYSTACK -DFAULT_COPY_REPLACED -DONLY_LIVE
+quick clean fast two-lateinit     -DNT=2 -DNOROOT -DLATEINIT
+quick fault fast two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
+quick fault fast two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
+quick fault fast two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
+quick fault fast two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
+quick fault fast no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
+quick fault fast hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
+quick fault fast no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
 long  clean full eager            -DNT=1 -DEAGER -DASSIST -DOVERFLOW
 long  clean full weak             -DNT=1 -DWEAK
 long  clean full maybe-root       -DNT=1 -DMAYBE
@@ -126,6 +164,20 @@ long  clean full copy-rootbeside  -DNT=1 -DCOPYSTACK -DROOTBESIDE
 long  clean full copy-two-words   -DNT=1 -DNL=2 -DCOPYSTACK
 long  clean full copy-3           -DNT=1 -DNO=3 -DCOPYSTACK
 long  clean full base-3           -DNT=1 -DNO=3
+long  clean full finalize-weak    -DNT=1 -DNOROOT -DFIN
+long  clean full finalize-field   -DNT=1 -DNOROOT -DFIN -DWFIELD -DNOWEAK
+long  clean full finalize-root    -DNT=1 -DFIN -DNOWEAK
+long  clean full finalize-find    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFIND
+long  clean full finalize-cleanup -DNT=1 -DNOROOT -DFIN -DNOWEAK -DCLEANUP
+long  clean full cleanup-root     -DNT=1 -DCLEANUP -DNOWEAK
+long  clean full two-words-root   -DNT=1 -DNL=2
+long  clean full lateinit-words   -DNT=1 -DNL=2 -DLATEINIT
+long  clean full lateinit-copy    -DNT=1 -DNL=2 -DLATEINIT -DCOPYSTACK
+long  clean full lateinit-assist  -DNT=1 -DNL=2 -DLATEINIT -DASSIST -DOVERFLOW
+long  fault full lateinit-insert  -DNT=1 -DNL=2 -DLATEINIT -DINSERTION
+long  clean full insertion-range  -DNT=1 -DNL=2 -DNOROOT -DRANGE -DINSERTION
+long  fault full find-reviving    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFIND -DFAULT_FIND_REVIVING -DONLY_LIVE
+long  fault full store-polls-2    -DNT=2 -DSHARED -DFAULT_STORE_POLLS -DONLY_LIVE
 long  clean full two-attach       -DNT=2 -DNOROOT -DATTACH -DASSIST
 long  clean full two-span         -DNT=2 -DNOROOT -DSPAN
 long  clean full two-block        -DNT=2 -DNOROOT -DBLOCK
@@ -152,10 +204,59 @@ long  bound bits xchg-2           -DNT=2 -DXCHG -DFAULT_NO_SETTLE
 END
 }
 
+# Each two options, one mutator that leaves the global root alone, and the global weak slot where it has finalizers or
+# cleanups. Left out are two that need the same state for different things.
+pairs() {
+    cat >"$work/options" <<'END'
+candq -DCANDQ
+candonly -DCANDQ -DCANDONLY
+assist -DASSIST -DOVERFLOW
+workers -DWORKERS
+attach -DATTACH
+block -DBLOCK
+coroutine -DCORO -DUPVAL
+large -DLARGE
+weak -DWEAK
+ephemeron -DEPH
+maybe -DMAYBE
+span -DSPAN -DSTALE
+lists -DLISTS
+copystack -DCOPYSTACK
+lateinit -DLATEINIT -DNL=2
+insertion -DINSERTION
+rootbeside -DROOTBESIDE
+finalize -DFIN -DNOWEAK
+cleanup -DCLEANUP -DNOWEAK
+find -DFIND -DNOWEAK
+range -DRANGE
+nomem -DNOMEM
+free -DFREE -DNL=2
+flag -DFLAG
+END
+    seen=
+    while read -r first first_options; do
+        for second in $seen; do
+            case $second+$first in
+            candq+candonly | large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
+            weak+finalize | weak+cleanup | weak+find) continue ;; # finalize-weak is one of the long ones
+            esac
+            second_options=$(sed -n "s/^$second //p" "$work/options")
+            case "$first_options $second_options" in
+            *NL=2*NL=2*) second_options=${second_options%-DNL=2} ;;
+            *NOWEAK*NOWEAK*) second_options=${second_options%-DNOWEAK} ;;
+            esac
+            echo "pairs clean pair $second+$first -DNT=1 -DNOROOT $first_options $second_options"
+        done
+        seen="$seen $first"
+    done <"$work/options"
+}
+
 # Builds and runs one search; its report is in $work/out.
 search() { # method, options
     case $1 in
-    full) flags="-O1 -DCOLLAPSE -DMEMLIM=6000" args=-m2000000 ;;
+    fast) flags="-O0 -DMEMLIM=2000" args=-m1000000 ;;
+    full) flags="-O1 -DCOLLAPSE -DMEMLIM=${MODEL_MB:-6000}" args=-m2000000 ;;
+    pair) flags="-O0 -DCOLLAPSE -DMEMLIM=2600" args="-m2000000 -Q${MODEL_MINUTES:-25}" ;;
     bits) flags="-O2 -DBITSTATE" args="-m10000000 -w35 -Q${MODEL_MINUTES:-25}" ;;
     esac
     # shellcheck disable=SC2086 # options are lists of words
@@ -189,9 +290,10 @@ outcome() {
     fi
 }
 
-as_expected() { # expected, outcome
+as_expected() { # expected, outcome, method
     case $1/$2 in
     clean/clean | fault/error | bound/clean | bound/cut) true ;;
+    clean/hollow) [ "$3" = pair ] ;;
     *) false ;;
     esac
 }
@@ -199,7 +301,11 @@ as_expected() { # expected, outcome
 [ $# -ge 1 ] && [ $# -le 2 ] || usage
 tier=$1
 pattern=${2:-}
-case $tier in quick | long) ;; *) usage ;; esac
+case $tier in
+quick | long | pairs) ;;
+--full) tier="quick long pairs" ;;
+*) usage ;;
+esac
 need spin spin
 need "$compiler" gcc
 
@@ -208,20 +314,24 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 2' HUP INT TERM
 cp "$model_dir/onthefly.pml" "$work/" || exit 2
 configurations >"$work/list"
+pairs >>"$work/list"
 
+row='%-8s %-20s %-8s %-7s %12s %9s %7s  %s\n'
+# shellcheck disable=SC2059 # one format for all rows
+printf "$row" verdict name expected found states depth seconds ""
 passed=0
 failed=0
 while read -r its_tier expected method name options; do
-    [ "$its_tier" = "$tier" ] || continue
+    case " $tier " in *" $its_tier "*) ;; *) continue ;; esac
     case $name in *$pattern*) ;; *) continue ;; esac
     start=$(date +%s)
     search "$method" "$options"
     seconds=$(($(date +%s) - start))
     found=$(outcome "$options")
     depth=$(sed -n 's/.*depth reached \([0-9]*\),.*/\1/p' "$work/out" | head -n 1)
-    factor=$(sed -n 's/^hash factor: \([0-9.]*\).*/, hash factor \1/p' "$work/out" | head -n 1)
+    factor=$(sed -n 's/^hash factor: \([0-9.]*\).*/hash factor \1/p' "$work/out" | head -n 1)
     states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/out" | head -n 1)
-    if as_expected "$expected" "$found"; then
+    if as_expected "$expected" "$found" "$method"; then
         passed=$((passed + 1))
         verdict=ok
     else
@@ -235,8 +345,9 @@ while read -r its_tier expected method name options; do
     hollow) detail=$(grep -h 'state [0-9]*, "[^-]' "$work/out" | head -n 1) ;;
     clean) detail= ;;
     esac
-    printf '%-6s %-17s %s: %s, %s states, depth %s%s, %s s%s\n' "$verdict" "$name" "$expected" "$found" \
-        "${states:-no}" "${depth:-0}" "$factor" "$seconds" "${detail:+ ($detail)}"
+    # shellcheck disable=SC2059
+    printf "$row" "$verdict" "$name" "$expected" "$found" "${states:-none}" "${depth:-0}" "$seconds" \
+        "${factor:+$factor }${detail:+($detail)}"
 done <"$work/list"
 
 [ $((passed + failed)) -gt 0 ] || echo "run.sh: no $tier configuration matches '$pattern'" >&2

@@ -331,6 +331,18 @@ class Counting(unittest.TestCase):
         self.assertIn("died of SIGSEGV", text)
         self.assertIn("still running after 1 s", text)
 
+    def test_programs_of_another_processor_need_an_emulator(self):
+        with Tree({"x": "", "bin/qemu-aarch64": "#!/bin/sh\necho '3 passed, 0 failed'\n"}) as root:
+            emulator = os.path.join(root, "bin", "qemu-aarch64")
+            os.chmod(emulator, 0o755)
+            command = [sys.executable, os.path.join(TOOLS, "runtests.py"), f"emulated:x={root}/x"]
+            with_it = {**os.environ, "PATH": os.path.dirname(emulator) + ":" + os.environ["PATH"]}
+            there = subprocess.run(command, capture_output=True, text=True, env=with_it)
+            missing = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": root})
+        self.assertEqual((there.returncode, there.stdout.splitlines()[-1]), (0, "3 passed, 0 failed"))
+        self.assertEqual((missing.returncode, missing.stdout.splitlines()[-1]), (0, "0 passed, 0 failed"))
+        self.assertIn("apt-get install -y qemu-user", missing.stdout)
+
     def test_a_filter_that_fits_nothing_fails(self):
         code, _ = self.run_programs({"a": "echo '1 passed, 0 failed'"}, "nothing")
         self.assertEqual(code, 1)
