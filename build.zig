@@ -158,10 +158,10 @@ const tests = [_]Program{
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
-    .{ .name = "test_barrier" },
-    .{ .name = "test_marking" },
+    .{ .name = "test_barrier", .tsan = true },
+    .{ .name = "test_marking", .tsan = true },
     .{ .name = "test_markpage", .aarch64 = true },
-    .{ .name = "test_workers" },
+    .{ .name = "test_workers", .tsan = true },
     .{ .name = "test_worksim" },
     .{ .name = "test_explorer", .sources = &.{ "tests/test_explorer.c", "tests/explorer.c" } },
     .{

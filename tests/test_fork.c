@@ -7,7 +7,7 @@
 
 #include "gc/fork.h"
 
-enum { MOST_LOCKS = 24 };
+enum { MOST_LOCKS = 32 };
 
 /* Every lock that a thread may hold at any time. */
 static size_t locks_of(tri_heap *heap, struct lock *locks[MOST_LOCKS]) {
@@ -28,7 +28,15 @@ static size_t locks_of(tri_heap *heap, struct lock *locks[MOST_LOCKS]) {
                           &heap->fix_small.lock,
                           &heap->fix_block.lock,
                           &heap->fix_worker.lock,
-                          &heap->copies.lock};
+                          &heap->copies.lock,
+                          &heap->pace_lock,
+                          &heap->death.watches.lock,
+                          &heap->death.watches.shards[0].lock,
+                          &heap->death.watches.shards[WATCH_SHARDS - 1].lock,
+                          &heap->death.watches.fix.lock,
+                          &heap->death.watches.fix_block.lock,
+                          &heap->death.maps.locks[0],
+                          &heap->death.maps.locks[WMAP_LOCKS - 1]};
     memcpy(locks, all, sizeof all);
     return TRI_COUNT(all);
 }
