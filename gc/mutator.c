@@ -552,9 +552,9 @@ void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {
 }
 
 void tri__mutators_settle(tri_heap *heap) {
+    tri__vmstacks_forget(heap);
     while (heap->left) {
         struct mutator *m = heap->left;
-        tri__vmstacks_forget_all(m);
         drop_roots(m);
         NO_FORK_REST();
         tri__large_abandon(&heap->mem, &m->build);
