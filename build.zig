@@ -76,6 +76,7 @@ const library_sources = [_][]const u8{
     "gc/wmap.c",
     "gc/work.c",
     "gc/workers.c",
+    "gc/wtable.c",
 };
 
 /// The public headers, each of which must compile alone as C and as C++. trigc.h first.
@@ -127,6 +128,7 @@ const tests = [_]Program{
     .{ .name = "test_weak", .tsan = true, .aarch64 = true },
     .{ .name = "test_death", .tsan = true },
     .{ .name = "test_wmap", .tsan = true },
+    .{ .name = "test_wtable" },
     .{ .name = "test_manual", .tsan = true, .aarch64 = true },
     .{ .name = "test_manual_checks" },
     .{ .name = "test_roots", .tsan = true, .aarch64 = true },
@@ -271,6 +273,7 @@ const bench_programs = [_]Program{
     .{ .name = "bench-locality", .sources = &.{ "bench/locality.c", "bench/clock.c" } },
     .{ .name = "bench-json", .sources = &.{"bench/json_load.c"} },
     .{ .name = "bench-mark", .sources = &mark_sources, .libs = &.{"bdw-gc"} },
+    .{ .name = "bench-death", .sources = &.{"bench/death.c"} },
     .{ .name = "bench-stacks", .sources = &.{"bench/stacks.c"} },
     .{ .name = "bench-step", .sources = &.{"bench/step.c"} },
     .{ .name = "bench-barrier", .sources = &.{ "bench/barrier.c", "bench/clock.c" } },

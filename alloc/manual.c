@@ -10,7 +10,8 @@ enum {
     SPAN_MIN_SLOTS = 32, /* the longest spans of a class have so many slots, within these two: */
     SPAN_SHORT_BYTES = 64 << 10,
     SPAN_LONG_BYTES = 512 << 10,
-    POOL_PAGES = 512, /* of empty spans that any thread may take; a heap that idles drops them */
+    IDLE_LEAST_BYTES = 32 << 10, /* of current spans that count in what a cache keeps */
+    POOL_PAGES = 512,            /* of empty spans that any thread may take; a heap that idles drops them */
     MAX_ORPHANS_A_REFILL = 16
 };
 
@@ -169,6 +170,42 @@ static void put_empty(struct manual_cache *c, struct manual_span *ms, bool locke
     list_push(c, ms);
 }
 
+/* Forgets the class among those whose current span is empty. */
+static void forget_idle(struct manual_cache *c, unsigned class_index) {
+    uint8_t n = 0;
+    for (uint8_t i = 0; i < c->nidle; i++)
+        if (c->idle[i] != class_index) c->idle[n++] = c->idle[i];
+    c->nidle = n;
+}
+
+/* The current span of a class has become empty: it stays for the next block, at the cost of those that have been empty
+ * for longer (I-MAN5). One that has a block again by now is none of these. */
+static TRI_COLD void keep_current(struct manual_cache *c, const struct manual_span *ms, bool locked) {
+    uint8_t was[MANUAL_IDLE_CLASSES], n = 1;
+    forget_idle(c, ms->class_index);
+    uint8_t nwas = c->nidle;
+    memcpy(was, c->idle, sizeof was);
+    c->idle[0] = ms->class_index;
+    size_t sum = span_bytes(ms);
+    for (uint8_t i = 0; i < nwas; i++) {
+        struct manual_span *other = c->current[was[i]];
+        if (other == &tri__manual_no_span || other->used > 0) continue;
+        sum += span_bytes(other);
+        if (sum <= c->keep_bytes && n < MANUAL_IDLE_CLASSES) {
+            c->idle[n++] = was[i];
+            continue;
+        }
+        c->current[was[i]] = &tri__manual_no_span;
+        release(c, other, locked);
+    }
+    c->nidle = n;
+}
+
+static bool counts_idle(const struct manual_cache *c, const struct manual_span *ms) {
+    if ((size_t)ms->nslots * ms->slot_bytes < IDLE_LEAST_BYTES) return false;
+    return c->nidle == 0 || c->idle[0] != ms->class_index;
+}
+
 /* The span changes hands: nobody has a block of it, or its owner has ended. Requires the manual lock. */
 static void give_to(struct memory *mem, struct manual_cache *c, struct manual_span *ms) {
     atomic_add_relaxed(&c->nspans[ms->class_index], 1);
@@ -203,10 +240,14 @@ static void push_returned(const struct memory *mem, struct manual_span *ms) {
     while (!atomic_cas_acqrel(&owner->returned, &top, ms)); /* pairs with pop_returned */
 }
 
+static bool has_returned(const struct manual_cache *c) {
+    return atomic_load_relaxed(&c->returned) != NULL; /* a hint */
+}
+
 /* All of a cache's stack. */
 static struct manual_span *pop_returned(struct manual_cache *c) {
-    if (atomic_load_relaxed(&c->returned) == NULL) return NULL; /* a hint */
-    return atomic_swap_acqrel(&c->returned, NULL);              /* pairs with push_returned */
+    if (!has_returned(c)) return NULL;
+    return atomic_swap_acqrel(&c->returned, NULL); /* pairs with push_returned */
 }
 
 /* A free from a thread that does not own the span. The first block brings the span to its owner's notice (I-MAN1). */
@@ -236,7 +277,10 @@ static void take_remote(struct manual_span *ms) {
 
 /* Files an own span anew to which blocks have come back. */
 static void refile(struct manual_cache *c, struct manual_span *ms, bool locked) {
-    if (ms == c->current[ms->class_index]) return;
+    if (ms == c->current[ms->class_index]) {
+        if (ms->used == 0 && counts_idle(c, ms)) keep_current(c, ms, locked);
+        return;
+    }
     bool was_full = atomic_load_relaxed(&ms->full); /* own write */
     atomic_store_relaxed(&ms->full, false);
     if (ms->used > 0) {
@@ -286,7 +330,7 @@ static void retire_current(struct manual_cache *c, struct manual_span *ms) {
 /* After a free by the owner: the span was dry before, or is empty now. */
 void tri__manual_noted(struct manual_cache *c, struct manual_span *ms) {
     bool is_listed = !atomic_load_relaxed(&ms->full); /* own write */
-    if (is_listed && ms->used > 0) return;
+    if (is_listed && ms->used > 0) return;            /* current, too */
     refile(c, ms, false);
 }
 
@@ -366,17 +410,32 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
     return ms;
 }
 
+/* Somebody else has trimmed the heap. */
+static TRI_COLD void settle_asked(struct manual_cache *c) {
+    struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
+    tri__lock_acquire(&mem->manual.lock);
+    atomic_store_relaxed(&c->asked, false);
+    tri__manual_settle(c);
+    tri__lock_release(&mem->manual.lock);
+}
+
 /* A block of the class when the current span has none at hand. NULL without memory. *fresh: the slot has never been
  * given out; its first word is a link. */
 static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool *fresh) {
+    if (TRI_UNLIKELY(atomic_load_relaxed(&c->asked))) settle_asked(c); /* a hint */
     for (;;) {
         struct manual_span *ms = c->current[class_index];
         *fresh = false;
         if (ms->free) return manual_take(c, class_index);
+        /* What others have freed comes before memory that nobody has touched, where a slot is half a system's page. */
+        if (ms->slot_bytes >= LINK_BYTES / 2 && ms->nlinked < ms->nslots && has_returned(c)) {
+            take_returned(c, false);
+            continue;
+        }
         *fresh = true;
         if (ms != &tri__manual_no_span && link_more(ms)) return manual_take(c, class_index);
         take_returned(c, false);
-        if (ms->free) continue;
+        if (ms != c->current[class_index] || ms->free) continue; /* it may have been given back (keep_current) */
         if (ms != &tri__manual_no_span) retire_current(c, ms);
         ms = c->lists[class_index];
         if (ms) {
@@ -511,6 +570,7 @@ void tri__manual_settle(struct manual_cache *c) {
     take_returned(c, true);
     for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++) settle_class(c, i);
     c->empty_bytes = 0;
+    c->nidle = 0;
 }
 
 void tri__manual_trim(struct memory *mem) {
@@ -518,7 +578,10 @@ void tri__manual_trim(struct memory *mem) {
     tri__lock_acquire(&mem->manual.lock);
     for (struct manual_cache *c = mem->manual.orphans; c; c = c->next_orphan) tri__manual_settle(c);
     for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) /* under the lock */
-        if (c != own) release_returned(mem, c);
+        if (c != own) {
+            release_returned(mem, c);
+            atomic_store_relaxed(&c->asked, true); /* a hint to its thread */
+        }
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
     drop_pool(mem);
     tri__lock_release(&mem->manual.lock);
@@ -548,6 +611,7 @@ static void forget_lists(struct manual_cache *c) {
         atomic_store_relaxed(&c->nspans[i], 0);
     }
     c->empty_bytes = c->keep_bytes = 0;
+    c->nidle = 0;
 }
 
 void tri__manual_refile_all(struct memory *mem) {

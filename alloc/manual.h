@@ -27,6 +27,8 @@
  *         compares the owner's number with its own is never wrong about a match. A span that comes by the stack of an
  *         owner before is sent on.
  *  I-MAN4 a cache's memory outlives its heap while a thread may still look at it; `mem` is NULL from the heap's end on.
+ *  I-MAN5 of empty spans a cache keeps keep_bytes in its lists, and of current ones of 32 KiB and more the one that
+ *         emptied last, and others up to keep_bytes with it.
  * Lock rank: RANK_MANUAL for the making and giving back of spans, and for orphans; RANK_REGISTRY around it where
  * threads and heaps end. The fast paths take none. */
 #ifndef TRI_ALLOC_MANUAL_H
@@ -48,6 +50,7 @@ enum {
     MANUAL_COARSE_CLASS = NUM_SIZE_CLASSES + MANUAL_FINE_PAGES - MANUAL_MEDIUM_FIRST + 1,
     NUM_MANUAL_CLASSES = MANUAL_COARSE_CLASS + (MANUAL_MEDIUM_PAGES - MANUAL_FINE_PAGES) / 2,
     MANUAL_ALIGN = 16,
+    MANUAL_IDLE_CLASSES = 12,
     MAX_MANUAL_CACHES = 65535
 };
 #define MANUAL_TAG_MASK 0xffff00ffull /* of a page's shape: kind and owner */
@@ -95,7 +98,10 @@ struct manual_cache {
     struct manual_span *tails[NUM_MANUAL_CLASSES];   /* the last ones of these [owner] */
     uint32_t nspans[NUM_MANUAL_CLASSES];             /* of the class: decides the next one's length [atomic] */
     size_t empty_bytes;                              /* of spans in lists without a used slot [owner] */
-    size_t keep_bytes;                               /* bound of it; 0 for an orphan [owner] */
+    size_t keep_bytes;                               /* I-MAN5; 0 for an orphan [owner] */
+    uint8_t idle[MANUAL_IDLE_CLASSES];               /* whose current span emptied, the last one first [owner] */
+    uint8_t nidle;                                   /* [owner] */
+    bool asked;                                      /* to give back what is empty, at the next refill [atomic] */
     struct manual_cache *next_of_thread;             /* [owner] */
     struct manual_cache *next_of_heap;               /* [const once linked] */
     struct manual_cache *next_orphan;                /* [manual lock] */

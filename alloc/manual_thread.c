@@ -14,7 +14,8 @@
 #include "alloc/manual.h"
 #include "alloc/memory.h"
 
-enum { KEEP_EMPTY_BYTES = 256 << 10 };
+/* What a thread may keep of empty spans: less where there are many of them. */
+enum { KEEP_MOST_BYTES = 256 << 10, KEEP_LEAST_BYTES = 64 << 10, KEEP_ALL_BYTES = 16 << 20 };
 
 /* What a thread without a cache has: it fits no heap. */
 static struct manual_cache no_cache;
@@ -120,11 +121,12 @@ static TRI_COLD struct manual_cache *attach(struct memory *mem) {
     tri__lock_acquire(&mem->manual.lock);
     struct manual_cache *c = take_orphan(mem);
     if (!c) c = new_cache(mem);
+    size_t share = KEEP_ALL_BYTES / max_size(mem->manual.ncaches, 1);
     tri__lock_release(&mem->manual.lock);
     if (c) c->held = true;
     tri__lock_release(&registry);
     if (!c) return NULL;
-    c->keep_bytes = KEEP_EMPTY_BYTES;
+    c->keep_bytes = max_size(min_size(share, KEEP_MOST_BYTES), KEEP_LEAST_BYTES);
     c->next_of_thread = own_caches;
     return own_caches = tri__manual_self = c;
 }

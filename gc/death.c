@@ -40,7 +40,9 @@ static void step_to(tri_heap *heap, enum death_step step) {
     d->step = step;
     if (step == DEATH_SETTLE || step == DEATH_MAPS) tri__ephemerons_begin(heap, false);
     d->weak = (struct weak_place){0};
-    d->watches.shard = d->watches.bucket = 0;
+    d->watches.shard = 0;
+    d->watches.at = (struct wcursor){0, 0};
+    d->watches.shrinks = false;
 }
 
 /* Traces what was shaded. False: the deadline passed. */
@@ -107,6 +109,11 @@ bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
         step_to(heap, DEATH_DONE);
     }
     return true;
+}
+
+size_t tri__death_bytes(const tri_heap *heap) {
+    const struct death *d = &heap->death;
+    return (atomic_load_relaxed(&d->watches.n) + d->nentries) * sizeof(struct wbucket); /* a line each */
 }
 
 void tri__death_scan_begin(tri_heap *heap) {

@@ -7,6 +7,7 @@
  *   finalize.c  queues of objects that came back
  *   wmap.c      weak maps
  *   ephemeron.c weak maps in a cycle
+ *   wtable.c    hash tables for both, in steps
  *
  * Nothing here allocates while objects die (R19): what death needs was reserved when it was asked for. */
 #ifndef TRI_GC_DEATH_H
@@ -16,6 +17,7 @@
 #include "alloc/arena.h"
 #include "alloc/base/lock.h"
 #include "alloc/fixalloc.h"
+#include "gc/wtable.h"
 
 struct marker;
 struct mutator;
@@ -40,50 +42,55 @@ struct tri_finq {
     uint64_t ndelivered;         /* [lock to write, atomic] */
 };
 
-/* A share of the table, by hash, so that threads and the cycle seldom want the same lock. */
-enum { WATCH_SHARDS = 16 };
+/* A share of the table, by hash, so that threads and the cycle seldom want the same lock. An entry's value is an
+ * object's first watch, and what kinds of them it has. */
+enum { WATCH_SHARDS = 16, WATCH_CLAIM = 1, WATCH_CLEANUP = 2, WATCH_KINDS = 3 };
 struct watch_shard {
-    struct lock lock;       /* RANK_WATCHES */
-    struct watch **buckets; /* NULL: nothing in it was ever watched [lock] */
-    size_t nbuckets, n;     /* [lock] */
+    struct lock lock;    /* RANK_WATCHES */
+    struct wtable table; /* [lock] */
 };
 
 struct watches {
     struct watch_shard shards[WATCH_SHARDS];
     struct lock lock;          /* RANK_DEATH */
     struct fixalloc fix;       /* of struct watch */
+    struct fixalloc fix_lines; /* of tables, those of weak maps too: lines behind full buckets */
+    struct fixalloc fix_block; /* of the shards' tables */
     size_t n, nclaims;         /* in the table, and of these claims of queues [atomic] */
     struct watch_list due;     /* cleanups of dead objects, the first first [lock] */
     uint64_t ndue, nrun;       /* [atomic] */
     struct watch_list revived; /* claims whose objects are coming back [lock to write; who runs cycles] */
     struct watch *shade;       /* of `revived`: the next one to mark [who runs cycles] */
-    size_t shard, bucket;      /* that death comes to next [who runs cycles] */
+    size_t shard;              /* that death comes to next [who runs cycles] */
+    struct wcursor at;         /* in it, as this */
+    bool shrinks;              /* its table, after the last look at it; as this */
     tri_finq *queues;          /* [lock] */
     tri_finq *scan_queue;      /* the root scan's, and the watch in it that it comes to next [lock] */
     struct watch *scan;
 };
 
-/* A weak map's entry: from the start of an object to a value. */
-struct wentry {
-    uintptr_t key; /* 0: never used; WMAP_GONE */
-    tri_word value;
-};
-enum { WMAP_GONE = 1, WMAP_LOCKS = 8 };
+enum { WMAP_LOCKS = 8 };
 
 struct wmap {
     struct wmap *next, *prev; /* [watches.lock to write; next is read by who runs cycles] */
     uintptr_t obj;            /* the collected object [const] */
     tri_enc enc;              /* of the values [const] */
-    struct wentry *entries;   /* manual memory [lock] */
-    size_t capacity;          /* a power of two, or 0 [lock] */
-    size_t n, nused;          /* entries; with those that are gone [lock] */
-    uint32_t version;         /* counts the tables [lock] */
+    struct wtable table;      /* of blocks of manual memory [lock] */
+    struct wmap *found_next;  /* marked while a pass indexes: its entries are looked at later [who runs cycles] */
+    bool is_found;
+};
+
+/* Where somebody is in the list of maps, who lets its lock go meanwhile [watches.lock]. */
+struct wmap_walk {
+    struct wmap *map; /* that comes next */
+    struct wmap_walk *next;
 };
 
 struct wmaps {
     struct lock locks[WMAP_LOCKS]; /* RANK_WMAPS: by the record's address */
     struct fixalloc fix;           /* records */
     struct wmap *first;            /* [watches.lock] */
+    struct wmap_walk *walks;       /* [watches.lock] */
     size_t nmaps;                  /* [watches.lock to write, atomic] */
 };
 
@@ -91,13 +98,15 @@ struct wmaps {
 enum settle_step { SETTLE_LOOK = 0, SETTLE_INDEX, SETTLE_TRACE, SETTLE_END };
 struct settle {
     enum settle_step step;
-    struct wmap *map; /* that the pass is in, and the entry that it comes to next */
-    size_t at;
-    uint32_t version, nrestarts; /* of its table; how often it grew under the pass */
-    bool fresh;                  /* the pass comes to the map for the first time */
+    struct wmap *map;   /* that the pass is in, and what it comes to next there */
+    struct wcursor at;  /* in it */
+    struct wmap *found; /* maps that were marked while it traces, and where in the first one it is */
+    struct wcursor in_found;
+    bool shrinks; /* the map's table, after the last look at it */
     bool in_round;
     bool any, counts;  /* something was marked; entries that wait are counted */
     size_t nwaiting;   /* entries whose key is not marked */
+    size_t nlive;      /* entries that are left, when objects die */
     uint32_t *buckets; /* the index of them, NULL: none */
     struct waiting *waiting;
     size_t nbuckets, nindexed, capacity, index_bytes;
@@ -130,6 +139,8 @@ struct death {
     enum death_step step;   /* [who runs cycles] */
     bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
     uint64_t cleared_slots; /* weak slots that cycles have cleared, ever [atomic] */
+    uint64_t npasses;       /* over all entries of weak maps, ever [who runs cycles] */
+    size_t nentries;        /* of weak maps, as the last cycle left them [who runs cycles] */
     struct watches watches;
     struct wmaps maps;
     struct settle settle;
@@ -141,6 +152,8 @@ void tri__death_fini(tri_heap *heap);
  * deadline passed, call it again. */
 void tri__death_begin(tri_heap *heap);
 bool tri__death(tri_heap *heap, uint64_t deadline_ns);
+/* What a cycle looks at for registrations, for the pacer. */
+size_t tri__death_bytes(const tri_heap *heap);
 /* Objects in the hands of queues are roots: scanned after the last H3 answer. */
 void tri__death_scan_begin(tri_heap *heap);
 bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
@@ -171,8 +184,8 @@ uintptr_t tri__object_of(struct mutator *m, const void *obj, const char *call);
 /* Registers a cleanup (queue NULL) or a claim; the status, with the error set for `call`. */
 int tri__watch_add(struct mutator *m, const void *obj, tri_finq *queue, void (*fn)(void *), void *arg,
                    const char *call);
-/* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.shard and
- * .bucket on. False: the deadline passed. */
+/* Takes the claims of unmarked objects to `revived`, or their cleanups to `due`, from watches.shard on. False: the
+ * deadline passed. */
 bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns);
 /* What was on its way to a queue is watched again: no memory is needed for it. */
 void tri__watch_take_back(tri_heap *heap);
@@ -197,10 +210,11 @@ void tri__wmaps_init(tri_heap *heap);
 void tri__wmaps_fini(tri_heap *heap);
 /* The record of the map whose object starts at `addr`, or NULL: it is none. */
 struct wmap *tri__wmap_at(const tri_heap *heap, uintptr_t addr);
-/* Takes an entry out. Its map's lock held. */
-void tri__wmap_drop(tri_heap *heap, struct wmap *map, struct wentry *e);
 /* Takes a map off the list. watches.lock held. */
 void tri__wmap_unlink(tri_heap *heap, struct wmap *map);
+/* A slice of making a dead map's table nothing, or a live one's as small as its entries need. False: that is done. */
+bool tri__wmap_free_some(tri_heap *heap, struct wmap *map);
+bool tri__wmap_shrink_some(tri_heap *heap, struct wmap *map);
 void tri__wmaps_freed(tri_heap *heap, uintptr_t addr);
 void tri__wmaps_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
 

@@ -12,10 +12,12 @@
  *
  * Mutators use the maps meanwhile. What they put in, they hold, and it is marked: by the end of a round of nothing but
  * "none" everything is that a thread can reach, and what it takes out of a map goes through the gate and spoils the
- * round if it was not. So entries that come or change behind the pass need no second look. A table that grows is looked
- * at from its beginning.
+ * round if it was not. So entries that come or change behind the pass need no second look. A table that grows moves
+ * entries ahead only (I-WTAB2). A pass copies some entries with the map locked, and looks at the copies: nobody waits
+ * for its cache misses.
  *
- * After the close entries whose keys are unmarked go, and so do maps that are unmarked, with their tables.
+ * After the close entries whose keys are unmarked go, and so do maps that are unmarked, with their tables; tables that
+ * are far too large get smaller.
  *
  * Invariants: I-EPH1 (R6) after the close the value of a marked key in a marked map is marked. Lock ranks: wmaps (34),
  * death (33) to unlink a map. */
@@ -23,9 +25,7 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* Entries looked at with a map's lock held: some microseconds of whoever wants the map; how often a map that grows
- * meanwhile is begun again before it is looked at in one go. */
-enum { SLICE_ENTRIES = 64, RESTARTS = 3, RELEASE_BYTES = 256 << 10 };
+enum { SLICE_ENTRIES = 64, RELEASE_BYTES = 256 << 10 };
 
 static bool is_marked(const tri_heap *heap, uintptr_t addr) {
     struct slot slot;
@@ -36,7 +36,8 @@ static bool is_marked(const tri_heap *heap, uintptr_t addr) {
 static uintptr_t unmarked_ref(const tri_heap *heap, const struct wmap *map, tri_word value) {
     uintptr_t ref = enc_decode(&map->enc, value);
     struct slot slot;
-    if (!ref || !space_find_slot(&heap->mem.space, ref, &slot)) return 0;
+    if (!ref || !space_find_slot(&heap->mem.space, ref, &slot) || space_is_marked(&heap->mem.space, &slot)) return 0;
+    /* Its mark is seen after its allocation bit (R15), which is looked at seldom. */
     return space_is_allocated(&heap->mem.space, &slot) && !space_is_marked(&heap->mem.space, &slot) ? ref : 0;
 }
 
@@ -96,37 +97,51 @@ static void index_add(struct settle *s, uintptr_t key, uintptr_t ref) {
 struct look {
     tri_heap *heap;
     struct settle *s;
-    void (*visit)(struct look *l, struct wmap *map, struct wentry *e);
+    void (*visit)(struct look *l, struct wmap *map, const struct wentry *e);
+    uintptr_t dead[SLICE_ENTRIES]; /* keys of the slice */
+    size_t ndead;
 };
 
-/* A slice of a map from s->at on; false: that was not its end. */
-static bool look_slice(struct look *l, struct wmap *map) {
-    struct settle *s = l->s;
+static void prefetch_marks(const tri_heap *heap, const struct wmap *map, const struct wentry *e) {
+    const struct space *space = &heap->mem.space;
+    uintptr_t ref = enc_decode(&map->enc, e->value);
+    __builtin_prefetch(&space->marks[(e->key - space->base) >> (GRANULE_SHIFT + 6)]);
+    if (space_contains(space, ref)) __builtin_prefetch(&space->marks[(ref - space->base) >> (GRANULE_SHIFT + 6)]);
+}
+
+static void remove_dead(struct look *l, struct wmap *map) {
     tri__lock_acquire(tri__wmap_lock(l->heap, map));
-    if (s->version != map->version || s->fresh) {
-        if (!s->fresh) s->nrestarts++;
-        s->version = map->version;
-        s->at = 0;
-        s->fresh = false;
+    for (size_t i = 0; i < l->ndead; i++) {
+        struct wentry *e = tri__wtable_find(&map->table, l->dead[i]);
+        if (e) tri__wtable_remove(&map->table, &l->heap->death.watches.fix_lines, e);
     }
-    size_t end = s->nrestarts > RESTARTS ? map->capacity : min_size(map->capacity, s->at + SLICE_ENTRIES);
-    for (; s->at < end; s->at++)
-        if (map->entries[s->at].key > WMAP_GONE) l->visit(l, map, &map->entries[s->at]);
-    bool done = s->at >= map->capacity;
-    tri__units_did(SLICE_ENTRIES);
     tri__lock_release(tri__wmap_lock(l->heap, map));
+    l->ndead = 0;
+}
+
+/* A slice of a map from a cursor on; false: that was not its end. */
+static bool look_slice(struct look *l, struct wmap *map, struct wcursor *at) {
+    struct wentry e[SLICE_ENTRIES];
+    tri__lock_acquire(tri__wmap_lock(l->heap, map));
+    size_t n = tri__wtable_copy(&map->table, at, e, SLICE_ENTRIES);
+    bool done = at->bucket >= map->table.nbuckets;
+    tri__lock_release(tri__wmap_lock(l->heap, map));
+    for (size_t i = 0; i < n; i++) prefetch_marks(l->heap, map, &e[i]);
+    for (size_t i = 0; i < n; i++) l->visit(l, map, &e[i]);
+    if (l->ndead) remove_dead(l, map);
+    tri__units_did(SLICE_ENTRIES);
     return done;
 }
 
 static void look_begin(struct settle *s, struct wmap *map) {
     s->map = map;
-    s->fresh = true;
-    s->nrestarts = 0;
+    s->at = (struct wcursor){0, 0};
+    s->shrinks = false;
 }
 
 static size_t count(tri_heap *heap, const struct wmap *map) {
     tri__lock_acquire(tri__wmap_lock(heap, map));
-    size_t n = map->n;
+    size_t n = map->table.n;
     tri__lock_release(tri__wmap_lock(heap, map));
     return n;
 }
@@ -147,17 +162,15 @@ static bool has_failed(tri_heap *heap) {
 static bool look_at_all(struct look *l, uint64_t deadline_ns) {
     struct settle *s = l->s;
     while (s->map) {
-        if (is_marked(l->heap, s->map->obj)) {
-            if (!look_slice(l, s->map)) {
-                tri__stress_delay(l->heap);
-                if (has_failed(l->heap)) return true;
-                if (heap_is_late(l->heap, deadline_ns)) return false;
-                continue;
-            }
-        } else {
-            if (s->counts) s->nwaiting += count(l->heap, s->map); /* it may be marked by what this pass marks */
-        }
-        look_begin(s, s->map->next);
+        bool done = true;
+        if (is_marked(l->heap, s->map->obj))
+            done = look_slice(l, s->map, &s->at);
+        else if (s->counts)
+            s->nwaiting += count(l->heap, s->map); /* it may be marked by what this pass marks */
+        if (done) look_begin(s, s->map->next);
+        tri__stress_delay(l->heap);
+        if (has_failed(l->heap)) return true;
+        if (s->map && heap_is_late(l->heap, deadline_ns)) return false;
     }
     return true;
 }
@@ -165,7 +178,7 @@ static bool look_at_all(struct look *l, uint64_t deadline_ns) {
 /* ---- settling ---------------------------------------------------------------------------------------------------- */
 
 /* First look: values of marked keys are marked, entries that wait are counted. */
-static void visit_settle(struct look *l, struct wmap *map, struct wentry *e) {
+static void visit_settle(struct look *l, struct wmap *map, const struct wentry *e) {
     uintptr_t ref = unmarked_ref(l->heap, map, e->value);
     if (!ref) return; /* nothing to keep */
     if (!is_marked(l->heap, e->key))
@@ -175,7 +188,7 @@ static void visit_settle(struct look *l, struct wmap *map, struct wentry *e) {
 }
 
 /* Second look: entries that wait are indexed. */
-static void visit_index(struct look *l, struct wmap *map, struct wentry *e) {
+static void visit_index(struct look *l, struct wmap *map, const struct wentry *e) {
     uintptr_t ref = unmarked_ref(l->heap, map, e->value);
     if (!ref) return;
     if (is_marked(l->heap, e->key))
@@ -184,14 +197,30 @@ static void visit_index(struct look *l, struct wmap *map, struct wentry *e) {
         index_add(l->s, e->key, ref);
 }
 
-/* A map that is marked now: its entries count from here on. */
-static void map_marked(tri_heap *heap, struct settle *s, struct wmap *map) {
-    struct settle own = *s; /* the place in the list of maps stays */
-    struct look l = {heap, s, visit_index};
-    look_begin(s, map);
-    while (!look_slice(&l, map)) tri__stress_delay(heap);
-    s->map = own.map, s->at = own.at, s->version = own.version;
-    s->nrestarts = own.nrestarts, s->fresh = own.fresh;
+/* A map that is marked now: its entries count from here on. Keys that were marked before are seen to be when they are
+ * looked at, which is when there is time for it. */
+static void map_marked(struct settle *s, struct wmap *map) {
+    if (map->is_found) return;
+    map->is_found = true;
+    map->found_next = s->found;
+    s->found = map;
+}
+
+/* False: the deadline passed. */
+static bool look_at_found(tri_heap *heap, struct settle *s, uint64_t deadline_ns) {
+    struct look l = {.heap = heap, .s = s, .visit = visit_index};
+    while (s->found) {
+        struct wmap *map = s->found;
+        if (!look_slice(&l, map, &s->in_found)) {
+            tri__stress_delay(heap);
+            if (heap_is_late(heap, deadline_ns)) return false;
+            continue;
+        }
+        s->in_found = (struct wcursor){0, 0};
+        s->found = map->found_next;
+        map->is_found = false;
+    }
+    return true;
 }
 
 /* An object is marked and about to be scanned: what waits for it need wait no more. */
@@ -202,13 +231,16 @@ static void object_marked(void *context, uintptr_t addr) {
     for (uint32_t i = *bucket_of(s, addr); i; i = s->waiting[i - 1].next)
         if (s->waiting[i - 1].key == addr) tri__marker_shade(&heap->worker, s->waiting[i - 1].ref);
     struct wmap *map = tri__wmap_at(heap, addr);
-    if (map) map_marked(heap, s, map);
+    if (map) map_marked(s, map);
 }
 
 static bool trace_told(tri_heap *heap, uint64_t deadline_ns) {
     struct marker *w = &heap->worker;
+    struct settle *s = &heap->death.settle;
     uint64_t start = tri__os_now_ns();
-    bool empty = tri__marker_drain_told(w, deadline_ns, object_marked, heap);
+    bool empty;
+    do empty = look_at_found(heap, s, deadline_ns) && tri__marker_drain_told(w, deadline_ns, object_marked, heap);
+    while (empty && s->found);
     atomic_add_relaxed(&heap->stats.mark_ns, tri__os_now_ns() - start);
     tri__workers_tell(heap, w);
     return empty;
@@ -216,12 +248,13 @@ static bool trace_told(tri_heap *heap, uint64_t deadline_ns) {
 
 void tri__ephemerons_begin(tri_heap *heap, bool in_round) {
     heap->death.settle = (struct settle){.step = SETTLE_LOOK, .counts = true, .in_round = in_round};
+    heap->death.npasses++;
     look_begin(&heap->death.settle, first_map(heap));
 }
 
 enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns) {
     struct settle *s = &heap->death.settle;
-    struct look l = {heap, s, s->step == SETTLE_LOOK ? visit_settle : visit_index};
+    struct look l = {.heap = heap, .s = s, .visit = s->step == SETTLE_LOOK ? visit_settle : visit_index};
     if (s->step == SETTLE_LOOK) {
         if (!look_at_all(&l, deadline_ns)) return SETTLED_LATER;
         if (has_failed(heap)) return SETTLED_SOME;
@@ -247,50 +280,64 @@ enum settled tri__ephemerons_settle(tri_heap *heap, uint64_t deadline_ns) {
 }
 
 void tri__ephemerons_abandon(tri_heap *heap) {
-    index_end(&heap->death.settle);
+    struct settle *s = &heap->death.settle;
+    index_end(s);
+    for (; s->found; s->found = s->found->found_next) s->found->is_found = false;
 }
 
 /* ---- death ------------------------------------------------------------------------------------------------------- */
 
-static void visit_clear(struct look *l, struct wmap *map, struct wentry *e) {
+static void visit_clear(struct look *l, struct wmap *map, const struct wentry *e) {
     if (!is_marked(l->heap, e->key)) {
-        tri__wmap_drop(l->heap, map, e);
+        l->dead[l->ndead++] = e->key; /* nobody holds it, so it stays where it is */
         return;
     }
     check_cheap(!unmarked_ref(l->heap, map, e->value) || heap_fault(l->heap, FAULT_LATE_MAPS),
                 "I-EPH1: after the close the value of a marked key is marked (R6)");
 }
 
-/* Nobody can reach the map: its table is the collector's. */
+/* Nobody can reach the map, and its table is gone. */
 static void free_map(tri_heap *heap, struct wmap *map) {
     tri__lock_acquire(&heap->death.watches.lock);
     tri__wmap_unlink(heap, map);
     tri__lock_release(&heap->death.watches.lock);
-    tri__manual_table_free(heap, map->entries);
     tri__fixalloc_put(&heap->death.maps.fix, map);
+}
+
+/* A slice of what is to be done with a map. False: that was not all. */
+static bool clear_slice(struct look *l, struct wmap *map) {
+    struct settle *s = l->s;
+    if (!is_marked(l->heap, map->obj)) return !tri__wmap_free_some(l->heap, map);
+    if (!s->shrinks && !look_slice(l, map, &s->at)) return false;
+    s->shrinks = true;
+    return !tri__wmap_shrink_some(l->heap, map);
 }
 
 bool tri__ephemerons_clear(tri_heap *heap, uint64_t deadline_ns) {
     struct settle *s = &heap->death.settle;
-    struct look l = {heap, s, visit_clear};
+    struct look l = {.heap = heap, .s = s, .visit = visit_clear};
     while (s->map) {
         struct wmap *map = s->map, *next = map->next;
-        if (is_marked(heap, map->obj)) {
-            if (!look_slice(&l, map)) {
-                if (heap_is_late(heap, deadline_ns)) return false;
-                continue;
-            }
-        } else {
-            free_map(heap, map);
+        bool done = clear_slice(&l, map);
+        tri__units_did(SLICE_ENTRIES);
+        if (done) {
+            s->nlive += count(heap, map);
+            look_begin(s, next);
+            if (!is_marked(heap, map->obj)) free_map(heap, map);
         }
-        look_begin(s, next);
+        tri__stress_delay(heap);
+        if (s->map && heap_is_late(heap, deadline_ns)) return false;
     }
+    heap->death.nentries = s->nlive;
     return true;
 }
 
 void tri__ephemerons_each(tri_heap *heap, void (*visit)(void *context, const struct wmap *map, const struct wentry *e),
                           void *context) {
+    struct wentry e[SLICE_ENTRIES];
     for (const struct wmap *map = heap->death.maps.first; map; map = map->next)
-        for (size_t i = 0; i < map->capacity; i++)
-            if (map->entries[i].key > WMAP_GONE) visit(context, map, &map->entries[i]);
+        for (struct wcursor at = {0, 0}; at.bucket < map->table.nbuckets;) {
+            size_t n = tri__wtable_copy(&map->table, &at, e, SLICE_ENTRIES);
+            for (size_t i = 0; i < n; i++) visit(context, map, &e[i]);
+        }
 }

@@ -16,7 +16,8 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { SLICE_WATCHES = 128 };
+/* Looked at with the lock held, which whoever polls a queue wants. */
+enum { SLICE_WATCHES = 64 };
 
 tri_finq *tri_finq_new(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_finq_new");

@@ -135,10 +135,18 @@ static void heap_locks(tri_heap *heap, enum lock_rank rank, void (*fn)(struct lo
     case RANK_MANUAL: fn(&mem->manual.lock); break;
     case RANK_PAGEHEAP: fn(tri__pageheap_lock(mem->pages)); break;
     case RANK_FIXALLOC: { /* nobody takes two of them */
-        struct fixalloc *all[] = {&mem->fix_span,       &mem->fix_central,  &mem->manual.fix_span,
-                                  &heap->work.fix,      &heap->fix_mutator, &heap->fix_small,
-                                  &heap->fix_block,     &heap->fix_worker,  &heap->death.watches.fix,
-                                  &heap->death.maps.fix};
+        struct fixalloc *all[] = {&mem->fix_span,
+                                  &mem->fix_central,
+                                  &mem->manual.fix_span,
+                                  &heap->work.fix,
+                                  &heap->fix_mutator,
+                                  &heap->fix_small,
+                                  &heap->fix_block,
+                                  &heap->fix_worker,
+                                  &heap->death.watches.fix,
+                                  &heap->death.maps.fix,
+                                  &heap->death.watches.fix_lines,
+                                  &heap->death.watches.fix_block};
         for (size_t i = 0; i < TRI_COUNT(all); i++) fn(&all[i]->lock);
         break;
     }

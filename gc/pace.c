@@ -113,7 +113,7 @@ void tri__pace_next(tri_heap *heap, size_t live_bytes) {
     struct pacer *p = &heap->pacer;
     struct pacer_cycle *c = &heap->run.paced;
     tri__lock_acquire(&heap->roots.lock);
-    c->root_bytes = heap->roots.nslots * 8;
+    c->root_bytes = heap->roots.nslots * 8 + tri__death_bytes(heap);
     tri__lock_release(&heap->roots.lock);
     c->live_bytes = live_bytes;
     c->external_bytes = atomic_load_relaxed(&heap->external_bytes); /* a counter */

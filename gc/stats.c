@@ -98,6 +98,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
                           tri__fixalloc_in_use_bytes(&heap->fix_mutator) + tri__copies_bytes(heap) +
                           tri__fixalloc_in_use_bytes(&heap->fix_block) + tri__fixalloc_in_use_bytes(&heap->fix_small) +
                           tri__fixalloc_in_use_bytes(&heap->death.watches.fix) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix_lines) +
+                          tri__fixalloc_in_use_bytes(&heap->death.watches.fix_block) +
                           tri__fixalloc_in_use_bytes(&heap->death.maps.fix),
         .external_bytes = atomic_load_relaxed(&heap->external_bytes),
         .allocated_bytes = atomic_load_relaxed(&s->allocated_bytes),

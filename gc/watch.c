@@ -2,9 +2,9 @@
  *
  * A registration is a watch: a cleanup (a function and its argument, to be run once the object is gone) or the claim of
  * a finalizer queue (finalize.c). Watches lie in a hash table by their object's address, which stays: objects do not
- * move. The table grows by one bucket at a time (Litwin's linear hashing), over addresses that are reserved at the
- * first registration, so that no registration pays for all others, and that one which was accepted needs no memory
- * when its object dies (R19): its own node goes to the list of what is due.
+ * move. The table (wtable.c) grows by one bucket at a time, so that no registration pays for all others; one that was
+ * accepted needs no memory when its object dies (R19): its own node goes to the list of what is due. A cycle copies
+ * some entries with a shard locked and looks at the copies, so that no registration waits for its cache misses.
  *
  * Nothing runs on a collector's thread: the host takes what is due when it wants to, by tri_cleanup_run.
  *
@@ -13,28 +13,28 @@
  * served once. I-WATCH3 between cycles a watch in the table names a live object. Lock ranks: watches (32) for a share
  * of the table, then death (33) for the lists. */
 #include <stdio.h>
+#include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
-/* A slice is what the cycle does with a lock held: some tens of microseconds. Buckets of one shard. */
-enum { FIRST_BUCKETS = 16, MAX_BUCKETS = 1 << 18, WATCHES_A_BUCKET = 2, SLICE_BUCKETS = 16 };
+enum { SLICE_ENTRIES = 64 };
 
 void tri__watches_init(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
     for (size_t i = 0; i < WATCH_SHARDS; i++) tri__lock_init(&ws->shards[i].lock, RANK_WATCHES, "watches");
     tri__lock_init(&ws->lock, RANK_DEATH, "death");
     tri__fixalloc_init(&ws->fix, sizeof(struct watch), "watched objects", NULL, NULL);
+    tri__fixalloc_init(&ws->fix_lines, sizeof(struct wbucket), "lines of tables", NULL, NULL);
+    tri__fixalloc_init(&ws->fix_block, WTABLE_BLOCK_BYTES, "tables of watched objects", NULL, NULL);
 }
 
 void tri__watches_fini(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
-    for (size_t i = 0; i < WATCH_SHARDS; i++) {
-        struct watch_shard *sh = &ws->shards[i];
-        if (sh->buckets) tri__os_release(sh->buckets, MAX_BUCKETS * sizeof *sh->buckets);
-        tri__lock_fini(&sh->lock);
-    }
+    for (size_t i = 0; i < WATCH_SHARDS; i++) tri__lock_fini(&ws->shards[i].lock);
     tri__fixalloc_fini(&ws->fix);
+    tri__fixalloc_fini(&ws->fix_lines);
+    tri__fixalloc_fini(&ws->fix_block);
     tri__lock_fini(&ws->lock);
 }
 
@@ -59,78 +59,68 @@ struct watch *tri__watch_pop(struct watch_list *list) {
 
 /* ---- the table; under its shard's lock --------------------------------------------------------------------------- */
 
-static size_t hash(uintptr_t addr) {
-    uint64_t x = addr >> 3; /* the finalizer of splitmix64 */
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return (size_t)(x ^ x >> 31);
-}
-
 static struct watch_shard *shard_of(struct watches *ws, uintptr_t addr) {
-    return &ws->shards[hash(addr) >> 48 & (WATCH_SHARDS - 1)];
+    return &ws->shards[tri__wtable_hash(addr) >> 48 & (WATCH_SHARDS - 1)];
 }
 
-static size_t bucket_of(const struct watch_shard *sh, uintptr_t addr) {
-    size_t low = (size_t)1 << bit_highest(sh->nbuckets), h = hash(addr), b = h & (2 * low - 1);
-    return b < sh->nbuckets ? b : h & (low - 1);
+static struct watch *first_of(const struct wentry *e) {
+    return (struct watch *)(uintptr_t)(e->value & ~(uint64_t)WATCH_KINDS);
 }
 
-static void append_to_bucket(struct watch_shard *sh, struct watch *w) {
-    struct watch **p = &sh->buckets[bucket_of(sh, w->addr)];
-    while (*p) p = &(*p)->next; /* one object's watches stay in their order */
-    w->next = NULL;
-    *p = w;
+static uint64_t kind_of(const struct watch *w) {
+    return w->queue ? WATCH_CLAIM : WATCH_CLEANUP;
 }
 
-/* One bucket more: the watches of one are shared out to it and the new one. What a look at the buckets from the first
- * to the last has not come to is still ahead of it. */
-static void split(struct watch_shard *sh) {
-    if (sh->n <= sh->nbuckets * WATCHES_A_BUCKET || sh->nbuckets == MAX_BUCKETS) return;
-    size_t from = sh->nbuckets - ((size_t)1 << bit_highest(sh->nbuckets));
-    struct watch *w = sh->buckets[from], *next;
-    sh->buckets[from] = NULL;
-    sh->nbuckets++;
-    for (; w; w = next) {
-        next = w->next;
-        append_to_bucket(sh, w);
+/* An object's watches, in their order, become its entry's; without any the entry goes. */
+static void set_watches(struct watches *ws, struct watch_shard *sh, struct wentry *e, struct watch *first) {
+    uint64_t kinds = 0;
+    for (const struct watch *w = first; w; w = w->next) kinds |= kind_of(w);
+    if (first)
+        e->value = (uintptr_t)first | kinds;
+    else
+        tri__wtable_remove(&sh->table, &ws->fix_lines, e);
+}
+
+/* One block more, where the table wants one: without it is slower. False: there is no table. */
+static bool grow(struct watches *ws, struct watch_shard *sh) {
+    while (sh->table.nroom == 0 || tri__wtable_wants(&sh->table)) {
+        void *block = tri__fixalloc_get(&ws->fix_block);
+        if (!block) return sh->table.nroom > 0;
+        memset(block, 0, WTABLE_BLOCK_BYTES);
+        block = tri__wtable_give(&sh->table, block, WTABLE_BLOCK_BYTES);
+        check_internal(!block, "I-WATCH1: a shard's table grows under its lock");
     }
+    return true;
 }
 
-static bool make_table(struct watch_shard *sh) {
-    if (sh->buckets) return true;
-    sh->buckets = tri__os_map_sparse(MAX_BUCKETS * sizeof *sh->buckets);
-    sh->nbuckets = sh->buckets ? FIRST_BUCKETS : 0;
-    return sh->buckets != NULL;
-}
-
-/* Whether a queue claims the object. */
-static bool is_claimed(const struct watch_shard *sh, uintptr_t addr) {
-    for (const struct watch *w = sh->buckets[bucket_of(sh, addr)]; w; w = w->next)
-        if (w->addr == addr && w->queue) return true;
-    return false;
-}
-
-static void link_watch(struct watches *ws, struct watch_shard *sh, struct watch *w) {
-    append_to_bucket(sh, w);
-    sh->n++;
+/* Behind the object's other watches. False: no memory. */
+static bool link_watch(struct watches *ws, struct watch_shard *sh, struct watch *w) {
+    struct wentry *e = tri__wtable_find(&sh->table, w->addr);
+    w->next = NULL;
+    if (e) {
+        struct watch *last = first_of(e);
+        while (last->next) last = last->next;
+        last->next = w;
+        e->value |= kind_of(w);
+    } else if (!grow(ws, sh) || !tri__wtable_add(&sh->table, &ws->fix_lines, w->addr, (uintptr_t)w | kind_of(w))) {
+        return false;
+    }
     atomic_add_relaxed(&ws->n, 1); /* counters */
     if (w->queue) atomic_add_relaxed(&ws->nclaims, 1);
+    return true;
 }
 
-static void unlink_watch(struct watches *ws, struct watch_shard *sh, struct watch **p) {
-    struct watch *w = *p;
-    *p = w->next;
-    sh->n--;
+/* Counts a watch that is in no entry any more. */
+static void count_out(struct watches *ws, const struct watch *w) {
     atomic_sub_relaxed(&ws->n, 1); /* counters */
     if (w->queue) atomic_sub_relaxed(&ws->nclaims, 1);
 }
 
 static int add_locked(struct watches *ws, struct watch_shard *sh, struct watch *w, const char *call) {
-    if (!make_table(sh)) return tri__error(TRI_ENOMEM, call, "no address space for the table of watched objects");
-    if (w->queue && is_claimed(sh, w->addr))
+    const struct wentry *e = tri__wtable_find(&sh->table, w->addr);
+    if (w->queue && e && e->value & WATCH_CLAIM)
         return tri__error(TRI_ESTATE, call, "object %p is watched for a finalizer queue already", (void *)w->addr);
-    link_watch(ws, sh, w);
-    split(sh);
+    if (!link_watch(ws, sh, w)) return tri__error(TRI_ENOMEM, call, "no memory for the table of watched objects");
     return TRI_OK;
 }
 
@@ -165,24 +155,26 @@ int tri__watch_add(struct mutator *m, const void *obj, tri_finq *queue, void (*f
 
 /* ---- death ------------------------------------------------------------------------------------------------------ */
 
-static bool is_dead(const tri_heap *heap, const struct watch *w) {
+static bool is_dead(const tri_heap *heap, uintptr_t addr) {
     struct slot slot;
-    return !space_find_slot(&heap->mem.space, w->addr, &slot) || !space_is_marked(&heap->mem.space, &slot);
+    return !space_find_slot(&heap->mem.space, addr, &slot) || !space_is_marked(&heap->mem.space, &slot);
 }
 
-/* Takes the claims, or the cleanups, of dead objects out of a bucket. */
-static size_t take_bucket(tri_heap *heap, struct watch_shard *sh, size_t bucket, bool claims, struct watch_list *into) {
+/* Takes a dead object's claims, or its cleanups, out of the table; how many. */
+static size_t take(struct watches *ws, struct watch_shard *sh, uintptr_t addr, bool claims, struct watch_list *into) {
+    struct wentry *e = tri__wtable_find(&sh->table, addr);
+    struct watch_list rest = {NULL, NULL};
     size_t n = 0;
-    for (struct watch **p = &sh->buckets[bucket]; *p;) {
-        struct watch *w = *p;
-        if ((w->queue != NULL) != claims || !is_dead(heap, w)) {
-            p = &w->next;
-            continue;
-        }
-        unlink_watch(&heap->death.watches, sh, p);
-        tri__watch_append(into, w);
+    if (!e) return 0;
+    for (struct watch *w = first_of(e), *next; w; w = next) {
+        next = w->next;
+        bool is_taken = (w->queue != NULL) == claims;
+        tri__watch_append(is_taken ? into : &rest, w);
+        if (!is_taken) continue;
+        count_out(ws, w);
         n++;
     }
+    set_watches(ws, sh, e, rest.first);
     return n;
 }
 
@@ -195,49 +187,87 @@ static void splice(struct watch_list *into, const struct watch_list *taken) {
     into->last = taken->last;
 }
 
-/* A slice of the shard that death is in. */
-static void take_slice(tri_heap *heap, bool claims) {
+static void take_all(tri_heap *heap, struct watch_shard *sh, const uintptr_t *dead, size_t ndead, bool claims) {
     struct watches *ws = &heap->death.watches;
-    struct watch_shard *sh = &ws->shards[ws->shard];
     struct watch_list taken = {NULL, NULL};
     size_t n = 0;
     tri__lock_acquire(&sh->lock); /* I-WATCH1 */
-    size_t end = sh->n ? min_size(ws->bucket + SLICE_BUCKETS, sh->nbuckets) : sh->nbuckets;
-    if (sh->n)
-        while (ws->bucket < end) n += take_bucket(heap, sh, ws->bucket++, claims, &taken);
+    for (size_t i = 0; i < ndead; i++) n += take(ws, sh, dead[i], claims, &taken);
     if (n) {
         tri__lock_acquire(&ws->lock);
         splice(claims ? &ws->revived : &ws->due, &taken);
         if (!claims) atomic_add_relaxed(&ws->ndue, n); /* a counter */
         tri__lock_release(&ws->lock);
     }
-    if (end == sh->nbuckets) ws->shard++, ws->bucket = 0;
     tri__lock_release(&sh->lock);
+}
+
+/* A slice of the shard that death is in. What is dead stays so, and nobody can register anything on it, so the marks
+ * are looked at with nothing locked. False: that was not the shard's end. */
+static bool take_slice(tri_heap *heap, struct watch_shard *sh, bool claims) {
+    struct watches *ws = &heap->death.watches;
+    const struct space *space = &heap->mem.space;
+    struct wentry e[SLICE_ENTRIES];
+    uintptr_t dead[SLICE_ENTRIES];
+    size_t ndead = 0;
+    tri__lock_acquire(&sh->lock); /* I-WATCH1 */
+    size_t n = tri__wtable_copy(&sh->table, &ws->at, e, SLICE_ENTRIES);
+    bool done = ws->at.bucket >= sh->table.nbuckets;
+    tri__lock_release(&sh->lock);
+    for (size_t i = 0; i < n; i++) __builtin_prefetch(&space->marks[(e[i].key - space->base) >> (GRANULE_SHIFT + 6)]);
+    for (size_t i = 0; i < n; i++)
+        if (e[i].value & (claims ? WATCH_CLAIM : WATCH_CLEANUP) && is_dead(heap, e[i].key)) dead[ndead++] = e[i].key;
+    if (ndead) take_all(heap, sh, dead, ndead, claims);
+    return done;
+}
+
+/* A shard's table, when nobody looks at it any more in this cycle, becomes as small as it may be. False: that is
+ * done. */
+static bool shrink_some(struct watches *ws, struct watch_shard *sh) {
+    tri__lock_acquire(&sh->lock);
+    bool more = tri__wtable_contract(&sh->table, &ws->fix_lines, SLICE_ENTRIES);
+    void *spare = sh->table.n * 2 < sh->table.nroom ? tri__wtable_take_spare(&sh->table) : NULL;
+    tri__lock_release(&sh->lock);
+    if (spare) tri__fixalloc_put(&ws->fix_block, spare);
+    return more || spare;
 }
 
 bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns) {
     struct watches *ws = &heap->death.watches;
     while (ws->shard < WATCH_SHARDS) {
+        struct watch_shard *sh = &ws->shards[ws->shard];
         /* A registration that is not counted yet is of a live object. */
-        if (atomic_load_relaxed(claims ? &ws->nclaims : &ws->n) == 0) return true;
-        take_slice(heap, claims);
-        tri__units_did(SLICE_BUCKETS * WATCHES_A_BUCKET);
+        bool done = atomic_load_relaxed(claims ? &ws->nclaims : &ws->n) == 0;
+        if (!done && !ws->shrinks) done = take_slice(heap, sh, claims);
+        ws->shrinks |= done;
+        if (ws->shrinks && (claims || !shrink_some(ws, sh))) {
+            ws->shard++;
+            ws->at = (struct wcursor){0, 0};
+            ws->shrinks = false;
+        }
         tri__stress_delay(heap);
-        if (heap_is_late(heap, deadline_ns)) return false;
+        tri__units_did(SLICE_ENTRIES);
+        if (heap_is_late(heap, deadline_ns)) return ws->shard == WATCH_SHARDS;
     }
     return true;
 }
 
+/* In a forked child. What finds no memory to be watched again has come back: weak slots that named it are cleared. */
 void tri__watch_take_back(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
     struct watch *w;
     ws->scan = NULL;
     ws->scan_queue = NULL;
-    while ((w = tri__watch_pop(&ws->revived)) != NULL) link_watch(ws, shard_of(ws, w->addr), w);
+    while ((w = tri__watch_pop(&ws->revived)) != NULL) {
+        if (link_watch(ws, shard_of(ws, w->addr), w)) continue;
+        tri__watch_append(&w->queue->delivered, w);
+        atomic_add_relaxed(&w->queue->ndelivered, 1); /* the only thread */
+    }
 }
 
 /* One of the watches of a freed object: a queue's is dropped, a cleanup is due. */
 static void serve_freed(struct watches *ws, struct watch *w) {
+    count_out(ws, w);
     if (w->queue) {
         tri__fixalloc_put(&ws->fix, w);
         return;
@@ -253,13 +283,11 @@ void tri__watch_freed(tri_heap *heap, uintptr_t addr) {
     struct watch_shard *sh = shard_of(ws, addr);
     if (atomic_load_relaxed(&ws->n) == 0) return; /* the host orders its own registrations before its tri_free */
     tri__lock_acquire(&sh->lock);
-    for (struct watch **p = sh->buckets ? &sh->buckets[bucket_of(sh, addr)] : NULL; p && *p;) {
-        struct watch *w = *p;
-        if (w->addr != addr) {
-            p = &w->next;
-            continue;
-        }
-        unlink_watch(ws, sh, p);
+    struct wentry *e = tri__wtable_find(&sh->table, addr);
+    struct watch *w = e ? first_of(e) : NULL;
+    if (e) tri__wtable_remove(&sh->table, &ws->fix_lines, e);
+    for (struct watch *next; w; w = next) {
+        next = w->next;
         serve_freed(ws, w);
     }
     tri__lock_release(&sh->lock);
@@ -284,12 +312,17 @@ int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *arg), voi
     struct watch_shard *sh = shard_of(ws, addr);
     struct watch *found = NULL;
     tri__lock_acquire(&sh->lock);
-    for (struct watch **p = sh->buckets ? &sh->buckets[bucket_of(sh, addr)] : NULL; p && *p; p = &(*p)->next) {
-        if ((*p)->addr != addr || (*p)->queue || (*p)->fn != fn || (*p)->arg != arg) continue;
-        found = *p;
-        unlink_watch(ws, sh, p);
-        break;
+    struct wentry *e = tri__wtable_find(&sh->table, addr);
+    struct watch_list rest = {NULL, NULL};
+    for (struct watch *w = e ? first_of(e) : NULL, *next; w; w = next) {
+        next = w->next;
+        if (!found && !w->queue && w->fn == fn && w->arg == arg)
+            found = w;
+        else
+            tri__watch_append(&rest, w);
     }
+    if (e) set_watches(ws, sh, e, rest.first);
+    if (found) count_out(ws, found);
     tri__lock_release(&sh->lock);
     if (!found) return tri__error(TRI_EINVAL, "tri_cleanup_remove", "object %p has no such cleanup", obj);
     tri__fixalloc_put(&ws->fix, found);
@@ -330,17 +363,29 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     return n;
 }
 
+/* What waits for an object that is still there when the heap ends. */
+static void run_rest(struct watches *ws, struct watch_shard *sh, uintptr_t addr) {
+    struct wentry *e = tri__wtable_find(&sh->table, addr);
+    struct watch *w = first_of(e);
+    tri__wtable_remove(&sh->table, &ws->fix_lines, e);
+    for (struct watch *next; w; w = next) {
+        next = w->next;
+        count_out(ws, w);
+        if (!w->queue) run(ws, w);
+    }
+}
+
 void tri__watch_run_all(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
     struct watch *w;
     while ((w = take_due(ws)) != NULL) run(ws, w);
     for (size_t i = 0; i < WATCH_SHARDS; i++) {
         struct watch_shard *sh = &ws->shards[i];
-        for (size_t b = 0; b < sh->nbuckets; b++)
-            while ((w = sh->buckets[b]) != NULL) {
-                unlink_watch(ws, sh, &sh->buckets[b]);
-                if (!w->queue) run(ws, w);
-            }
+        struct wentry e[SLICE_ENTRIES];
+        for (struct wcursor at = {0, 0}; at.bucket < sh->table.nbuckets;) {
+            size_t n = tri__wtable_copy(&sh->table, &at, e, SLICE_ENTRIES);
+            for (size_t k = 0; k < n; k++) run_rest(ws, sh, e[k].key);
+        }
     }
 }
 
@@ -350,23 +395,32 @@ struct counts {
     size_t n, nclaims;
 };
 
-static void verify_shard(tri_heap *heap, const struct watch_shard *sh, struct counts *counts,
+static void verify_entry(tri_heap *heap, const struct watch_shard *sh, const struct wentry *e, struct counts *counts,
                          void (*say)(void *context, const char *text), void *context) {
     char text[160];
-    size_t before = counts->n;
-    for (size_t b = 0; b < sh->nbuckets; b++)
-        for (const struct watch *w = sh->buckets[b]; w; w = w->next) {
-            struct slot slot;
-            counts->n++;
-            counts->nclaims += w->queue != NULL;
-            if (shard_of(&heap->death.watches, w->addr) != sh || bucket_of(sh, w->addr) != b)
-                say(context, "I-WATCH2: a watch is in another object's bucket");
-            if (space_find_slot(&heap->mem.space, w->addr, &slot) && slot.addr == w->addr && tri__lives(heap, &slot))
-                continue;
-            snprintf(text, sizeof text, "I-WATCH3: %p is watched and is no live object", (void *)w->addr);
-            say(context, text);
-        }
-    if (counts->n - before != sh->n) say(context, "I-WATCH2: the table has not as many watches as it counts");
+    uint64_t kinds = 0;
+    struct slot slot;
+    if (shard_of(&heap->death.watches, e->key) != sh) say(context, "I-WATCH2: a watch is in another object's shard");
+    for (const struct watch *w = first_of(e); w; w = w->next) {
+        counts->n++;
+        counts->nclaims += w->queue != NULL;
+        kinds |= kind_of(w);
+        if (w->addr != e->key) say(context, "I-WATCH2: a watch is in another object's entry");
+    }
+    if (!kinds || kinds != (e->value & WATCH_KINDS)) say(context, "I-WATCH2: an entry has other watches than it says");
+    if (space_find_slot(&heap->mem.space, e->key, &slot) && slot.addr == e->key && tri__lives(heap, &slot)) return;
+    snprintf(text, sizeof text, "I-WATCH3: %p is watched and is no live object", (void *)e->key);
+    say(context, text);
+}
+
+static void verify_shard(tri_heap *heap, const struct watch_shard *sh, struct counts *counts,
+                         void (*say)(void *context, const char *text), void *context) {
+    struct wentry e[SLICE_ENTRIES];
+    tri__wtable_verify(&sh->table, say, context);
+    for (struct wcursor at = {0, 0}; at.bucket < sh->table.nbuckets;) {
+        size_t n = tri__wtable_copy(&sh->table, &at, e, SLICE_ENTRIES);
+        for (size_t i = 0; i < n; i++) verify_entry(heap, sh, &e[i], counts, say, context);
+    }
 }
 
 void tri__watch_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {

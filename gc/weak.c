@@ -18,7 +18,7 @@
 #include "gc/heap.h"
 
 /* Looked through with the gate lock held, and between two looks at the clock: some microseconds. */
-enum { LOCKED_PAGES = 256, SLICE_UNITS = 128 };
+enum { LOCKED_PAGES = 16, SLICE_UNITS = 128 };
 
 void tri__weak_note(tri_heap *heap) {
     if (!atomic_load_relaxed(&heap->death.has_weak)) /* the handshakes order it: see tri__weak_clear_dead */

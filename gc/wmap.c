@@ -1,25 +1,23 @@
 /* wmap.c - weak maps: from an object to a value, by identity, for as long as object and map both live.
  *
- * A map is a collected object that holds nothing but the address of its record; record and entries lie outside, so that
- * an entry never moves while it is looked at by the marker's rules, growth needs no safepoint, and a cycle at any
- * moment finds either the old table or the new one. Entries are hashed by the key's address, which stays: objects do
- * not move.
+ * A map is a collected object that holds nothing but the address of its record; record and table (wtable.c) lie
+ * outside, so that growth needs no safepoint. Entries are hashed by the key's address, which stays: objects do not
+ * move. Each call does a bounded piece of work with the map locked, whatever the number of entries, and what it may
+ * have to allocate is had before: the table grows by a bucket at a time, and gets smaller in cycles.
  *
  * An entry keeps neither key nor value alive by itself; a key that lives in a map that lives keeps its value alive
  * (ephemeron.c). Nothing is shaded when an entry is made, changed or taken away: whatever a thread holds is kept by
  * other means, and what it takes out of a map it has asked the gate for (R5).
  *
- * Invariants: I-WMAP1 an entry's key is the start of an object, 0 (never used) or GONE; n entries of the first kind, n
- * and GONE together less than three quarters of the table. I-WMAP2 (R7) between cycles keys and values of a live map's
- * entries are live. Lock ranks: death (33) for the list of maps, wmaps (34) for entries. */
+ * Invariants: I-WMAP1 an entry's key is the start of an object. I-WMAP2 (R7) between cycles keys and values of a live
+ * map's entries are live. Lock ranks: death (33) for the list of maps, wmaps (34) for entries. */
 #include <stdio.h>
-#include <string.h>
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { FIRST_ENTRIES = 8, RECORD_BYTES = 128 };
-#define GONE ((uintptr_t)WMAP_GONE)
+/* With a lock held: buckets that are looked at or dropped, and maps. */
+enum { RECORD_BYTES = 128, LOCKED_BUCKETS = 64, LOCKED_MAPS = 64 };
 
 /* The collected object. */
 struct wmap_object {
@@ -85,99 +83,35 @@ void *tri_wmap_new(tri_thread *thread, const tri_enc *enc) {
     return obj;
 }
 
-/* ---- entries; under the map's lock ------------------------------------------------------------------------------- */
-
-static size_t hash(uintptr_t addr) {
-    uint64_t x = addr >> 3; /* the finalizer of splitmix64 */
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return (size_t)(x ^ x >> 31);
-}
-
-static struct wentry *find(const struct wmap *map, uintptr_t key) {
-    if (map->capacity == 0) return NULL;
-    for (size_t i = hash(key) & (map->capacity - 1);; i = (i + 1) & (map->capacity - 1)) {
-        struct wentry *e = &map->entries[i];
-        if (e->key == key) return e;
-        if (e->key == 0) return NULL;
-    }
-}
-
-/* A place for a new key: there is one (I-WMAP1). */
-static struct wentry *find_free(struct wmap *map, uintptr_t key) {
-    size_t i = hash(key) & (map->capacity - 1);
-    while (map->entries[i].key > GONE) i = (i + 1) & (map->capacity - 1);
-    return &map->entries[i];
-}
-
-static bool is_full(const struct wmap *map) {
-    return (map->nused + 1) * 4 > map->capacity * 3;
-}
-
-static void insert(struct wmap *map, uintptr_t key, tri_word value) {
-    struct wentry *e = find_free(map, key);
-    if (e->key == 0) map->nused++;
-    *e = (struct wentry){key, value};
-    map->n++;
-}
-
-void tri__wmap_drop(tri_heap *heap, struct wmap *map, struct wentry *e) {
-    check_internal(e->key > GONE, "I-WMAP1: an entry goes once");
-    *e = (struct wentry){GONE, 0};
-    map->n--;
-    (void)heap;
-}
-
-static size_t wanted_capacity(const struct wmap *map) {
-    size_t capacity = FIRST_ENTRIES;
-    while (capacity < (map->n + 1) * 2) capacity *= 2;
-    return capacity;
-}
-
-/* Moves everything over; returns the old table. */
-static struct wentry *rehash(struct wmap *map, struct wentry *entries, size_t capacity) {
-    struct wentry *old = map->entries;
-    size_t old_capacity = map->capacity;
-    map->entries = entries;
-    map->capacity = capacity;
-    map->n = map->nused = 0;
-    map->version++;
-    for (size_t i = 0; i < old_capacity; i++)
-        if (old[i].key > GONE) insert(map, old[i].key, old[i].value);
-    return old;
-}
-
 static struct lock *lock_of(struct mutator *m, const struct wmap *map) {
     return tri__wmap_lock(m->heap, map);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------ */
-
-/* Sets the entry; false: the table is full. Takes the lock. */
-static bool try_put(struct mutator *m, struct wmap *map, uintptr_t key, tri_word value) {
-    tri__lock_acquire(lock_of(m, map));
-    struct wentry *e = find(map, key);
-    bool fits = e || !is_full(map);
-    if (e)
-        e->value = value;
-    else if (fits)
-        insert(map, key, value);
-    tri__lock_release(lock_of(m, map));
-    return fits;
+static struct fixalloc *lines_of(tri_heap *heap) {
+    return &heap->death.watches.fix_lines;
 }
 
-/* A larger table (or one without what is gone), made with nothing locked. False, with the error set: no memory. */
-static bool grow(struct mutator *m, struct wmap *map) {
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
+
+/* Sets the entry; false: that needs memory. *wants_bytes: of a block that the table would grow by. Takes the lock. */
+static bool try_put(struct mutator *m, struct wmap *map, uintptr_t key, tri_word value, size_t *wants_bytes) {
     tri__lock_acquire(lock_of(m, map));
-    size_t capacity = wanted_capacity(map);
-    uint32_t version = map->version;
+    struct wentry *e = tri__wtable_find(&map->table, key);
+    bool is_in = e || tri__wtable_add(&map->table, lines_of(m->heap), key, value);
+    if (e) e->value = value;
+    *wants_bytes = tri__wtable_wants(&map->table);
     tri__lock_release(lock_of(m, map));
-    struct wentry *entries = tri__manual_table_new(m->heap, "tri_wmap_put", capacity * sizeof *entries), *old = entries;
-    if (!entries) return false;
+    return is_in;
+}
+
+/* Gives the table what it grows by, which was made with nothing locked. False, with the error set: no memory. */
+static bool grow(struct mutator *m, struct wmap *map, size_t size_bytes) {
+    void *block = tri__manual_table_new(m->heap, "tri_wmap_put", size_bytes);
+    if (!block) return false;
     tri__lock_acquire(lock_of(m, map));
-    if (map->version == version && capacity > map->n) old = rehash(map, entries, capacity);
+    void *spare = tri__wtable_give(&map->table, block, size_bytes);
     tri__lock_release(lock_of(m, map));
-    tri__manual_table_free(m->heap, old); /* or the new one: somebody was faster */
+    tri__manual_table_free(m->heap, spare);
     return true;
 }
 
@@ -188,9 +122,15 @@ int tri_wmap_put(tri_thread *thread, void *map, void *key, tri_word value) {
     struct wmap *wm = map_of(m, map, "tri_wmap_put");
     uintptr_t addr = tri__object_of(m, key, "tri_wmap_put");
     if (!wm || !addr) return TRI_EINVAL;
-    while (!try_put(m, wm, addr, value))
-        if (!grow(m, wm)) return TRI_ENOMEM;
-    return TRI_OK;
+    for (;;) {
+        size_t wants_bytes;
+        bool is_in = try_put(m, wm, addr, value, &wants_bytes);
+        if (is_in && !wants_bytes) return TRI_OK;
+        if (!is_in && !wants_bytes)
+            return tri__error(TRI_ENOMEM, "tri_wmap_put", "no memory for another entry of the map");
+        if (!grow(m, wm, wants_bytes)) return is_in ? TRI_OK : TRI_ENOMEM; /* slower without */
+        if (is_in) return TRI_OK;
+    }
 }
 
 bool tri_wmap_remove(tri_thread *thread, void *map, const void *key) {
@@ -201,8 +141,8 @@ bool tri_wmap_remove(tri_thread *thread, void *map, const void *key) {
     uintptr_t addr = tri__object_of(m, key, "tri_wmap_remove");
     if (!wm || !addr) return false;
     tri__lock_acquire(lock_of(m, wm));
-    struct wentry *e = find(wm, addr);
-    if (e) tri__wmap_drop(m->heap, wm, e);
+    struct wentry *e = tri__wtable_find(&wm->table, addr);
+    if (e) tri__wtable_remove(&wm->table, lines_of(m->heap), e);
     tri__lock_release(lock_of(m, wm));
     return e != NULL;
 }
@@ -216,7 +156,7 @@ static enum gate_answer ask(struct mutator *m, uintptr_t ref, bool held) {
 
 static bool read_entry(struct mutator *m, struct wmap *map, uintptr_t key, tri_word *value) {
     tri__lock_acquire(lock_of(m, map));
-    const struct wentry *e = find(map, key);
+    const struct wentry *e = tri__wtable_find(&map->table, key);
     if (e) *value = e->value;
     tri__lock_release(lock_of(m, map));
     return e != NULL;
@@ -253,21 +193,20 @@ size_t tri_wmap_count(tri_thread *thread, void *map) {
     struct wmap *wm = m ? map_of(m, map, "tri_wmap_count") : NULL;
     if (!wm) return 0;
     tri__lock_acquire(lock_of(m, wm));
-    size_t n = wm->n;
+    size_t n = wm->table.n;
     tri__lock_release(lock_of(m, wm));
     return n;
 }
 
 /* The next entry from *position on, which moves behind it. */
-static bool next_entry(struct mutator *m, struct wmap *map, size_t *position, struct wentry *out) {
-    bool found = false;
-    tri__lock_acquire(lock_of(m, map));
-    while (!found && *position < map->capacity) {
-        *out = map->entries[(*position)++];
-        found = out->key > GONE;
-    }
-    tri__lock_release(lock_of(m, map));
-    return found;
+static bool next_entry(struct mutator *m, struct wmap *map, uint64_t *position, struct wentry *out) {
+    int found;
+    do {
+        tri__lock_acquire(lock_of(m, map));
+        found = tri__wtable_next(&map->table, position, out, LOCKED_BUCKETS);
+        tri__lock_release(lock_of(m, map));
+    } while (found == 0);
+    return found > 0;
 }
 
 bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, tri_word *value) {
@@ -275,7 +214,7 @@ bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, 
     struct wmap *wm = m ? map_of(m, map, "tri_wmap_next") : NULL;
     if (!wm || !position) return false;
     struct wentry e;
-    size_t at = *position;
+    uint64_t at = *position;
     for (uint64_t start = tri__os_now_ns(); next_entry(m, wm, &at, &e);) {
         enum gate_answer answer = ask(m, e.key, false);
         if (answer == GATE_ALLOWS) answer = ask(m, enc_decode(&wm->enc, e.value), false);
@@ -291,8 +230,31 @@ bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, 
         }
         *position = at; /* refused: its key is dead */
     }
-    *position = at;
-    return false;
+    return false; /* and so again, until something is put behind *position */
+}
+
+/* ---- a table that gets smaller ----------------------------------------------------------------------------------- */
+
+static bool free_block(tri_heap *heap, void *block) {
+    if (block) tri__manual_table_free(heap, block);
+    return block != NULL;
+}
+
+bool tri__wmap_free_some(tri_heap *heap, struct wmap *map) {
+    tri__lock_acquire(tri__wmap_lock(heap, map));
+    tri__wtable_drop(&map->table, lines_of(heap), LOCKED_BUCKETS);
+    void *spare = tri__wtable_take_spare(&map->table);
+    tri__lock_release(tri__wmap_lock(heap, map));
+    free_block(heap, spare);
+    return map->table.root != NULL; /* nobody else has the map */
+}
+
+bool tri__wmap_shrink_some(tri_heap *heap, struct wmap *map) {
+    tri__lock_acquire(tri__wmap_lock(heap, map));
+    bool more = tri__wtable_contract(&map->table, lines_of(heap), LOCKED_BUCKETS);
+    void *spare = map->table.n * 2 < map->table.nroom ? tri__wtable_take_spare(&map->table) : NULL;
+    tri__lock_release(tri__wmap_lock(heap, map));
+    return free_block(heap, spare) || more;
 }
 
 /* ---- freed by hand, verify --------------------------------------------------------------------------------------- */
@@ -300,6 +262,8 @@ bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, 
 void tri__wmap_unlink(tri_heap *heap, struct wmap *map) {
     struct wmaps *ms = &heap->death.maps;
     check_cheap(tri__lock_held(&heap->death.watches.lock), "R7: the list of maps changes under its lock");
+    for (struct wmap_walk *walk = ms->walks; walk; walk = walk->next)
+        if (walk->map == map) walk->map = map->next;
     if (map->prev)
         map->prev->next = map->next;
     else
@@ -311,8 +275,30 @@ void tri__wmap_unlink(tri_heap *heap, struct wmap *map) {
 static void drop_key(tri_heap *heap, struct wmap *map, uintptr_t key) {
     struct lock *lock = tri__wmap_lock(heap, map);
     tri__lock_acquire(lock);
-    struct wentry *e = find(map, key);
-    if (e) tri__wmap_drop(heap, map, e);
+    struct wentry *e = tri__wtable_find(&map->table, key);
+    if (e) tri__wtable_remove(&map->table, lines_of(heap), e);
+    tri__lock_release(lock);
+}
+
+static void end_walk(struct wmaps *ms, struct wmap_walk *walk) {
+    struct wmap_walk **p = &ms->walks;
+    while (*p != walk) p = &(*p)->next;
+    *p = walk->next;
+}
+
+/* A freed object is the key of nobody knows which maps. */
+static void drop_key_everywhere(tri_heap *heap, uintptr_t key) {
+    struct wmaps *ms = &heap->death.maps;
+    struct lock *lock = &heap->death.watches.lock;
+    tri__lock_acquire(lock);
+    struct wmap_walk walk = {.map = ms->first, .next = ms->walks};
+    ms->walks = &walk;
+    while (walk.map) {
+        for (int n = 0; n < LOCKED_MAPS && walk.map; n++, walk.map = walk.map->next) drop_key(heap, walk.map, key);
+        tri__lock_release(lock);
+        tri__lock_acquire(lock);
+    }
+    end_walk(ms, &walk);
     tri__lock_release(lock);
 }
 
@@ -320,12 +306,14 @@ void tri__wmaps_freed(tri_heap *heap, uintptr_t addr) {
     struct wmaps *ms = &heap->death.maps;
     if (atomic_load_relaxed(&ms->nmaps) == 0) return; /* the host orders its maps before its tri_free */
     struct wmap *dead = tri__wmap_at(heap, addr);
-    tri__lock_acquire(&heap->death.watches.lock);
-    if (dead) tri__wmap_unlink(heap, dead);
-    for (struct wmap *map = ms->first; map; map = map->next) drop_key(heap, map, addr);
-    tri__lock_release(&heap->death.watches.lock);
+    if (dead) {
+        tri__lock_acquire(&heap->death.watches.lock);
+        tri__wmap_unlink(heap, dead);
+        tri__lock_release(&heap->death.watches.lock);
+    }
+    drop_key_everywhere(heap, addr);
     if (!dead) return;
-    tri__manual_table_free(heap, dead->entries);
+    while (tri__wmap_free_some(heap, dead)) {}
     tri__fixalloc_put(&ms->fix, dead);
 }
 
@@ -337,20 +325,21 @@ static bool names_dead(tri_heap *heap, uintptr_t ref) {
 
 static void verify_map(tri_heap *heap, const struct wmap *map, void (*say)(void *context, const char *text),
                        void *context) {
-    size_t n = 0, nused = 0;
     char text[160];
-    for (size_t i = 0; i < map->capacity; i++) {
-        const struct wentry *e = &map->entries[i];
-        nused += e->key != 0;
-        n += e->key > GONE;
-        if (e->key <= GONE) continue;
-        if (find(map, e->key) != e) say(context, "I-WMAP1: an entry of a weak map is not found by its key");
-        if (!names_dead(heap, e->key) && !names_dead(heap, enc_decode(&map->enc, e->value))) continue;
-        snprintf(text, sizeof text, "I-WMAP2: the weak map %p has an entry %p -> %016llx, which names the dead",
-                 (void *)map->obj, (void *)e->key, (unsigned long long)e->value);
-        say(context, text);
+    struct wentry e[LOCKED_BUCKETS];
+    tri__wtable_verify(&map->table, say, context);
+    for (struct wcursor at = {0, 0}; at.bucket < map->table.nbuckets;) {
+        size_t n = tri__wtable_copy(&map->table, &at, e, LOCKED_BUCKETS);
+        for (size_t i = 0; i < n; i++) {
+            struct slot slot;
+            if (!space_find_slot(&heap->mem.space, e[i].key, &slot) || slot.addr != e[i].key)
+                say(context, "I-WMAP1: the key of a weak map's entry is no start of an object");
+            if (!names_dead(heap, e[i].key) && !names_dead(heap, enc_decode(&map->enc, e[i].value))) continue;
+            snprintf(text, sizeof text, "I-WMAP2: the weak map %p has an entry %p -> %016llx, which names the dead",
+                     (void *)map->obj, (void *)e[i].key, (unsigned long long)e[i].value);
+            say(context, text);
+        }
     }
-    if (n != map->n || nused != map->nused) say(context, "I-WMAP1: a weak map has not as many entries as it counts");
 }
 
 void tri__wmaps_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {

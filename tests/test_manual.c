@@ -501,6 +501,86 @@ static void *allocate_and_sleep(void *arg) {
     return NULL;
 }
 
+/* ---- what a thread keeps ----------------------------------------------------------------------------------------- */
+
+enum { KEEPERS = 8, KEPT_MOST_BYTES = 3 << 19 };
+
+struct keeper {
+    tri_heap *heap;
+    pthread_barrier_t *done;
+};
+
+static void *keep_main(void *arg) {
+    struct keeper *k = arg;
+    for (int round = 0; round < 3; round++)
+        for (unsigned i = 1; i < NUM_MANUAL_CLASSES; i++) {
+            void *block = tri_manual_alloc(k->heap, manual_class_bytes(i));
+            CHECK(block != NULL);
+            tri_manual_free(k->heap, block);
+        }
+    pthread_barrier_wait(k->done);
+    pthread_barrier_wait(k->done); /* asleep, with its cache */
+    void *block = tri_manual_alloc(k->heap, 40000);
+    tri_manual_free(k->heap, block);
+    pthread_barrier_wait(k->done);
+    pthread_barrier_wait(k->done);
+    return NULL;
+}
+
+/* A block of each class in turn leaves an empty span of each behind; a trim by another reaches what a thread that goes
+ * on keeps. */
+TEST(manual, a_thread_keeps_little_of_what_is_empty) {
+    struct fixture f = fixture_open();
+    pthread_barrier_t done;
+    pthread_t threads[KEEPERS];
+    struct keeper keeper = {f.heap, &done};
+    CHECK_EQ(pthread_barrier_init(&done, NULL, KEEPERS + 1), 0);
+    for (int i = 0; i < KEEPERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, keep_main, &keeper), 0);
+    pthread_barrier_wait(&done);
+    size_t kept = pages_of(f.heap) * PAGE_BYTES, pooled = f.heap->mem.manual.pool_pages * PAGE_BYTES;
+    CHECK_MSG(kept <= pooled + KEEPERS * KEPT_MOST_BYTES, "%zu bytes, %zu of them for any thread", kept, pooled);
+    tri__manual_trim(&f.heap->mem);
+    pthread_barrier_wait(&done);
+    pthread_barrier_wait(&done); /* each has come by */
+    tri__manual_trim(&f.heap->mem);
+    kept = pages_of(f.heap) * PAGE_BYTES;
+    CHECK_MSG(kept <= KEEPERS * 65536, "%zu bytes after a trim", kept);
+    pthread_barrier_wait(&done);
+    for (int i = 0; i < KEEPERS; i++) fixture_join(f.thread, threads[i]);
+    pthread_barrier_destroy(&done);
+    fixture_close(&f);
+}
+
+struct other {
+    tri_heap *heap;
+    void *block;
+};
+
+static void *free_there(void *arg) {
+    struct other *o = arg;
+    tri_manual_free(o->heap, o->block);
+    return NULL;
+}
+
+TEST(manual, what_others_freed_comes_before_memory_that_nobody_has_touched) {
+    enum { TIMES = 40 };
+    static const size_t each[] = {3000, 10000, 30000, 50000, 250000};
+    struct fixture f = fixture_open();
+    for (size_t s = 0; s < TRI_COUNT(each); s++) {
+        uintptr_t low = UINTPTR_MAX, high = 0;
+        for (int i = 0; i < TIMES; i++) {
+            struct other o = {f.heap, tri_manual_alloc(f.heap, each[s])};
+            pthread_t thread;
+            if ((uintptr_t)o.block < low) low = (uintptr_t)o.block;
+            if ((uintptr_t)o.block > high) high = (uintptr_t)o.block;
+            CHECK_EQ(pthread_create(&thread, NULL, free_there, &o), 0);
+            fixture_join(f.thread, thread);
+        }
+        CHECK_MSG(high - low <= max_size(2 * each[s], 16384), "%zu bytes for blocks of %zu", high - low, each[s]);
+    }
+    fixture_close(&f);
+}
+
 TEST(manual, a_trim_returns_what_others_freed_of_a_thread_that_sleeps) {
     struct fixture f = fixture_open();
     static struct sleeper s;

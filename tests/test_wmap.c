@@ -152,7 +152,9 @@ TEST(wmap, encoded_values_and_dead_maps) {
 
 /* key i leads to key i + 1, directly, by an object in between, or by another map that only this entry names. */
 static double settle_chain(size_t n, int way) {
-    struct fixture f = fixture_open();
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 100000; /* of a loaded machine */
+    struct fixture f = fixture_open_config(&config);
     TRI_LOCALS(f.thread, roots, 4);
     void *map = roots[0] = tri_wmap_new(f.thread, NULL);
     void *first = roots[1] = tri_new(f.thread, &pair_type);
@@ -175,9 +177,11 @@ static double settle_chain(size_t n, int way) {
     }
     uintptr_t last = hide(roots[2]);
     roots[2] = roots[3] = NULL;
-    uint64_t start = tri__os_now_ns();
+    uint64_t start = tri__os_now_ns(), npasses = f.heap->death.npasses;
     fixture_collect(&f);
     double s = (double)(tri__os_now_ns() - start) * 1e-9;
+    npasses = f.heap->death.npasses - npasses;
+    CHECK_MSG(npasses <= 6, "%llu looks at all entries for a chain of %zu", (unsigned long long)npasses, n);
     CHECK(is_alive(f.heap, last));
     CHECK_EQ(tri_wmap_count(f.thread, map), n);
     roots[1] = first = NULL;
@@ -196,6 +200,35 @@ TEST(wmap, chains_settle_in_linear_time, .timeout = 120) {
         printf("chain of %zu, way %d: %.3f s, ten times as long: %.3f s\n", n, way, one, ten);
         CHECK(ten < one * 60 + 1); /* quadratic would be a hundred times, each of minutes */
     }
+}
+
+/* Whether the map's table is as small as its entries need. */
+static bool is_small(const struct fixture *f, const void *map) {
+    const struct wmap *record = tri__wmap_at(f->heap, (uintptr_t)map);
+    return record->table.nbuckets <= record->table.n * 2 + 4 && record->table.nroom <= record->table.nbuckets + 128;
+}
+
+TEST(wmap, tables_get_smaller_with_what_dies) {
+    struct fixture f = fixture_open();
+    const size_t n = TEST_IS_SLOW ? 5000 : 50000;
+    TRI_LOCALS(f.thread, roots, 2);
+    void *map = roots[0] = tri_wmap_new(f.thread, NULL);
+    void **kept = roots[1] = tri_new_n(f.thread, &array_type, 100);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < n; i++) {
+            void *key = tri_new(f.thread, &leaf_type);
+            if (i % (n / 100) == 0) tri_store(f.thread, kept, &kept[i / (n / 100)], key);
+            put(&f, map, key, key);
+        }
+        size_t manual = tri_manual_bytes(f.heap);
+        fixture_collect(&f);
+        CHECK_EQ(tri_wmap_count(f.thread, map), 100);
+        CHECK(is_small(&f, map) && tri_manual_bytes(f.heap) < manual / 10);
+        CHECK_EQ(tri_verify(f.thread), 0);
+        for (size_t i = 0; i < 100; i++) CHECK(get(&f, map, kept[i]) == kept[i]);
+    }
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
 }
 
 /* Chains through maps that come back with a finalizable object. */
@@ -439,6 +472,88 @@ static void run_sharers(const char *setting1, const char *setting2, int ncycles)
     fixture_collect(&f);
     CHECK_EQ(tri_manual_bytes(f.heap), 0);
     fixture_close(&f);
+}
+
+/* One map that all threads fill and empty in waves, so that its table grows and shrinks while cycles look at it. */
+enum { WAVE_KEYS = TEST_IS_SLOW ? 500 : 2000 };
+struct wave_state {
+    tri_heap *heap;
+    tri_handle map;
+    uint32_t stop;
+    uint64_t nwaves;
+};
+
+static void check_held(tri_thread *t, void *map, struct node *key) {
+    tri_word w = 0;
+    CHECK_MSG(tri_wmap_get(t, map, key, &w), "a map lost a key that is held");
+    struct node *value = (void *)(uintptr_t)w;
+    check_node(value);
+    CHECK_EQ(value->number, key->number + 1);
+}
+
+static void *wave_main(void *arg) {
+    struct wave_state *s = arg;
+    tri_thread *t = fixture_attach(s->heap);
+    uint64_t rng = (uint64_t)(uintptr_t)&t | 1, nwaves = 0;
+    TRI_LOCALS(t, roots, 4);
+    struct node **keys = roots[0] = tri_new_n(t, &array_type, WAVE_KEYS);
+    while (!atomic_load_acquire(&s->stop) || nwaves == 0) {
+        void *map = roots[1] = tri_deref(s->map);
+        for (size_t i = 0; i < WAVE_KEYS; i++) {
+            struct node *key = roots[2] = tri_new(t, &node_type), *value = roots[3] = tri_new(t, &node_type);
+            key->tag = value->tag = TAG;
+            value->number = (key->number = fixture_random(&rng)) + 1;
+            CHECK_EQ(tri_wmap_put(t, map, key, word_of(value)), TRI_OK);
+            roots[3] = NULL; /* the map alone has it */
+            tri_store(t, keys, &keys[i], key);
+            check_held(t, map, keys[fixture_random(&rng) % (i + 1)]);
+        }
+        for (size_t i = 0; i < WAVE_KEYS; i++) {
+            check_held(t, map, keys[i]);
+            if (nwaves % 2) CHECK(tri_wmap_remove(t, map, keys[i]));
+            tri_store(t, keys, &keys[i], NULL);
+            if (i % 16 == 0) tri_poll(t);
+        }
+        nwaves++;
+    }
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    atomic_add_relaxed(&s->nwaves, nwaves);
+    return NULL;
+}
+
+static void run_waves(const char *setting1, const char *setting2, int ncycles) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.min_heap_bytes = 1 << 20;
+    struct fixture f = fixture_open_config(&config);
+    if (setting1) fixture_set(f.heap, setting1);
+    if (setting2) fixture_set(f.heap, setting2);
+    struct wave_state s = {.heap = f.heap, .map = tri_global(f.thread, tri_wmap_new(f.thread, NULL))};
+    pthread_t threads[SHARERS];
+    for (int i = 0; i < SHARERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, wave_main, &s), 0);
+    for (int i = 0; i < ncycles; i++) fixture_collect(&f);
+    atomic_store_release(&s.stop, 1);
+    for (int i = 0; i < SHARERS; i++) fixture_join(f.thread, threads[i]);
+    CHECK(s.nwaves >= SHARERS);
+    fixture_collect(&f);
+    fixture_collect(&f);
+    CHECK_EQ(tri_wmap_count(f.thread, tri_deref(s.map)), 0);
+    CHECK(is_small(&f, tri_deref(s.map)));
+    CHECK_EQ(tri_verify(f.thread), 0);
+    tri_global_free(f.thread, s.map);
+    fixture_collect(&f);
+    CHECK_EQ(tri_manual_bytes(f.heap), 0);
+    fixture_close(&f);
+}
+
+TEST(wmap, grows_and_shrinks_beside_cycles) {
+    run_waves("poison=1", NULL, TEST_IS_SLOW ? 6 : 12);
+    run_waves("verify=1", "stress.delay=5", TEST_IS_SLOW ? 3 : 4);
+}
+
+TEST(wmap, grows_and_shrinks_beside_cycles_of_every_mode) {
+    static const char *const modes[] = {"mode=insertion", "mode=stop", "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) run_waves(modes[i], "checkmark=1", TEST_IS_SLOW ? 2 : 3);
 }
 
 TEST(wmap, shared_beside_cycles) {

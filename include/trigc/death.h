@@ -44,10 +44,9 @@ TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
  * SAFEPOINT. Any attached thread. */
 TRI_API void *tri_wmap_new(tri_thread *thread, const tri_enc *enc);
 
-/* Sets the value of a key. A put that finds the table full makes a new one, of twice as many entries as there are, and
- * moves all over: time for one put in many, without a safepoint. TRI_EINVAL for what is no map or no object (nor may a
- * key share its slot, tiny=on), TRI_ENOMEM when the table cannot grow: nothing has changed then. Not a safepoint. Any
- * attached thread. */
+/* Sets the value of a key, in a time that does not grow with the map: its table grows by a few entries at a time.
+ * TRI_EINVAL for what is no map or no object (nor may a key share its slot, tiny=on), TRI_ENOMEM when there is no
+ * memory for another entry: nothing has changed then. Not a safepoint. Any attached thread. */
 TRI_API int tri_wmap_put(tri_thread *thread, void *map, void *key, tri_word value);
 
 /* The value of a key, in *value (which may be NULL); false: it has none. SAFEPOINT as tri_weak_load. Any attached
@@ -60,8 +59,8 @@ TRI_API bool tri_wmap_remove(tri_thread *thread, void *map, const void *key);
 /* Entries, with those of keys that are dead and not found to be yet. Not a safepoint. Any attached thread. */
 TRI_API size_t tri_wmap_count(tri_thread *thread, void *map);
 
-/* The next entry, from *position (0 at first) on; false: there are no more. In no order; entries that are put meanwhile
- * may be missed, and after a put that made a new table seen twice. SAFEPOINT as tri_weak_load, and while objects are
+/* The next entry, from *position (0 at first) on; false: there are no more. In no order; each entry that stays is given
+ * once, one that is put or taken out meanwhile perhaps. SAFEPOINT as tri_weak_load, and while objects are
  * coming back to finalizer queues. Any attached thread. */
 TRI_API bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, tri_word *value);
 

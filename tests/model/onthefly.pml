@@ -66,6 +66,10 @@
  *                                  -DFAULT_RANGE_ADDED  without shading (with INSERTION)
  *                                  -DFAULT_RANGE_REMOVED  without shading
  *                                  -DFAULT_RANGE_UNWAITED  taken back while the collector is in it
+ *   -DFORK     the one mutator forks, and the model goes on with the child:
+ *                                  -DFAULT_FORK_MARKS   marks of the cycle that is abandoned stay
+ *                                  -DFAULT_FORK_SWEEP   a sweep that was begun is not ended
+ *                                  -DFAULT_FORK_STEP    after the flip its thread does not retire
  *   -DFREE     a mutator frees what nothing else names, between cycles:
  *                                  -DFAULT_FREE_MARKING while one marks, too
  *   -DEAGER    the barrier itself marks (no candidate buffer)
@@ -413,6 +417,11 @@ byte rescan;                    /* objects that are marked and could not be queu
 #endif
 #ifdef FREE
 bit  stay;                      /* from before H1 to the flip nothing is freed by hand (R13) */
+#endif
+#ifdef FORK                     /* one mutator: the child's; the model goes on with the child */
+bit  forked;                    /* it has just forked, and waits until the cycle is what it can be in the child */
+bit  marking;                   /* from before H1 to the flip */
+bit  stale;                     /* marks of a cycle that was abandoned */
 #endif
 #ifdef FLAG
 bit  flag[NT];                  /* there is something to answer; the step itself is read afterwards */
@@ -1194,6 +1203,9 @@ unblock:
 #endif
        rangein = 0; rangeword = NIL }
 #endif
+#ifdef FORK
+  :: forked = 1; !forked
+#endif
 #ifdef FREE
   :: atomic {                   /* freed by hand: nothing else names it, and no cycle marks */
 #ifndef FAULT_FREE_MARKING
@@ -1484,6 +1496,57 @@ inline deliver() {
 }
 #endif
 
+#ifdef FORK
+#define UNMARKING marking = 0
+/* What the child makes of the cycle: abandoned before its flip; after it its thread retires, and what is left of the
+ * sweep is done before the next H1, as are the marks of one that was abandoned (R20). */
+inline after_fork() {
+  if
+  :: marking ->
+#ifndef FAULT_FORK_MARKS
+     stale = 1;
+#endif
+     armed[0] = 0; greystk[0] = 0; black[0] = 0; last = none
+  :: else ->
+#ifndef FAULT_FORK_STEP
+     black[0] = 0; give_back(0); mygen[0] = heapgen;
+#endif
+     last = h_retire
+  fi;
+  marking = 0; req[0] = none; buf[0] = 0; queue = 0; worked[0] = 0; found = 0; rounds = 0; tracing = 0; incycle = 0;
+#ifndef EAGER
+  cand[0] = 0;
+#endif
+#ifdef COPYSTACK
+  copied = 0;
+#endif
+#ifdef WEAK
+  wstate = w_idle; spoiled = 0;
+#endif
+#ifdef DEATH
+  reviving = 0; seen = NIL;
+#endif
+#ifdef FIN
+  claim = claim | revived; revived = 0; waslast = 0;
+#endif
+#ifdef INSERTION
+  fresh = 0;
+#endif
+#ifdef NOMEM
+  rescan = 0;
+#endif
+#ifdef RANGE
+  rangescan = 0;
+#endif
+#ifdef FREE
+  stay = 0;
+#endif
+  c = 0; v = 0; forked = 0
+}
+#else
+#define UNMARKING skip
+#endif
+
 active proctype collector() {
   d_step {
     c = 0; do :: c <= NO -> slot[c] = NIL; c++ :: else -> break od;
@@ -1503,6 +1566,17 @@ active proctype collector() {
   };
   do
   ::
+#ifdef FORK
+  {
+     d_step { c = 0 };
+#ifndef FAULT_FORK_SWEEP
+     do                         /* what another process began to sweep */
+     :: c < NS -> d_step { if :: gen[c] != heapgen -> sweep_span(c) :: else fi; c++ }
+     :: else -> break
+     od;
+#endif
+     atomic { c = 0; if :: stale -> marks = 0; stale = 0 :: else fi; marking = 1 };
+#endif
 #ifdef BLOCK
      cycling = 1;
 #endif
@@ -1751,12 +1825,16 @@ mark_phase:
 #ifndef FAULT_NO_DISARM
      atomic { rounds = 0; tracing = 0; incycle = 0 }; handshake(h_disarm); ACKED;      /* M-DISARM */
 #ifdef DEATH
-     atomic { wstate = w_idle; flip() };                        /* M-FLIP: under one lock with the gate */
+     atomic { wstate = w_idle; flip(); UNMARKING };             /* M-FLIP: under one lock with the gate */
 #else
 #ifdef MAYBE
      wstate = w_idle;
 #endif
+#ifdef FORK
+     atomic { flip(); marking = 0 };
+#else
      flip();                                                    /* M-FLIP */
+#endif
 #endif
 #ifdef FREE
      stay = 0;
@@ -1779,5 +1857,8 @@ mark_phase:
      cycling = 0;
 #endif
      c = 0
+#ifdef FORK
+  } unless { atomic { forked -> after_fork() } }
+#endif
   od
 }

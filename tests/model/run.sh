@@ -102,6 +102,10 @@ quick fault fast nomem-dropped    -DNT=1 -DNOROOT -DNOMEM -DFAULT_NOMEM_DROPPED 
 quick fault fast nomem-uncounted  -DNT=1 -DNOROOT -DNOMEM -DFAULT_NOMEM_UNCOUNTED -DONLY_LIVE
 quick clean fast free             -DNT=1 -DNOROOT -DNL=2 -DFREE
 quick fault fast free-marking     -DNT=1 -DNOROOT -DFREE -DFAULT_FREE_MARKING -DONLY_LIVE
+quick clean fast fork             -DNT=1 -DNOROOT -DFORK
+quick fault fast fork-marks       -DNT=1 -DNOROOT -DFORK -DFAULT_FORK_MARKS -DONLY_LIVE
+quick fault fast fork-sweep       -DNT=1 -DNOROOT -DFORK -DFAULT_FORK_SWEEP -DONLY_LIVE
+quick fault fast fork-step        -DNT=1 -DNOROOT -DFORK -DFAULT_FORK_STEP -DONLY_LIVE
 quick clean fast flag             -DNT=1 -DNOROOT -DFLAG
 quick fault fast flag-late        -DNT=1 -DNOROOT -DFLAG -DFAULT_FLAG_LATE
 quick clean fast finalize         -DNT=1 -DNOROOT -DFIN -DNOWEAK
@@ -134,9 +138,9 @@ quick fault fast two-colour       -DNT=2 -DNOROOT -DFAULT_COLOUR -DONLY_LIVE
 quick fault fast two-attach-late  -DNT=2 -DNOROOT -DATTACH -DFAULT_ATTACH_LATE -DONLY_LIVE
 quick fault fast two-early-trace  -DNT=2 -DNOROOT -DSTALE -DFAULT_EARLY_TRACE -DONLY_LIVE
 quick fault fast two-stale-marked -DNT=2 -DNOROOT -DSPAN -DSTALE -DFAULT_STALE_MARKED -DONLY_LIVE
-quick fault fast no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
-quick fault fast hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
-quick fault fast no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
+quick fault full no-settle-2      -DNT=2 -DFAULT_NO_SETTLE
+quick fault full hidden-2         -DNT=2 -DOVERFLOW -DFAULT_HIDDEN
+quick fault full no-insertion-2   -DNT=2 -DFAULT_NO_INSERTION
 long  clean full eager            -DNT=1 -DEAGER -DASSIST -DOVERFLOW
 long  clean full weak             -DNT=1 -DWEAK
 long  clean full maybe-root       -DNT=1 -DMAYBE
@@ -232,12 +236,13 @@ range -DRANGE
 nomem -DNOMEM
 free -DFREE -DNL=2
 flag -DFLAG
+fork -DFORK
 END
     seen=
     while read -r first first_options; do
         for second in $seen; do
             case $second+$first in
-            candq+candonly | large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
+            candq+candonly | workers+fork | large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
             weak+finalize | weak+cleanup | weak+find) continue ;; # finalize-weak is one of the long ones
             esac
             second_options=$(sed -n "s/^$second //p" "$work/options")
