@@ -168,7 +168,8 @@ static void heap_roots(struct checkmark *c) {
     c->root = "a finalizer queue";
     tri__finalize_each(c->heap, visit_queued, c);
     c->root = "a suspended stack";
-    for (struct tri_vmstack *s = roots->suspended; s; s = s->next) vmstack(c, s);
+    for (struct tri_vmstack *s = roots->stacks; s; s = s->next_all)
+        if (!atomic_load_acquire(&s->owner)) vmstack(c, s); /* nobody runs: pairs with suspended_put */
 }
 
 int tri__checkmark(tri_heap *heap) {

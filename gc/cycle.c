@@ -101,6 +101,7 @@ static void collect_counts(struct mutator *m) {
 static void answer_scan(struct mutator *m) {
     uint64_t start = tri__os_now_ns();
     if (!heap_fault(m->heap, FAULT_FORGET_ROOT)) tri__mutator_scan_roots(m);
+    if (m->deletes) tri__mutator_stacks_scanned(m);
     m->grey_stack = !m->deletes; /* insertion: it is scanned again in a stop */
     m->cache.notes_black = !m->deletes;
     tri__cache_blacken(&m->cache);

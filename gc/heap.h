@@ -76,14 +76,14 @@ struct roots {
     struct tri_root *cursor;      /* range that the scanner is in, and the slot it comes to next [lock] */
     size_t cursor_slot;
     struct handle_block *handle_cursor; /* block that the scanner comes to next [lock] */
-    struct tri_vmstack *stack_cursor;   /* suspended stack that the scanner is in [lock] */
+    struct tri_vmstack *stack_cursor;   /* stack that the scanner is in [lock] */
     size_t stack_cursor_words;          /* of it that are scanned [lock] */
     bool stack_in_frames;               /* all of its words are, and its frames as far as this [lock] */
     struct frame_cursor stack_frames;
-    struct tri_vmstack *suspended; /* [lock] */
-    size_t nslots;                 /* of all ranges, for the pacer [lock] */
-    uint32_t nwaiting;             /* threads that want the lock for a suspended stack [atomic] */
-    size_t deep_bytes;             /* of suspended stacks that will be copied [atomic, written under lock] */
+    struct tri_vmstack *stacks; /* all of the heap, running ones too [lock] */
+    size_t nslots;              /* of all ranges, for the pacer [lock] */
+    uint32_t nwaiting;          /* threads that want the lock for a suspended stack [atomic] */
+    size_t deep_bytes;          /* of suspended stacks that will be copied [atomic] */
 };
 
 /* Work for the collector's thread besides cycles: run with the world stopped, between cycles. */
@@ -357,7 +357,9 @@ void tri__roots_fini(tri_heap *heap);
  * deadline passed. */
 void tri__roots_scan_begin(tri_heap *heap);
 bool tri__roots_scan(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
-/* suspended.c: stacks that nobody has scanned in this cycle (R8), in the same way. */
+/* suspended.c: from the first stack on. Requires the roots lock. */
+void tri__vmstacks_scan_begin(tri_heap *heap);
+/* Stacks that nobody has scanned in this cycle (R8), in the same way. */
 bool tri__vmstacks_scan_suspended(tri_heap *heap, struct marker *marker, uint64_t deadline_ns);
 /* Checked builds, at the close: none is left (R8). */
 void tri__vmstacks_check_scanned(tri_heap *heap);
@@ -367,8 +369,8 @@ size_t tri__vmstack_bytes(const struct tri_vmstack *stack);
 void tri__vmstacks_release_all(struct mutator *m);
 /* native.c: the stack that a thread ends on is forgotten with it. */
 void tri__native_release(struct mutator *m);
-/* Their thread is not in this process: nobody's, of no use but to be removed. */
-void tri__vmstacks_forget_all(struct mutator *m);
+/* In a fork's child: stacks of threads that are not in this process are nobody's, of no use but to be removed. */
+void tri__vmstacks_forget(tri_heap *heap);
 
 /* barrier.c */
 /* Shades the reference in a word that is about to be overwritten or stored: `kind` and `enc` say how to read it. */
@@ -408,6 +410,11 @@ void *tri__zero_address(void);
 void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns);
 static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
+}
+/* The thread's own waits for locks since it told last. */
+static inline void tri__stats_locks(const struct mutator *m) {
+    uint64_t ns = tri__lock_take_waited();
+    if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_of(m->heap, m, TRI_PAUSE_LOCK, ns);
 }
 /* The longest since this was asked last, and its kind. */
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);

@@ -89,14 +89,13 @@ static void scan_again(tri_heap *heap) {
     for (struct mutator *m = heap->threads; m; m = m->next) { /* none attaches or leaves */
         tri__barrier_flush(m);
         if (!heap_fault(heap, FAULT_NO_RESCAN)) tri__mutator_scan_roots(m);
+        tri__mutator_stacks_scanned(m);
         m->grey_stack = false;
         tri__marker_hand_over(&m->marker);
         m->marker.worked = false;
     }
     tri__lock_acquire(&heap->roots.lock);
-    heap->roots.stack_cursor = heap->roots.suspended;
-    heap->roots.stack_cursor_words = 0;
-    heap->roots.stack_in_frames = false;
+    tri__vmstacks_scan_begin(heap);
     tri__lock_release(&heap->roots.lock);
     tri__vmstacks_scan_suspended(heap, &heap->worker, UINT64_MAX);
 }

@@ -46,10 +46,11 @@ struct osthread {
 
 /* A value stack, or a native stack of a coroutine. */
 struct tri_vmstack {
-    struct tri_vmstack *next, *prev; /* in its mutator's list, or the heap's suspended list [owner / roots lock] */
-    struct mutator *owner;           /* NULL: suspended [atomic, written under the roots lock] */
+    struct tri_vmstack *next, *prev;         /* a running value stack in its mutator's list [owner] */
+    struct tri_vmstack *next_all, *prev_all; /* in the heap's list [roots lock] */
+    struct mutator *owner; /* its state word (R8): who runs it, NULL: suspended, or as suspended.h says [atomic] */
     tri_heap *heap;
-    uintptr_t base;    /* its lowest word; of a native one, where it was left [owner / roots lock] */
+    uintptr_t base;    /* its lowest word; of a native one, where it was left [owner] */
     bool native;       /* [const] */
     bool conservative; /* a native one whose words are scanned, else its frames alone [const] */
     union {
@@ -59,11 +60,11 @@ struct tri_vmstack {
         };
         struct {                 /* a native one */
             uintptr_t low, high; /* its bounds [const] */
-            tri_frame *frames;   /* pushed on it, while it is suspended [roots lock] */
+            tri_frame *frames;   /* pushed on it, while it is suspended [owner] */
         };
     };
-    uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [roots lock] */
-    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [roots lock] */
+    uint64_t scanned_cycle; /* cycle in which it was last scanned (R8) [atomic, written by the owner] */
+    size_t deep_bytes;      /* counted in roots.deep_bytes, while it is suspended [owner] */
 };
 
 struct tri_scanner {
@@ -166,6 +167,8 @@ void tri__mutator_answer(struct mutator *m);
 /* stackscan.c: queues the roots that belong to m (H3), in its marker or in a copy of its stacks: native stack, frames,
  * handles, VM stacks, scanners. */
 void tri__mutator_scan_roots(struct mutator *m);
+/* The stacks that it runs are (R8). */
+void tri__mutator_stacks_scanned(struct mutator *m);
 /* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. Frames
  * as they were last counted: the walk is for H1. */
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);

@@ -10,7 +10,7 @@
  *
  * Invariants: I-NAT1 while a thread runs on a registered stack, mutator.native is that one and own_sp, own_frames say
  * where its own was left. I-NAT2 nobody writes above a suspended native stack's recorded pointer but after a touch.
- * Lock rank: roots (30). */
+ * Lock rank: roots (30), where a stack comes and goes; a switch takes none. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/suspended.h"
@@ -39,9 +39,8 @@ tri_vmstack *tri_native_add(tri_thread *thread, void *low, size_t size_bytes) {
                        .high = high,
                        .native = true,
                        .conservative = !(m->flags & TRI_ATTACH_PRECISE)};
-    tri__suspended_lock(m->heap);
     tri__suspended_put(m, s); /* nothing is on it: scanned or not */
-    tri__suspended_unlock(m->heap);
+    tri__stack_enlist(m->heap, s);
     return s;
 }
 
@@ -62,9 +61,9 @@ static int exchange(struct mutator *m, tri_vmstack *to, uintptr_t sp) {
         return tri__error(TRI_ESTATE, "tri_native_switch",
                           "the calling thread does not run on the stack that it switched to last; tell each switch");
     tri__stress_delay(m->heap);
-    tri__suspended_lock(m->heap);
-    bool suspended = !to || stack_runs_on(to, NULL);
+    bool suspended = !to || tri__suspended_take(m, to);
     if (suspended) {
+        tri_frame *frames = to ? to->frames : m->own_frames;
         if (from) {
             from->base = sp;
             from->frames = m->pub.frames;
@@ -73,14 +72,9 @@ static int exchange(struct mutator *m, tri_vmstack *to, uintptr_t sp) {
             m->own_sp = sp;
             m->own_frames = m->pub.frames;
         }
-        if (to) {
-            tri__suspended_make_safe(m, to);
-            tri__suspended_take(m->heap, to, m);
-        }
         m->native = to;
-        m->pub.frames = to ? to->frames : m->own_frames;
+        m->pub.frames = frames;
     }
-    tri__suspended_unlock(m->heap);
     tri__stress_delay(m->heap);
     return suspended ? TRI_OK : tri__error(TRI_ESTATE, "tri_native_switch", "the stack is not suspended");
 }
@@ -105,7 +99,10 @@ int tri_native_switch(tri_thread *thread, tri_vmstack *to, void (*jump)(void *ar
 }
 
 void tri__native_release(struct mutator *m) {
-    if (m->native) tri__fixalloc_put(&m->heap->fix_small, m->native);
+    if (m->native) {
+        tri__stack_delist(m->heap, m->native);
+        tri__fixalloc_put(&m->heap->fix_small, m->native);
+    }
     m->native = NULL;
     m->own_frames = NULL;
 }

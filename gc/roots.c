@@ -282,9 +282,7 @@ void tri__roots_scan_begin(tri_heap *heap) {
     roots->cursor = roots->ranges;
     roots->cursor_slot = 0;
     roots->handle_cursor = roots->handles;
-    roots->stack_cursor = roots->suspended;
-    roots->stack_cursor_words = 0;
-    roots->stack_in_frames = false;
+    tri__vmstacks_scan_begin(heap);
     tri__lock_release(&roots->lock);
 }
 

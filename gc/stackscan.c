@@ -5,7 +5,7 @@
  * is held; RANK_COPIES is taken inside. */
 #include "alloc/base/check.h"
 #include "gc/error.h"
-#include "gc/heap.h"
+#include "gc/suspended.h"
 
 #define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
 
@@ -88,6 +88,12 @@ size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp) {
     for (int i = 0; i < 2; i++) bytes += parts[i].high - parts[i].low;
     for (const struct tri_vmstack *s = m->vmstacks; s; s = s->next) bytes += tri__vmstack_bytes(s);
     return bytes;
+}
+
+void tri__mutator_stacks_scanned(struct mutator *m) {
+    uint64_t cycle = atomic_load_relaxed(&m->heap->cycle_number); /* ordered by this thread's H1 answer */
+    for (struct tri_vmstack *s = m->vmstacks; s; s = s->next) stack_note_scanned(s, cycle);
+    if (m->native) stack_note_scanned(m->native, cycle);
 }
 
 void tri__mutator_scan_roots(struct mutator *m) {

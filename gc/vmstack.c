@@ -6,10 +6,6 @@
 #include "gc/error.h"
 #include "gc/suspended.h"
 
-/* The owner of a stack that ran on a thread which a fork's child has not. */
-static char gone;
-#define GONE ((struct mutator *)(void *)&gone)
-
 /* Words that come to the roots or leave them while armed are marked at once, so that only what was unmarked counts for
  * R2. */
 static void shade_stack(struct mutator *m, const struct tri_vmstack *s) {
@@ -40,7 +36,9 @@ tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_add
     tri__stack_link(&m->vmstacks, s);
     if (stack_is_black(m)) { /* what it holds already came from nowhere that was scanned as this thread's */
         shade_stack(m, s);
+        stack_note_scanned(s, atomic_load_relaxed(&m->heap->cycle_number)); /* ordered by this thread's H1 answer */
     }
+    tri__stack_enlist(m->heap, s);
     return s;
 }
 
@@ -72,13 +70,14 @@ static void leave_roots(struct mutator *m, tri_vmstack *s) {
         shade_stack(m, s);
 }
 
-/* True when it was suspended and is in no list any more. */
-static bool take_suspended(struct mutator *m, tri_vmstack *s) {
+/* True when it was suspended: nobody takes it any more. */
+static bool take_for_good(struct mutator *m, tri_vmstack *s) {
     tri__suspended_lock(m->heap);
-    bool suspended = stack_runs_on(s, NULL);
+    bool suspended = tri__suspended_hold(s);
     if (suspended) {
         leave_roots(m, s);
-        tri__suspended_take(m->heap, s, NULL);
+        tri__suspended_uncount(m->heap, s);
+        atomic_store_relaxed(&s->owner, STACK_GONE); /* the last use of it is its removal */
     }
     tri__suspended_unlock(m->heap);
     return suspended;
@@ -95,10 +94,11 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
         }
         leave_roots(m, stack);
         tri__stack_unlink(&m->vmstacks, stack);
-    } else if (!stack_runs_on(stack, GONE) && !take_suspended(m, stack)) {
+    } else if (!stack_runs_on(stack, STACK_GONE) && !take_for_good(m, stack)) {
         tri__report(m->heap, "tri_vmstack_remove", "the stack runs on another thread; suspend it there first");
         return;
     }
+    tri__stack_delist(m->heap, stack);
     tri__fixalloc_put(&m->heap->fix_small, stack);
 }
 
@@ -108,9 +108,7 @@ int tri_vmstack_suspend(tri_thread *thread, tri_vmstack *stack) {
     if (!m) return TRI_EUNATTACHED;
     if (!is_owner(m, stack, "tri_vmstack_suspend")) return TRI_ESTATE;
     tri__stack_unlink(&m->vmstacks, stack);
-    tri__suspended_lock(m->heap);
     tri__suspended_put(m, stack);
-    tri__suspended_unlock(m->heap);
     return TRI_OK;
 }
 
@@ -121,14 +119,8 @@ int tri_vmstack_resume(tri_thread *thread, tri_vmstack *stack) {
     if (!stack) return tri__error(TRI_EINVAL, "tri_vmstack_resume", "stack is NULL");
     if (stack->native)
         return tri__error(TRI_ESTATE, "tri_vmstack_resume", "this is a native stack; tri_native_switch runs it");
-    tri__suspended_lock(m->heap);
-    bool suspended = stack_runs_on(stack, NULL);
-    if (suspended) {
-        tri__suspended_make_safe(m, stack);
-        tri__suspended_take(m->heap, stack, m);
-    }
-    tri__suspended_unlock(m->heap);
-    if (!suspended) return tri__error(TRI_ESTATE, "tri_vmstack_resume", "the stack is not suspended");
+    if (!tri__suspended_take(m, stack))
+        return tri__error(TRI_ESTATE, "tri_vmstack_resume", "the stack is not suspended");
     tri__stack_link(&m->vmstacks, stack);
     return TRI_OK;
 }
@@ -140,8 +132,11 @@ int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack) {
     if (!stack) return tri__error(TRI_EINVAL, "tri_vmstack_touch", "stack is NULL");
     if (stack_runs_on(stack, m)) return TRI_OK;
     tri__suspended_lock(m->heap);
-    bool suspended = stack_runs_on(stack, NULL);
-    if (suspended) tri__suspended_make_safe(m, stack);
+    bool suspended = tri__suspended_hold(stack);
+    if (suspended) {
+        tri__suspended_make_safe(m, stack);
+        tri__suspended_release(stack);
+    }
     tri__suspended_unlock(m->heap);
     return suspended ? TRI_OK : tri__error(TRI_ESTATE, "tri_vmstack_touch", "the stack runs on another thread");
 }
@@ -150,16 +145,22 @@ void tri__vmstacks_release_all(struct mutator *m) {
     while (m->vmstacks) {
         struct tri_vmstack *s = m->vmstacks;
         tri__stack_unlink(&m->vmstacks, s);
+        tri__stack_delist(m->heap, s);
         tri__fixalloc_put(&m->heap->fix_small, s);
     }
 }
 
-void tri__vmstacks_forget_all(struct mutator *m) {
-    while (m->vmstacks) {
-        struct tri_vmstack *s = m->vmstacks;
-        tri__stack_unlink(&m->vmstacks, s);
-        atomic_store_relaxed(&s->owner, GONE); /* nobody runs it */
+/* Their own lists may be in the middle of a change; the heap's was locked. */
+void tri__vmstacks_forget(tri_heap *heap) {
+    for (struct mutator *m = heap->left; m; m = m->next) {
+        m->vmstacks = NULL;
+        m->native = NULL;
     }
-    if (m->native) atomic_store_relaxed(&m->native->owner, GONE); /* as above */
-    m->native = NULL;
+    tri__lock_acquire(&heap->roots.lock);
+    for (struct tri_vmstack *s = heap->roots.stacks; s; s = s->next_all) {
+        struct mutator *m = atomic_load_acquire(&s->owner); /* pairs with suspended_take */
+        bool of_none = m == STACK_SUSPENDED || m == STACK_HELD || m == STACK_GONE;
+        if (!of_none && !m->os) atomic_store_relaxed(&s->owner, STACK_GONE); /* nobody runs it */
+    }
+    tri__lock_release(&heap->roots.lock);
 }

@@ -276,6 +276,7 @@ static void *run_elsewhere(void *arg) {
 }
 
 TEST(coroutines, a_childs_thread_goes_on_where_it_forked) {
+    if (TEST_EMULATED) return; /* the emulator's own child of several threads ends when it starts one */
     struct fixture f = open_conservative();
     struct runner runner = runner_of(f.thread);
     struct coroutine c, elsewhere;
@@ -402,6 +403,76 @@ TEST(coroutines, a_touch_makes_a_suspended_stack_safe_to_take_from) {
 #if TRI_CHECKS >= 1
     take_between("stress.copy=1");
 #endif
+}
+
+/* Frames of a deep recursion go with the stack: no switch counts them, and the collector takes them in pieces. */
+/* A black thread that touches it before the collector comes to it. */
+static void *touch_main(void *arg) {
+    struct taking *t = arg;
+    tri_thread *thread = NULL;
+    CHECK_EQ(tri_attach(t->heap, TRI_ATTACH_PRECISE, &thread), TRI_OK);
+    struct mutator *m = mutator_of(thread);
+    atomic_store_release(&t->go, 1);
+    while (!m->armed || m->grey_stack) tri_poll(thread);
+    CHECK_EQ(tri_vmstack_touch(thread, t->c->stack), TRI_OK);
+    atomic_store_release(&t->taken, 1);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+enum { NFRAMES = 4000 };
+struct chain {
+    uintptr_t hidden[NFRAMES];
+    struct fixture *f;
+};
+
+static void push_frames(struct coroutine *c, void *arg) {
+    struct chain *chain = arg;
+    struct {
+        tri_frame frame;
+        void *slot;
+    } calls[NFRAMES];
+    for (int i = 0; i < NFRAMES; i++) {
+        calls[i].slot = reveal(chain->hidden[i] = fixture_new_hidden(chain->f));
+        calls[i].frame = (tri_frame){NULL, 1, &calls[i].slot};
+        tri_frame_push(c->on->thread, &calls[i].frame);
+    }
+    coroutine_yield(c);
+    for (int i = NFRAMES; i-- > 0;) {
+        check_leaf(calls[i].slot);
+        tri_frame_pop(c->on->thread, &calls[i].frame);
+    }
+}
+
+TEST(coroutines, a_suspended_chain_of_frames_is_scanned_in_pieces_or_copied) {
+    struct fixture f = open_heap("checkmark=1", NULL);
+    struct runner runner = runner_of(f.thread);
+    struct coroutine c;
+    struct chain *chain = calloc(1, sizeof *chain);
+    CHECK(chain != NULL);
+    chain->f = &f;
+    coroutine_open(f.thread, &c, push_frames, chain);
+    CHECK(coroutine_run(&runner, &c));
+    for (int i = 0; i < 2; i++) fixture_collect(&f);
+    for (int i = 0; i < NFRAMES; i++) CHECK(is_alive(f.heap, chain->hidden[i]));
+    tri__lock_acquire(&f.heap->copies.lock);
+    uint64_t before = f.heap->copies.ncopied;
+    tri__lock_release(&f.heap->copies.lock);
+    struct taking t = {.heap = f.heap, .c = &c};
+    pthread_t toucher, collect;
+    CHECK_EQ(pthread_create(&toucher, NULL, touch_main, &t), 0);
+    while (!atomic_load_acquire(&t.go)) sched_yield();
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    while (!atomic_load_acquire(&t.taken)) sched_yield();
+    fixture_join(f.thread, collect);
+    fixture_join(f.thread, toucher);
+    for (int i = 0; i < NFRAMES; i++) CHECK(is_alive(f.heap, chain->hidden[i]));
+    CHECK(f.heap->copies.ncopied > before);
+    CHECK(!coroutine_run(&runner, &c));
+    coroutine_close(f.thread, &c);
+    free(chain);
+    close_heap(&f);
 }
 
 /* ---- wrong use -------------------------------------------------------------------------------------------------- */
