@@ -68,6 +68,7 @@ static bool revive(tri_heap *heap, uint64_t deadline_ns) {
         d->watches.shade = d->watches.revived.first;
         step_to(heap, d->watches.shade ? DEATH_REVIVE : DEATH_MAPS);
         if (d->step == DEATH_REVIVE) tri__finalize_gate(heap, true); /* before the first of them is marked */
+        check_cheap(!atomic_load_relaxed(&heap->tracing), "R3: nobody assists while objects come back"); /* own write */
     }
     if (d->step == DEATH_REVIVE) {
         if (!tri__finalize_shade(heap, deadline_ns) || !trace(heap, deadline_ns)) return false;

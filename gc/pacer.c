@@ -128,14 +128,16 @@ void tri__pacer_update(struct pacer *p, size_t marked_bytes, size_t total_bytes)
     double expected = (double)p->expected_bytes, there = (double)max_size(p->there_bytes, p->expected_bytes);
     double marked = (double)marked_bytes, work = expected, goal = (double)p->goal_bytes;
     double hard = (double)p->hard_goal_bytes, total = (double)total_bytes, began = (double)p->began_bytes;
+    if (marked > expected) { /* what was expected is done: the goal moves as the work does */
+        double surprise = (marked - expected) * SURPRISE;
+        bool some = surprise < expected && total < goal;
+        work = some ? expected + (there - expected) * surprise / expected : there;
+        goal = expected > 0 && goal > began ? goal + (goal - began) * (work - expected) / expected : hard;
+        if (goal > hard) goal = hard;
+    }
     if (total >= goal) {
         work = there;
         goal = hard;
-    } else if (marked > expected) { /* what was expected is done: the goal moves as the work does */
-        double surprise = (marked - expected) * SURPRISE;
-        work = expected > 0 && surprise < expected ? expected + (there - expected) * surprise / expected : there;
-        if (expected > 0 && goal > began) goal += (goal - began) * (work - expected) / expected;
-        if (goal > hard || expected <= 0) goal = hard;
     }
     double left = work > marked ? work - marked : 0;
     double ratio = total < goal ? left / (goal - total) : MAX_ASSIST_RATIO;

@@ -13,8 +13,8 @@
 
 #define SIM_MIB 1048576.0
 
-enum { SIM_THREADS = 64, SIM_STEP_NS = 50000, SIM_LATENCY_STEPS = 4, SIM_UPDATE_STEPS = 4 };
-static const double SIM_UNIT = 32768, SIM_THRESHOLD = 16384;
+enum { SIM_THREADS = 64, SIM_LATENCY_STEPS = 4, SIM_UPDATE_STEPS = 4 };
+static const double SIM_STEP_NS = 50000, SIM_UNIT = 32768, SIM_THRESHOLD = 16384;
 
 /* Ways to guess the next cycle's allocation per byte marked from those that were. */
 enum sim_guess { GUESS_OURS, GUESS_LAST, GUESS_MOST, GUESS_UP_AT_ONCE, NUM_GUESSES };
@@ -172,7 +172,7 @@ static inline void sim_end_cycle(struct sim *s, uint64_t began) {
     if (survives < s->heap) s->heap = survives;
     s->external *= 1 - s->external_dies;
     uint32_t ncould = s->nthreads + 1 < s->ncores ? s->nthreads + 1 : (uint32_t)s->ncores;
-    struct limiter_times times = {.now_ns = (s->steps + 1) * SIM_STEP_NS,
+    struct limiter_times times = {.now_ns = (s->steps + 1) * (uint64_t)SIM_STEP_NS,
                                   .busy_ns = (uint64_t)s->busy_ns,
                                   .stalled_ns = (uint64_t)s->stalled_ns,
                                   .ncores = (uint32_t)s->ncores,

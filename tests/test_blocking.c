@@ -366,18 +366,19 @@ TEST(threads, at_the_limit_an_allocation_names_the_silent_thread, .timeout = 60)
     pthread_create(&thread, NULL, fall_silent, &silent);
     while (!atomic_load_acquire(&silent.ready)) sched_yield();
     size_t nbytes = 0;
-    uint64_t longest_ns = 0;
+    uint64_t nheld = 0;
     for (bool had = true; had; nbytes += 1000) {
         uint64_t start = tri__os_now_ns();
         had = tri_new_bytes(f.thread, 1000) != NULL;
         uint64_t took_ns = tri__os_now_ns() - start;
         if (!had) CHECK_MSG(took_ns >= 200000000, "refused after %llu ns", (unsigned long long)took_ns);
-        if (had && took_ns > longest_ns) longest_ns = took_ns;
+        nheld += had && took_ns > 100000000; /* a busy machine takes the core away now and then */
     }
     char id[32];
     snprintf(id, sizeof id, "thread %llu", (unsigned long long)silent.id);
     CHECK_MSG(nbytes > 7 * MIB, "refused with %zu bytes", nbytes);
-    CHECK_MSG(longest_ns < 150000000, "an allocation took %llu ns", (unsigned long long)longest_ns);
+    CHECK_MSG(nheld <= 8, "%llu allocations were held up", (unsigned long long)nheld);
+    CHECK_MSG(fixture_stats(f.heap).committed_bytes <= 8 * MIB, "beyond the limit");
     CHECK_MSG(strstr(tri_last_error(), id) && strstr(tri_last_error(), "tri_new_bytes, called from 0x"), "%s",
               tri_last_error());
     CHECK(atomic_load_acquire(&silent.nevents) >= 2);
@@ -388,11 +389,13 @@ TEST(threads, at_the_limit_an_allocation_names_the_silent_thread, .timeout = 60)
     fixture_close(&f);
 }
 
+enum { WAIT_LIMIT_MS = TEST_IS_SLOW ? 1000 : 150 }; /* the collection after it has to end within it */
+
 TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.event = on_event;
     config.silent_after_ms = 20;
-    config.wait_limit_ms = 150;
+    config.wait_limit_ms = WAIT_LIMIT_MS;
     struct fixture f = fixture_open_config(&config);
     silent.heap = f.heap;
     pthread_t thread;
@@ -401,7 +404,7 @@ TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     uint64_t start = tri__os_now_ns();
     CHECK_EQ(tri_collect(f.thread), TRI_ETIMEDOUT);
     uint64_t waited_ms = (tri__os_now_ns() - start) / 1000000;
-    CHECK_MSG(waited_ms >= 150 && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
+    CHECK_MSG(waited_ms >= WAIT_LIMIT_MS && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
     CHECK_MSG(strstr(tri_last_error(), "tri_collect") && strstr(tri_last_error(), "safepoint"), "%s", tri_last_error());
     CHECK_MSG(atomic_load_acquire(&silent.nevents) >= 2, "told %u times", silent.nevents);
     CHECK_EQ(atomic_load_relaxed(&silent.told_id), silent.id);
@@ -423,7 +426,7 @@ TEST(threads, a_walk_behind_a_silent_thread_times_out_and_works_again, .timeout 
     tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
     config.event = on_event;
     config.silent_after_ms = 20;
-    config.wait_limit_ms = 150;
+    config.wait_limit_ms = WAIT_LIMIT_MS;
     struct fixture f = fixture_open_config(&config);
     TRI_LOCALS(f.thread, roots, 1);
     struct pair *p = roots[0] = tri_new(f.thread, &pair_type);
@@ -439,7 +442,7 @@ TEST(threads, a_walk_behind_a_silent_thread_times_out_and_works_again, .timeout 
         else
             CHECK_EQ(tri_verify(f.thread), TRI_ETIMEDOUT);
         uint64_t waited_ms = (tri__os_now_ns() - start) / 1000000;
-        CHECK_MSG(waited_ms >= 150 && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
+        CHECK_MSG(waited_ms >= WAIT_LIMIT_MS && waited_ms < 5000, "waited %llu ms", (unsigned long long)waited_ms);
         CHECK_MSG(strstr(tri_last_error(), i == 0 ? "tri_walk:" : "tri_verify:") &&
                       strstr(tri_last_error(), "safepoint"),
                   "%s", tri_last_error());

@@ -7,7 +7,7 @@
 
 /* ---- the barrier against the flip: marks against the sweep ------------------------------------------------------- */
 
-enum { M_ANSWER, M_WAIT, M_FLIP, M_GEN, M_ALLOCS, M_CLEAR, M_SWEPT, M_ALL_SWEPT, M_POST, M_READ };
+enum { M_ANSWER, M_WAIT, M_FLIP, M_GEN, M_ALLOCS, M_CLEAR, M_SWEPT, M_ALL_SWEPT, M_POST, M_READ, M_LOOK };
 
 static const struct site sweep_sites[] = {
     [M_ANSWER] = {"gc/cycle.c", "atomic_sub_seq(&heap->pending, 1)", SEQ, RLX, NEEDED},
@@ -22,12 +22,14 @@ static const struct site sweep_sites[] = {
     [M_POST] = {"gc/handshake.c", "atomic_store_release(&m->request_seq, seq)", REL, RLX, NEEDED},
     [M_READ] = {"gc/cycle.c", "atomic_load_acquire(&m->request_seq); /* pairs with handshake_post; last_step", ACQ, RLX,
                 NEEDED},
+    [M_LOOK] = {"gc/barrier.c", "atomic_load_acquire(&space->marks[granule >> 6]); /* as space_is_marked */", ACQ, RLX,
+                SPARE},
 };
 
 static int sweep_marks, sweep_allocs;
 
 /* The last mark of a cycle (relaxed, hot_process), the answers after it, the flip; the sweep of its word; the first
- * mark of the next cycle in the same word. */
+ * mark of the next cycle in the same word, and before it a barrier's look at it. */
 static void sweeping(int variant) {
     (void)variant;
     ex_begin(&p, "marks against the sweep");
@@ -39,6 +41,9 @@ static void sweeping(int variant) {
     ex_or(&p, -1, sweep_marks, 1, RLX);
     ex_add(&p, -1, answers, 1, o[M_ANSWER]);
     ex_await(&p, -1, h1, EQ, 1, o[M_READ]);
+    ex_load(&p, R0, sweep_marks, o[M_LOOK]);
+    ex_when(&p, R0, NE, 0, 1);
+    ex_fail(&p, "a store takes a mark of the last cycle for one of this");
     ex_or(&p, R0, sweep_marks, 2, RLX);
     ex_thread(&p, "collector");
     ex_await(&p, -1, answers, EQ, 1, o[M_WAIT]);

@@ -16,6 +16,7 @@ FOR_TESTS = {
     "FAULT_NONE": "what switches a planted fault off",
     "tri__os_fail_at": "refuses system calls, as the system might",
     "tri__os_ncalls": "how many there are to refuse",
+    "tri__pacer_learn": "the half of tri__pacer_end after which the simulation guesses otherwise",
     "tri__pressure_set_root": "the system's files, in a tree of the test's own",
     "UNITS_A_LOOK": "the bound that I-STEP4 names",
     "tri__units_take_most": "what a slice did between two looks at the clock",

@@ -118,6 +118,7 @@ quick fault fast fin-unscanned    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_UNS
 quick fault fast fin-unsettled    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DEPH -DFAULT_FIN_UNSETTLED -DONLY_LIVE
 quick fault fast fin-weak-late    -DNT=1 -DNOROOT -DFIN -DFAULT_FIN_WEAK_LATE
 quick fault fast fin-weak-kept    -DNT=1 -DNOROOT -DFIN -DWFIELD -DNOWEAK -DFAULT_FIN_WEAK_KEPT -DONLY_LIVE
+quick fault fast assist-death     -DNT=1 -DNOROOT -DFIN -DNOWEAK -DASSIST -DOVERFLOW
 quick fault fast weak-once        -DNT=1 -DNOROOT -DFIN -DFAULT_WEAK_ONCE
 quick fault fast weak-stored      -DNT=1 -DNOROOT -DFIN -DFAULT_WEAK_STORED
 quick clean fast cleanup          -DNT=1 -DNOROOT -DCLEANUP -DNOWEAK
@@ -214,7 +215,7 @@ pairs() {
     cat >"$work/options" <<'END'
 candq -DCANDQ
 candonly -DCANDQ -DCANDONLY
-assist -DASSIST -DOVERFLOW
+assist -DASSIST -DOVERFLOW -DQUIETROUND
 workers -DWORKERS
 attach -DATTACH
 block -DBLOCK
