@@ -28,12 +28,31 @@ void tri__span_list_remove(struct span_list *list, struct span *span) {
     list->nspans--;
 }
 
+/* What the system has taken of this thread's time, since it asked last. */
+static _Thread_local uint64_t system_ns;
+
+uint64_t tri__memory_take_system_ns(void) {
+    uint64_t ns = system_ns;
+    if (TRI_UNLIKELY(ns != 0)) system_ns = 0;
+    return ns;
+}
+
+/* pageheap_ops.commit. */
+static bool commit(void *context, size_t first, size_t npages) {
+    uint64_t start = tri__os_now_ns();
+    bool done = tri__space_commit(context, first, npages);
+    system_ns += tri__os_now_ns() - start;
+    return done;
+}
+
 /* pageheap_ops.alarm: what was taken is made good on the spot, as far as that costs the caller little; the hook's
  * owner does the rest. */
 static void make_room(void *context, size_t npages) {
     enum { LEAST_PAGES = 64, MOST_PAGES = 512 };
     struct memory *mem = (struct memory *)((char *)context - offsetof(struct memory, space));
+    uint64_t start = tri__os_now_ns();
     tri__pageheap_scavenge(mem->pages, min_size(max_size(npages, LEAST_PAGES), MOST_PAGES));
+    system_ns += tri__os_now_ns() - start;
     if (mem->hooks.limit_near) mem->hooks.limit_near(mem->hooks.context);
 }
 
@@ -46,8 +65,9 @@ static void tell_growth(void *context) {
 bool tri__memory_init(struct memory *mem, size_t reserve_bytes, const struct alloc_hooks *hooks) {
     memset(mem, 0, sizeof *mem);
     if (!tri__space_init(&mem->space, reserve_bytes)) return false;
-    struct pageheap_ops ops = {tri__space_commit,         tri__space_decommit, &mem->space, make_room,
-                               tri__space_release_tables, tri__space_populate, tell_growth};
+    struct pageheap_ops ops = {commit,     tri__space_decommit,       &mem->space,
+                               make_room,  tri__space_release_tables, tri__space_populate,
+                               tell_growth};
     size_t grow = min_size(ARENA_PAGES, mem->space.npages);
     mem->pages = tri__pageheap_create(mem->space.npages, grow, &ops);
     mem->centrals = tri__os_map(MAX_LAYOUTS * sizeof(struct central *));

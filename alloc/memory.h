@@ -166,6 +166,8 @@ size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
 bool tri__memory_is_swept(struct memory *mem);
 /* The same, and no span is out of its list for its free pages to be returned. Before H1 and at a world stop. */
 bool tri__memory_is_settled(struct memory *mem);
+/* How long the calling thread has been in the system for pages of any heap, since it asked last. */
+uint64_t tri__memory_take_system_ns(void);
 /* The flip: heap's generation advances. Requires RANK_THREADS and tri__memory_is_swept before the cycle began. */
 void tri__memory_flip(struct memory *mem);
 

@@ -42,7 +42,7 @@
 #include "bench/clock.h"
 #include "bench/hdr.h"
 
-enum { AD_OWN_KINDS = 8, AD_EXIT_NO_MEMORY = 3 };
+enum { AD_OWN_KINDS = 12, AD_EXIT_NO_MEMORY = 3 };
 
 /* One kind of pause as the collector itself counts it. */
 struct ad_own {

@@ -123,8 +123,8 @@ static inline void ad_run(ad_thread *thread, unsigned n, void (*fn)(ad_thread *,
 
 /* trigc counts its pauses by powers of two: bucket i holds those of 2^(i-1) up to 2^i ns. */
 static inline void ad_report(struct ad_report *report) {
-    static const char *const names[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",
-                                                       "wait",      "nap",  "zero",   "lock"};
+    static const char *const names[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
+                                                       "nap",       "zero", "lock",   "system", "core"};
     tri_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;

@@ -40,8 +40,8 @@ void events_hook(const tri_event *event, void *user) {
 }
 
 bool events_write(const char *path) {
-    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",
-                                                        "wait",      "nap",  "zero",   "lock"};
+    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
+                                                        "nap",       "zero", "lock",   "system", "core"};
     FILE *out = fopen(path, "w");
     if (!out) {
         fprintf(stderr, "%s cannot be written: %s\n", path, strerror(errno));

@@ -9,7 +9,7 @@
 
 #include "bench/hdr.h"
 
-enum { ROW_ARGS = 10, ROW_KINDS = 8, ROW_TEXT = 200, ROW_PATH = 512 };
+enum { ROW_ARGS = 10, ROW_KINDS = 12, ROW_TEXT = 200, ROW_PATH = 512 };
 
 enum row_state {
     ROW_WAITING,

@@ -161,8 +161,7 @@ static bool pace_once(struct mutator *m) {
 /* As many slices as the request is large, with a safepoint between two: one for a hole, more for a large object. */
 static void pace(struct mutator *m, size_t size_bytes) {
     scavenger_note_allocation(m->heap, &m->heap->scavenger);
-    uint64_t waited_ns = tri__lock_take_waited();
-    if (TRI_UNLIKELY(waited_ns > 0)) tri__stats_pause(m->heap, TRI_PAUSE_LOCK, waited_ns);
+    tri__stats_locks(m);
     size_t taken = m->cache.taken_bytes > 0 ? (size_t)m->cache.taken_bytes : 0; /* holes since the last time */
     size_t slices = 1 + max_size(size_bytes, taken) / PACE_UNIT_BYTES;
     if (TRI_UNLIKELY(is_far_beyond_goal(m->heap))) slices *= HARD_GOAL_SLICES;
@@ -293,6 +292,8 @@ static void *allocate(struct mutator *m, const struct request *r) {
     stress(m);
     pace(m, r->size_bytes);
     void *obj = try_once(m, r);
+    uint64_t system_ns = tri__memory_take_system_ns();
+    if (TRI_UNLIKELY(system_ns > 0)) tri__stats_pause(m->heap, TRI_PAUSE_SYSTEM, system_ns);
     if (TRI_UNLIKELY(!obj)) obj = without_memory(m, r);
     return obj;
 }

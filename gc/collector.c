@@ -321,9 +321,10 @@ static bool threads_run(tri_heap *heap, uint32_t enough) {
 uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     uint64_t now = tri__os_now_ns();
     if (now < *since_ns + OWN_SLICE_NS) return 0;
-    uint64_t rest_ns = tri__pace_rest_ns(heap, now - *since_ns);
+    uint64_t slice_ns = now - *since_ns, rest_ns = tri__pace_rest_ns(heap, slice_ns);
     *since_ns = now;
     if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus) && rest_ns == 0) return 0; /* a hint */
+    tri__stats_pause(heap, TRI_PAUSE_CORE, slice_ns);
     if (rest_ns)
         tri__os_sleep_ns(rest_ns);
     else if (!heap->quota)

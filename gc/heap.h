@@ -411,6 +411,11 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
 static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
 }
+/* The thread's own waits for locks since it told last. */
+static inline void tri__stats_locks(const struct mutator *m) {
+    uint64_t ns = tri__lock_take_waited();
+    if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_of(m->heap, m, TRI_PAUSE_LOCK, ns);
+}
 /* The longest since this was asked last, and its kind. */
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */

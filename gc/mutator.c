@@ -70,7 +70,7 @@ tri_heap *tri_thread_heap(tri_thread *thread) {
 static void leave_blocked(struct osthread *os) {
     for (;;) {
         uint32_t expected = OS_BLOCKED;
-        if (atomic_cas_seq(&os->state, &expected, OS_RUNNING)) return; /* pairs with hold's CAS and release_hold */
+        if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* hold's CAS and release_hold */
         if (expected == OS_HELD && !atomic_cas_seq(&os->state, &expected, OS_HELD_WAITED)) continue;
         tri__os_futex_wait(&os->state, OS_HELD_WAITED, 0); /* release_hold wakes */
     }
@@ -113,6 +113,7 @@ static void answer_all(struct osthread *os) {
         tri__mutator_answer(m);
         tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
     }
+    if (os->attachments) tri__stats_locks(os->attachments);
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
 }
 
@@ -175,6 +176,17 @@ struct blocking_call {
     void *arg, *result;
 };
 
+/* At the end of a region of the host's: a collector that holds the word answers a step for this thread. Which heap's it
+ * was is not known here; it counts for the attachment made last. */
+static void leave_timed(struct osthread *os) {
+    uint32_t expected = OS_BLOCKED;
+    if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* as leave_blocked */
+    uint64_t start = tri__os_now_ns();
+    leave_blocked(os);
+    const struct mutator *m = os->attachments;
+    if (m) tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
+}
+
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
     tri_word outer = os->blocking_arg;
@@ -184,7 +196,7 @@ static void run_blocking(struct osthread *os, void *p) {
     os->depth++;
     enter_blocked(os, outer_sp);
     call->result = call->fn(call->arg);
-    leave_blocked(os);
+    leave_timed(os);
     os->depth--;
     atomic_store_release(&os->sp, outer_sp);
     os->blocking_arg = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */

@@ -52,6 +52,7 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
     atomic_add_relaxed(&heap->stats.pauses[kind][bucket], 1);
+    if (kind == TRI_PAUSE_CORE) return; /* of whoever waits for that core, if anybody does */
     if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
     if (kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
     raise_to(&heap->stats.worst_pause_ns, ns);
@@ -129,8 +130,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
 }
 
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
-    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",
-                                                        "wait",      "nap",  "zero",   "lock"};
+    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
+                                                        "nap",       "zero", "lock",   "system", "core"};
     char workers[64] = "";
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
     heap->workers.traced_ns = worker_ns;

@@ -1,7 +1,7 @@
 /*
  * test_order_threads.c: how threads ask each other, answer, wait and are woken, under C11's memory model: the handshake
- * word, the state word of blocked threads, parking, flags with a count of who is inside, and the barrier that goes on
- * for one thread before the other. See kernel.h.
+ * word, the state word of blocked threads, parking, flags with a count of who is inside, the barrier that goes on for
+ * one thread before the other, and blocks of manual memory that come back. See kernel.h.
  */
 #include "tests/kernel.h"
 
@@ -383,4 +383,62 @@ TEST(memory_order, without_h2_an_object_is_lost) {
     struct ex_result r = run(arming_without_settle, 1, object_on_a_black_stack, orders);
     CHECK(r.wrong != NULL);
     CHECK_STR_EQ(r.wrong, "a black stack has an object that nobody marks");
+}
+
+/* ---- blocks of manual memory that come back ---------------------------------------------------------------------- */
+
+enum { X_PUSH, X_TAKE };
+
+static const struct site remote_sites[] = {
+    [X_PUSH] = {"alloc/manual.c", "atomic_cas_acqrel(&ms->remote, &remote, with)", ARL, RLX, NEEDED},
+    [X_TAKE] = {"alloc/manual.c", "atomic_swap_acqrel(&ms->remote, 0); /* pairs with push_remote", ARL, RLX, NEEDED},
+};
+
+/* push_remote, with as many turns as it can take here: the other thread and the owner may each come between once. */
+static void push_block(int remote, int block, int link, int content) {
+    enum { TURNS = 3, INSTRS = 4 };
+    ex_store(&p, content, 1, PLAIN); /* the host's last write to it */
+    ex_load(&p, R0, remote, RLX);
+    ex_set(&p, R1, -1);
+    for (int turn = 0; turn < TURNS; turn++) {
+        ex_when(&p, R1, NE, R0, INSTRS);
+        ex_when(&p, R1, GE, 0, 1);
+        ex_set(&p, R0, R1); /* what was found */
+        ex_store(&p, link, R0, PLAIN);
+        ex_cas(&p, R1, remote, R0, block, o[X_PUSH]);
+    }
+    ex_when(&p, R1, NE, R0, 1);
+    ex_fail(&p, "a turn more than there can be");
+}
+
+/* Two threads free a block each of a span that a third one owns, which takes what there is, and uses it. */
+static void remote_frees(int variant) {
+    (void)variant;
+    ex_begin(&p, "blocks that come back");
+    int remote = ex_loc(&p, "remote", 0), link[3], content[3];
+    for (int i = 1; i < 3; i++) {
+        link[i] = ex_loc(&p, i == 1 ? "link of 1" : "link of 2", 0);
+        content[i] = ex_loc(&p, i == 1 ? "content of 1" : "content of 2", 0);
+    }
+    ex_thread(&p, "a");
+    push_block(remote, 1, link[1], content[1]);
+    ex_thread(&p, "b");
+    push_block(remote, 2, link[2], content[2]);
+    ex_thread(&p, "owner");
+    ex_await(&p, -1, remote, NE, 0, RLX);
+    ex_swap(&p, R0, remote, 0, o[X_TAKE]);
+    for (int turn = 0; turn < 2; turn++) { /* along the list */
+        ex_set(&p, R2, R0);
+        for (int i = 1; i < 3; i++) {
+            ex_when(&p, R2, EQ, i, 2);
+            ex_store(&p, content[i], 2, PLAIN);
+            ex_load(&p, R0, link[i], PLAIN);
+        }
+    }
+    ex_when(&p, R0, NE, 0, 1);
+    ex_fail(&p, "a list that does not end");
+}
+
+TEST(memory_order, blocks_that_come_back) {
+    CHECK_KERNEL(remote_frees, 1, NULL, remote_sites);
 }

@@ -44,6 +44,26 @@ TEST(seen, zeroing_of_a_large_object_counts_by_pieces) {
     fixture_close(&f);
 }
 
+TEST(seen, growth_is_the_systems_time) {
+    struct fixture f = fixture_open();
+    uint64_t before = count(f.heap, TRI_PAUSE_SYSTEM);
+    CHECK(tri_new_bytes(f.thread, 80 * MIB) != NULL); /* more than an arena */
+    CHECK(count(f.heap, TRI_PAUSE_SYSTEM) > before);
+    fixture_close(&f);
+}
+
+TEST(seen, a_collector_that_goes_on_where_all_cores_are_needed_is_seen) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    f.heap->ncpus = 1; /* the thread needs it */
+    grow(&f, &roots[0], 300000);
+    uint64_t before = count(f.heap, TRI_PAUSE_CORE);
+    for (int i = 0; i < 100 && count(f.heap, TRI_PAUSE_CORE) == before; i++) fixture_collect(&f);
+    CHECK(count(f.heap, TRI_PAUSE_CORE) > before);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 struct holder {
     tri_heap *heap;
     uint32_t holds, let_go;

@@ -335,6 +335,7 @@ TEST(step, an_idle_heap_is_collected_and_trimmed_by_steps) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.workers = 0;
     config.idle_trim_ms = 100;
+    size_t nthreads = nthreads_of_process();
     struct fixture f = fixture_open_config(&config);
     TRI_LOCALS(f.thread, roots, 1);
     for (uint64_t i = 0; i < 400000; i++) roots[0] = new_sealed(f.thread, roots[0], i);
@@ -347,6 +348,7 @@ TEST(step, an_idle_heap_is_collected_and_trimmed_by_steps) {
         left = fixture_stats(f.heap).committed_bytes + fixture_stats(f.heap).free_bytes;
     }
     CHECK_MSG(left <= most / 8, "%zu of %zu bytes are left", left, most);
+    CHECK_EQ(nthreads_of_process(), nthreads); /* I-STEP3: the scavenger's work, and the idle heap's, too */
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

@@ -59,7 +59,9 @@ enum {
     TRI_PAUSE_WAIT,          /* for a cycle or a stopped world: the host asked, or memory is at its limit */
     TRI_PAUSE_NAP,           /* held back beyond the goal, while the collector waits for a core or an answer */
     TRI_PAUSE_ZERO,          /* zeroing of a piece of a large object, or of what its tables need */
-    TRI_PAUSE_LOCK,          /* locks of the heap that others held, up to an allocation's slow path, together */
+    TRI_PAUSE_LOCK,          /* locks of the heap that others held, up to a safepoint's slow path, together */
+    TRI_PAUSE_SYSTEM,        /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
+    TRI_PAUSE_CORE,          /* no thread's pause: how long a thread of the heap's held a core that threads needed */
     TRI_PAUSE_KINDS
 };
 
