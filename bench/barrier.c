@@ -16,12 +16,14 @@
 #include "bench/clock.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <trigc.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <linux/membarrier.h>
 #include <linux/perf_event.h>
 #include <sys/syscall.h>
 #endif
@@ -114,6 +116,9 @@ enum row_id {
     ROW_STORE_ONE,
     ROW_STORE_GREY,
     ROW_POLL,
+    ROW_BLOCKING,
+    ROW_FENCED,
+    ROW_MEMBARRIER,
     ROW_LOAD,
     ROW_WEAK_IDLE,
     ROW_WEAK_FIRST,
@@ -148,6 +153,9 @@ static struct row {
     [ROW_STORE_ONE] = {.name = "tri_store marking, one slot again and again", .plain_name = "store", .goal_ns = 6},
     [ROW_STORE_GREY] = {.name = "tri_store, stack grey, unmarked over unmarked", .plain_name = "store"},
     [ROW_POLL] = {.name = "tri_poll, nothing asked", .plain_name = "nothing", .goal_ns = 0.5},
+    [ROW_BLOCKING] = {.name = "tri_blocking of an empty function", .plain_name = "its call"},
+    [ROW_FENCED] = {.name = "a sequentially consistent store", .plain_name = "store"},
+    [ROW_MEMBARRIER] = {.name = "membarrier, private, expedited", .plain_name = "nothing"},
     [ROW_LOAD] = {.name = "tri_load", .plain_name = "load"},
     [ROW_WEAK_IDLE] = {.name = "tri_weak_load, no cycle", .plain_name = "load"},
     [ROW_WEAK_FIRST] = {.name = "tri_weak_load marking, an unmarked object", .plain_name = "load"},
@@ -235,6 +243,15 @@ LOOP(plain_one, plain_store(&load.plain[0], load.young[i % NYOUNG]))
 LOOP(store_one, tri_store(t, load.table, &load.table[0], load.young[i % NYOUNG]))
 LOOP(nothing, (void)i)
 LOOP(poll, tri_poll(t))
+static __attribute__((noinline)) void *empty(void *arg) {
+    use(arg);
+    return arg;
+}
+LOOP(call, empty(t))
+LOOP(block, tri_blocking(t, empty, t))
+static uint64_t state_word;
+LOOP(plain_state, (__atomic_store_n(&state_word, i, __ATOMIC_RELEASE), use(&state_word)))
+LOOP(fenced_state, (__atomic_store_n(&state_word, i, __ATOMIC_SEQ_CST), use(&state_word)))
 LOOP(plain_load, use(load.plain[i]))
 LOOP(tri_load_loop, use(tri_load(&load.table[i])))
 LOOP(plain_weak, use(*(void *volatile *)&load.weaks[i]->object))
@@ -263,7 +280,27 @@ static size_t part(unsigned eighths) {
     return load.nobjects / 8 * eighths;
 }
 
+/* What an asymmetric fence would cost who posts, and whether there is one. */
+#if defined(__linux__) && defined(SYS_membarrier)
+static bool membarrier_here(void) {
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+LOOP(membarrier_all, syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
+#else
+static bool membarrier_here(void) {
+    return false;
+}
+LOOP(membarrier_all, (void)i)
+#endif
+
+static void measure_fences(void) {
+    measure(ROW_BLOCKING, call, block, 0, BLOCK);
+    measure(ROW_FENCED, plain_state, fenced_state, 0, BLOCK);
+    if (membarrier_here()) measure(ROW_MEMBARRIER, nothing, membarrier_all, 0, BLOCK);
+}
+
 static void measure_idle(void) {
+    measure_fences();
     measure(ROW_STORE_IDLE, plain_kept, store_kept, 0, part(4));
     measure(ROW_POLL, nothing, poll, 0, part(4));
     measure(ROW_LOAD, plain_load, tri_load_loop, 0, part(4));

@@ -55,6 +55,12 @@ static unsigned count_bits(const uint64_t *bits) {
     return n;
 }
 
+static bool has_bits(const uint64_t *bits) {
+    uint64_t all = 0;
+    for (size_t i = 0; i < PAGE_BIT_WORDS; i++) all |= bits[i];
+    return all != 0;
+}
+
 /* A page's bits become entries. The words lie below their entry, in the same buffer. */
 static void evict(struct marker *mk, struct page_bits *place, unsigned nbits) {
     if (nbits <= FEW_BITS || ((!mk->buf || mk->buf->n + PAGE_BIT_WORDS + 1 > WORKBUF_ENTRIES) &&
@@ -221,7 +227,7 @@ static void visit_newest(struct marker *mk) {
     set->nvisits++;
     set->nobjects += mk->marked_objects - before;
     if (place->page != page) return; /* it is another page's */
-    if (count_bits(place->bits)) {   /* something lies behind */
+    if (has_bits(place->bits)) {     /* something lies behind */
         set->downward = !set->downward;
         return;
     }

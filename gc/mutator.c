@@ -114,7 +114,7 @@ static void answer_all(struct osthread *os) {
         tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
     }
     if (os->attachments) tri__stats_locks(os->attachments);
-    atomic_store_relaxed(&os->last_safepoint_ns, tri__os_now_ns()); /* for messages */
+    atomic_store_relaxed(&os->last_safepoint_ns, tri__os_recently_ns()); /* for messages */
 }
 
 /* Without AddressSanitizer: it may move a function's variables to a frame of its own, off the stack, and its address

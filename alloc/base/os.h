@@ -46,7 +46,8 @@ unsigned tri__os_ncpus(void);
 /* Bytes of the cache that a core has to itself (its second level), or a guess. */
 size_t tri__os_cache_bytes(void); /* that this process may use */
 
-uint64_t tri__os_now_ns(void);        /* monotonic */
+uint64_t tri__os_now_ns(void);      /* monotonic */
+uint64_t tri__os_recently_ns(void); /* the same as of the system's last tick: a few ms old, and much cheaper to read */
 uint64_t tri__os_thread_cpu_ns(void); /* time that the calling thread has spent on a core */
 uint64_t tri__os_thread_id(void);     /* as the system prints it */
 void tri__os_yield(void);

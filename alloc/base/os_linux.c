@@ -281,6 +281,10 @@ uint64_t tri__os_now_ns(void) {
     return clock_ns(CLOCK_MONOTONIC);
 }
 
+uint64_t tri__os_recently_ns(void) {
+    return clock_ns(CLOCK_MONOTONIC_COARSE);
+}
+
 uint64_t tri__os_thread_cpu_ns(void) {
     return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }

@@ -393,7 +393,7 @@ byte fowed;                     /* was watched, and is to come back once (I-WATC
 #endif
 #ifdef DEATH
 bit  reviving;                  /* a mark does not tell what was reachable at the close */
-byte seen = NIL;                /* the collector's register */
+byte looked = NIL;              /* the collector's register */
 #endif
 #ifdef CLEANUP
 byte clean;                     /* objects with a cleanup: in the table */
@@ -783,11 +783,11 @@ inline ask_gate(t, o, byaddress) {
 
 /* M-DEATH: a weak slot that names what is unmarked is cleared, by compare-and-swap: never a newer value. */
 inline clear_weak(word) {
-  atomic { seen = word; if :: seen != NIL && MARKED(seen) -> seen = NIL :: else fi };
+  atomic { looked = word; if :: looked != NIL && MARKED(looked) -> looked = NIL :: else fi };
 #ifdef FAULT_WEAK_STORED
-  atomic { if :: seen != NIL -> assert(word == NIL || !MARKED(word)); word = NIL :: else fi; seen = NIL };
+  atomic { if :: looked != NIL -> assert(word == NIL || !MARKED(word)); word = NIL :: else fi; looked = NIL };
 #else
-  atomic { if :: seen != NIL && word == seen -> assert(!MARKED(word)); word = NIL :: else fi; seen = NIL };
+  atomic { if :: looked != NIL && word == looked -> assert(!MARKED(word)); word = NIL :: else fi; looked = NIL };
 #endif
 }
 #endif
@@ -1511,7 +1511,7 @@ inline after_fork() {
 #ifndef FAULT_FORK_STEP
      black[0] = 0; give_back(0); mygen[0] = heapgen;
 #endif
-     last = h_retire
+     last = h_retire; retgen = heapgen
   fi;
   marking = 0; req[0] = none; buf[0] = 0; queue = 0; worked[0] = 0; found = 0; rounds = 0; tracing = 0; incycle = 0;
 #ifndef EAGER
@@ -1524,7 +1524,7 @@ inline after_fork() {
   wstate = w_idle; spoiled = 0;
 #endif
 #ifdef DEATH
-  reviving = 0; seen = NIL;
+  reviving = 0; looked = NIL;
 #endif
 #ifdef FIN
   claim = claim | revived; revived = 0; waslast = 0;
