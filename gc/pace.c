@@ -155,6 +155,7 @@ static uint32_t capped_cores(const tri_heap *heap) {
 
 uint32_t tri__pace_markers(tri_heap *heap) {
     uint32_t nmarkers = atomic_load_relaxed(&heap->config.workers), cores = capped_cores(heap) / 100; /* an option */
+    if (cpu_percent(heap) == 100) return nmarkers; /* not capped: as many as the host asked for */
     return nmarkers <= cores ? nmarkers : cores > 1 ? cores : 1;
 }
 
