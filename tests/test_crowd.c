@@ -119,7 +119,7 @@ TEST(crowd, a_handshake_over_a_thousand_threads, .timeout = 120) {
     CHECK(steps.n >= NCYCLES * 3);
     qsort(steps.took_ns, steps.n, sizeof steps.took_ns[0], compare_ns);
     printf(
-        "%d blocked threads, %u running: %u handshakes, median %.3f ms, nine of ten below %.3f ms, longest %.3f ms (at most 5)\n",
+        "%d blocked, %u running: %u handshakes (5 ms each), median %.3f ms, nine of ten below %.3f, longest %.3f ms\n",
         NTHREADS, nrunners, steps.n, (double)steps.took_ns[steps.n / 2] / 1e6,
         (double)steps.took_ns[steps.n * 9 / 10] / 1e6, (double)steps.took_ns[steps.n - 1] / 1e6);
     scatter(&f);
