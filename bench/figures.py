@@ -29,7 +29,7 @@ ALLOC = {"alloc16": "alloc --size=16 --ops=50000000", "alloc32": "alloc --size=3
          "alloc16x2": "alloc --size=16 --ops=50000000 --threads=2",
          "alloc32x2": "alloc --size=32 --ops=50000000 --threads=2"}
 LOX_PROGRAMS = re.compile(r"^(binary_trees|closures.*|string.*|list_churn|linked.*|event.*)\.lox$")
-MEMORY_LIMIT = 1.5
+MEMORY_LIMIT = 1.2
 PAUSE_GOAL = 0.1
 
 

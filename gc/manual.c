@@ -37,6 +37,7 @@ static bool may_call_hook(tri_heap *heap) {
 
 static bool ask_host(tri_heap *heap, size_t size_bytes) {
     IN_HOOK();
+    check_cheap(tri__lock_none_held(), "I-MANU1: no lock is held while the host's hook runs");
     return heap->config.oom(heap, size_bytes, heap->config.user) != 0;
 }
 

@@ -354,6 +354,7 @@ TEST(pacer, spikes_are_paid_for_by_those_who_make_them) {
         run(&s, 1, (struct bounds){1.05, k % 10 == 9 ? 0.9 : 0.05}, "spikes");
         if (k % 10 < 9 && s.cycle.assist_share > between) between = s.cycle.assist_share;
     }
+    CHECK_MSG(between <= 0.05, "%.3f of the time goes into assists between spikes", between);
 }
 
 TEST(pacer, phases_do_not_build_up) {
