@@ -574,8 +574,8 @@ void tri_external(tri_thread *thread, ptrdiff_t delta_bytes) {
     } while (!atomic_cas_relaxed(&m->heap->external_bytes, &before, after));
     if (too_much)
         tri__report(m->heap, "tri_external",
-                    "more bytes were taken back than were ever added, or added than can be; the "
-                    "count is %zu now",
+                    "more bytes were taken back than were ever added, or added than can be; the count is %zu now; add "
+                    "what you take, and take back what you add",
                     after);
     if (delta_bytes > 0) pace_external(m, (size_t)delta_bytes);
     if (delta_bytes < 0 && m->ncleaning && !too_much) lower_goal(m->heap, 0 - (size_t)delta_bytes);

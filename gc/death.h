@@ -25,6 +25,7 @@ struct mutator;
 /* A registration on an object: a cleanup, or a finalizer queue's claim. Also what lies in a queue. */
 struct watch {
     struct watch *next; /* [lock], as all of it but in the table's lists' hands */
+    struct watch *last; /* in the first of an object's: the last of them */
     uintptr_t addr;     /* start of the object */
     tri_finq *queue;    /* NULL: a cleanup */
     void (*fn)(void *); /* the cleanup */

@@ -41,7 +41,8 @@ int tri_finq_watch(tri_thread *thread, tri_finq *queue, void *obj) {
     struct mutator *m = tri__mutator_check(thread, "tri_finq_watch");
     if (!m) return TRI_EUNATTACHED;
     if (!queue || queue->heap != m->heap)
-        return tri__error(TRI_EINVAL, "tri_finq_watch", "queue is NULL, or of another heap");
+        return tri__error(TRI_EINVAL, "tri_finq_watch",
+                          "queue is NULL, or of another heap; make one with tri_finq_new");
     return tri__watch_add(m, obj, queue, NULL, NULL, "tri_finq_watch");
 }
 
@@ -56,7 +57,7 @@ void *tri_finq_poll(tri_thread *thread, tri_finq *queue) {
     NO_SAFEPOINT("tri_finq_poll");
     if (!m) return NULL;
     if (!queue || queue->heap != m->heap) {
-        (void)tri__error(TRI_EINVAL, "tri_finq_poll", "queue is NULL, or of another heap");
+        (void)tri__error(TRI_EINVAL, "tri_finq_poll", "queue is NULL, or of another heap; make one with tri_finq_new");
         return NULL;
     }
     if (atomic_load_relaxed(&queue->ndelivered) == 0) return NULL; /* a hint: the next call sees it */

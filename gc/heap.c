@@ -320,7 +320,8 @@ static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pac
     } else if (strcmp(key, "idle_trim_ms") == 0) {
         atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
     } else {
-        return tri__error(TRI_EINVAL, "tri_heap_set", "%s is no option of this build", key);
+        return tri__error(TRI_EINVAL, "tri_heap_set", "\"%s\" is no option of this build; see tri_heap_set in trigc.h",
+                          key);
     }
     return TRI_OK;
 }
@@ -352,6 +353,7 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
 }
 
 size_t tri_trim(tri_heap *heap) {
+    if (!heap) (void)tri__error(TRI_EINVAL, "tri_trim", "heap is NULL");
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;

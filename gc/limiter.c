@@ -24,12 +24,14 @@ static void fill(struct limiter *l, const struct limiter_times *t, uint64_t wall
     check_internal(l->fill_ns <= l->capacity_ns, "I-PACE3: the limiter's fill is at most its capacity");
 }
 
-static void widen(struct limiter *l, double cap) {
+/* `swept`: sweeping's part of the share. */
+static void widen(struct limiter *l, double cap, double swept) {
     if (cap >= 1) {
         l->widened = 1;
         return;
     }
-    double asked = l->share / cap; /* by so much more room the last period would have kept to the cap */
+    double left = cap - swept > cap / 4 ? cap - swept : cap / 4;
+    double asked = (l->share - swept) / left; /* by so much more room the last period would have kept to the cap */
     if (asked > MOST_STEP) asked = MOST_STEP;
     if (asked < 1.0 / MOST_STEP) asked = 1.0 / MOST_STEP;
     if (asked >= 1)
@@ -42,16 +44,18 @@ static void widen(struct limiter *l, double cap) {
 }
 
 void tri__limiter_tell(struct limiter *l, const struct limiter_times *t) {
-    uint64_t wall_ns = t->now_ns - l->now_ns, busy_ns = t->busy_ns - l->busy_ns;
+    uint64_t wall_ns = t->now_ns - l->now_ns, busy_ns = t->busy_ns - l->busy_ns, swept_ns = t->swept_ns - l->swept_ns;
     uint64_t stalled_ns = t->stalled_ns - l->stalled_ns;
     bool first = l->now_ns == 0;
     l->now_ns = t->now_ns;
     l->busy_ns = t->busy_ns;
+    l->swept_ns = t->swept_ns;
     l->stalled_ns = t->stalled_ns;
     if (first || wall_ns == 0) return;
-    l->share = (double)busy_ns / ((double)wall_ns * t->ncores);
-    fill(l, t, wall_ns, busy_ns + stalled_ns);
-    widen(l, t->cpu_percent / 100.0);
+    double all_ns = (double)wall_ns * t->ncores;
+    l->share = (double)(busy_ns + swept_ns) / all_ns;
+    fill(l, t, wall_ns, busy_ns + swept_ns + stalled_ns);
+    widen(l, t->cpu_percent / 100.0, (double)swept_ns / all_ns);
 }
 
 size_t tri__limiter_room(const struct limiter *l, size_t room_bytes) {

@@ -30,6 +30,7 @@ static void *try_once(tri_heap *heap, const struct want *w, bool *clean) {
 
 /* Whether the hook may be called here: it wants a thread of the heap that is not in a blocking region. */
 static bool may_call_hook(tri_heap *heap) {
+    IN_HOOK(); /* tri_self is a public call, and another one is under way */
     tri_thread *thread = tri_self(heap);
     return heap->config.oom && thread->reserved == 0 && /* not the sentinel of unattached threads */
            atomic_load_relaxed(&mutator_of(thread)->os->state) == OS_RUNNING; /* own word */

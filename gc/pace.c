@@ -97,8 +97,10 @@ void tri__pace_close(tri_heap *heap) {
 static void tell_limiter(tri_heap *heap) {
     struct stats *st = &heap->stats; /* counters */
     uint32_t could_use = atomic_load_relaxed(&heap->nthreads) + 1;
+    uint64_t swept_ns = atomic_load_relaxed(&st->sweep_ns), busy_ns = tri__stats_busy_ns(heap);
     struct limiter_times times = {.now_ns = tri__os_now_ns(),
-                                  .busy_ns = tri__stats_busy_ns(heap),
+                                  .busy_ns = busy_ns - swept_ns,
+                                  .swept_ns = swept_ns,
                                   .stalled_ns = atomic_load_relaxed(&st->stall_ns),
                                   .ncores = heap->ncpus,
                                   .ncould_use = could_use < heap->ncpus ? could_use : heap->ncpus,

@@ -72,13 +72,15 @@ static uint64_t kind_of(const struct watch *w) {
 }
 
 /* An object's watches, in their order, become its entry's; without any the entry goes. */
-static void set_watches(struct watches *ws, struct watch_shard *sh, struct wentry *e, struct watch *first) {
+static void set_watches(struct watches *ws, struct watch_shard *sh, struct wentry *e, const struct watch_list *list) {
     uint64_t kinds = 0;
-    for (const struct watch *w = first; w; w = w->next) kinds |= kind_of(w);
-    if (first)
-        e->value = (uintptr_t)first | kinds;
-    else
+    for (const struct watch *w = list->first; w; w = w->next) kinds |= kind_of(w);
+    if (list->first) {
+        list->first->last = list->last;
+        e->value = (uintptr_t)list->first | kinds;
+    } else {
         tri__wtable_remove(&sh->table, &ws->fix_lines, e);
+    }
 }
 
 /* One block more, where the table wants one: without it is slower. False: there is no table. */
@@ -97,10 +99,10 @@ static bool grow(struct watches *ws, struct watch_shard *sh) {
 static bool link_watch(struct watches *ws, struct watch_shard *sh, struct watch *w) {
     struct wentry *e = tri__wtable_find(&sh->table, w->addr);
     w->next = NULL;
+    w->last = w;
     if (e) {
-        struct watch *last = first_of(e);
-        while (last->next) last = last->next;
-        last->next = w;
+        struct watch *first = first_of(e);
+        first->last = first->last->next = w;
         e->value |= kind_of(w);
     } else if (!grow(ws, sh) || !tri__wtable_add(&sh->table, &ws->fix_lines, w->addr, (uintptr_t)w | kind_of(w))) {
         return false;
@@ -119,7 +121,10 @@ static void count_out(struct watches *ws, const struct watch *w) {
 static int add_locked(struct watches *ws, struct watch_shard *sh, struct watch *w, const char *call) {
     const struct wentry *e = tri__wtable_find(&sh->table, w->addr);
     if (w->queue && e && e->value & WATCH_CLAIM)
-        return tri__error(TRI_ESTATE, call, "object %p is watched for a finalizer queue already", (void *)w->addr);
+        return tri__error(
+            TRI_ESTATE, call,
+            "object %p is watched for a finalizer queue already; once it came back it may be watched again",
+            (void *)w->addr);
     if (!link_watch(ws, sh, w)) return tri__error(TRI_ENOMEM, call, "no memory for the table of watched objects");
     return TRI_OK;
 }
@@ -127,7 +132,7 @@ static int add_locked(struct watches *ws, struct watch_shard *sh, struct watch *
 uintptr_t tri__object_of(struct mutator *m, const void *obj, const char *call) {
     const struct space *space = &m->heap->mem.space;
     struct slot slot;
-    const char *why = "is no object of this heap";
+    const char *why = "is no object of this heap; pass what tri_new or tri_new_bytes returned, not yet freed";
     if (space_find_slot(space, (uintptr_t)obj, &slot) && space_is_allocated(space, &slot)) {
         if (!(space_span_of(space, slot.addr)->flags & SPAN_SHARED)) return slot.addr;
         why = "may share its slot with others (tiny=on), so it has no death of its own";
@@ -174,7 +179,7 @@ static size_t take(struct watches *ws, struct watch_shard *sh, uintptr_t addr, b
         count_out(ws, w);
         n++;
     }
-    set_watches(ws, sh, e, rest.first);
+    set_watches(ws, sh, e, &rest);
     return n;
 }
 
@@ -298,7 +303,7 @@ void tri__watch_freed(tri_heap *heap, uintptr_t addr) {
 int tri_cleanup_add(tri_thread *thread, void *obj, void (*fn)(void *arg), void *arg) {
     struct mutator *m = tri__mutator_check(thread, "tri_cleanup_add");
     if (!m) return TRI_EUNATTACHED;
-    if (!fn) return tri__error(TRI_EINVAL, "tri_cleanup_add", "fn is NULL");
+    if (!fn) return tri__error(TRI_EINVAL, "tri_cleanup_add", "fn is NULL; pass the function that cleans up");
     return tri__watch_add(m, obj, NULL, fn, arg, "tri_cleanup_add");
 }
 
@@ -321,10 +326,14 @@ int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *arg), voi
         else
             tri__watch_append(&rest, w);
     }
-    if (e) set_watches(ws, sh, e, rest.first);
+    if (e) set_watches(ws, sh, e, &rest);
     if (found) count_out(ws, found);
     tri__lock_release(&sh->lock);
-    if (!found) return tri__error(TRI_EINVAL, "tri_cleanup_remove", "object %p has no such cleanup", obj);
+    if (!found)
+        return tri__error(
+            TRI_EINVAL, "tri_cleanup_remove",
+            "object %p has no such cleanup: it was run, or taken back; fn and arg must be those of tri_cleanup_add",
+            obj);
     tri__fixalloc_put(&ws->fix, found);
     return TRI_OK;
 }

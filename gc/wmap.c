@@ -54,8 +54,13 @@ struct wmap *tri__wmap_at(const tri_heap *heap, uintptr_t addr) {
 
 /* The record of a map that the caller holds; NULL, with the error set. */
 static struct wmap *map_of(struct mutator *m, const void *map, const char *call) {
-    struct wmap *found = tri__wmap_at(m->heap, (uintptr_t)map);
-    if (!found) (void)tri__error(TRI_EINVAL, call, "%p is no weak map of this heap", map);
+    const struct space *space = &m->heap->mem.space;
+    struct slot slot;
+    bool is_object = space_find_slot(space, (uintptr_t)map, &slot) && space_is_allocated(space, &slot);
+    struct wmap *found = is_object ? tri__wmap_at(m->heap, (uintptr_t)map) : NULL;
+    if (!found)
+        (void)tri__error(TRI_EINVAL, call,
+                         "%p is no weak map of this heap; make one with tri_wmap_new, and keep it reachable", map);
     return found;
 }
 
@@ -212,6 +217,7 @@ static bool next_entry(struct mutator *m, struct wmap *map, uint64_t *position, 
 bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, tri_word *value) {
     struct mutator *m = tri__mutator_check(thread, "tri_wmap_next");
     struct wmap *wm = m ? map_of(m, map, "tri_wmap_next") : NULL;
+    if (wm && !position) (void)tri__error(TRI_EINVAL, "tri_wmap_next", "position is NULL; pass one that begins at 0");
     if (!wm || !position) return false;
     struct wentry e;
     uint64_t at = *position;

@@ -182,7 +182,8 @@ typedef struct tri_config {
     /* What collecting may take of all processors' time (of a control group's quota, if that is less), assists included:
      * 1 to 100, default 100, no cap. No more threads mark at a time, or one for a part of the time, unless somebody
      * waits for the cycle; and where that is not enough the heap gets more room than growth_percent says, up to the
-     * hard limit. Near the soft limit the cap holds instead of a half. */
+     * hard limit. Sweeping counts, but follows what is allocated: what it takes alone beyond the cap stays. Near the
+     * soft limit the cap holds instead of a half. */
     uint32_t cpu_percent;
 } tri_config;
 
@@ -385,8 +386,9 @@ TRI_API size_t tri_usable_size(tri_heap *heap, const void *obj);
 /* Tells the pacer of bytes that objects of this heap hold outside it (buffers, images): `delta_bytes` more or less
  * than before. More of them may start a cycle, and while one marks the call helps it, for 0.2 ms at most: for such
  * bytes as for bytes of the heap. What a cleanup takes back (tri_cleanup_run) counts as garbage of the
- * last cycle: the next one comes as soon as if it had not been there. Taking back more than was added is reported, and
- * leaves 0. Not a safepoint. Any attached thread. */
+ * last cycle: the next one comes as soon as if it had not been there. Taking back more than was added is reported and
+ * leaves 0, adding more than a quarter of the address space is reported and leaves that. Not a safepoint. Any attached
+ * thread. */
 TRI_API void tri_external(tri_thread *thread, ptrdiff_t delta_bytes);
 
 /* ---------------------------------------------------------------------------------------------------------------

@@ -211,7 +211,8 @@ TEST(pace, values_out_of_range_are_refused_by_name_and_change_nothing) {
                {"hard_limit_bytes=4K", "hard_limit_bytes: 4096 is not in"},
                {"soft_limit_bytes=many", "soft_limit_bytes: \"many\" is not a number"},
                {"min_heap_bytes=17179869184G", "min_heap_bytes"},
-               {"min_heap=4M", "min_heap is no option"},
+               {"min_heap=4M", "\"min_heap\" is no option"},
+               {"=5", "\"\" is no option"},
                {"cpu_percent", "is not key=value"}};
     tri_stats before = fixture_stats(f.heap);
     for (size_t i = 0; i < TRI_COUNT(bad); i++) {

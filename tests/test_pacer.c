@@ -135,6 +135,31 @@ TEST(pacer, base_trigger_and_goal_are_in_order_for_any_figures) {
     }
 }
 
+/* Periods of a second on two cores. */
+static double widened_after(double marked_share, double swept_share, uint32_t cpu_percent, int nperiods) {
+    struct limiter l;
+    tri__limiter_init(&l);
+    struct limiter_times t = {.now_ns = 1, .ncores = 2, .ncould_use = 2, .cpu_percent = cpu_percent};
+    tri__limiter_tell(&l, &t);
+    for (int i = 0; i < nperiods; i++) {
+        t.now_ns += 1000000000;
+        t.busy_ns += (uint64_t)(2e9 * marked_share / l.widened); /* a cycle costs the same, there are fewer */
+        t.swept_ns += (uint64_t)(2e9 * swept_share);
+        tri__limiter_tell(&l, &t);
+        CHECK_MSG(l.share >= swept_share * 0.99, "share %g", l.share); /* counted all the same */
+    }
+    return l.widened;
+}
+
+TEST(pacer, room_is_given_for_marking_and_not_for_sweeping) {
+    double marking = widened_after(0.40, 0, 10, 50), beside = widened_after(0.40, 0.02, 10, 50);
+    CHECK_MSG(marking > 3.8 && marking < 4.2, "%g", marking); /* a quarter of the share is what the cap leaves */
+    CHECK_MSG(beside > 4.8 && beside < 5.2, "%g", beside);    /* 8 percent are left for it */
+    double nothing = widened_after(0.0001, 0.05, 1, 200), most = widened_after(0.40, 0.20, 10, 200);
+    CHECK_MSG(nothing < 1.01, "%g: sweeping alone is beyond the cap, and more room would not help", nothing);
+    CHECK_MSG(most > 15 && most < 17, "%g", most); /* marking is left a quarter of the cap */
+}
+
 static struct pacer_cycle cycle_that(size_t allocated, size_t marked) {
     return (struct pacer_cycle){.live_bytes = (size_t)100 * MIB, .allocated_bytes = allocated, .marked_bytes = marked};
 }

@@ -47,6 +47,38 @@ TEST(wmap, an_entry_lives_with_its_key) {
     fixture_close(&f);
 }
 
+static uint32_t nasked;
+
+static int say_no(tri_heap *heap, size_t size_bytes, void *user) {
+    (void)heap, (void)size_bytes, (void)user;
+    atomic_add_relaxed(&nasked, 1);
+    return 0;
+}
+
+/* In builds with checks, too, and without a word about signal handlers. */
+TEST(wmap, without_memory_the_host_is_asked_and_the_map_stays_as_it_was) {
+    enum { KEYS = 20000 };
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.hard_limit_bytes = 4 << 20;
+    config.oom = say_no;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 2);
+    void *map = roots[0] = tri_wmap_new(f.thread, NULL);
+    void **keys = roots[1] = tri_new_n(f.thread, &array_type, KEYS);
+    for (size_t i = 0; i < KEYS; i++) tri_store(f.thread, keys, &keys[i], tri_new(f.thread, &leaf_type));
+    for (size_t size = 1 << 20; size >= 16; size /= 2)
+        while (tri_manual_alloc(f.heap, size)) {}
+    uint32_t before = nasked;
+    size_t nput = 0;
+    while (nput < KEYS && tri_wmap_put(f.thread, map, keys[nput], word_of(map)) == TRI_OK) nput++;
+    CHECK_MSG(nput < KEYS && nasked > before, "%zu entries, asked %u times", nput, nasked - before);
+    CHECK_EQ(tri_wmap_put(f.thread, map, keys[nput], word_of(map)), TRI_ENOMEM);
+    CHECK_EQ(tri_wmap_count(f.thread, map), nput);
+    CHECK_MSG(atomic_load_acquire(&fixture_nreports) == 0, "reported: %s", fixture_report);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 /* What is put in while a cycle marks, and chains that it has to follow, however the heap collects. */
 static void run_in_mode(const char *mode) {
     struct fixture f = fixture_open();
