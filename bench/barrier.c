@@ -48,6 +48,7 @@ struct hold {
 };
 static struct { uint32_t wanted, done, holding, go_on, flushing, quit; /* [atomic] */ } cycle;
 
+/* While the other thread comes to what is waited for: not measured. */
 static void nap(void) {
     struct timespec t = {.tv_nsec = 50000};
     nanosleep(&t, NULL);

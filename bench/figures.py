@@ -33,6 +33,23 @@ MEMORY_LIMIT = 1.2
 PAUSE_GOAL = 0.1
 
 
+def wait_for(child, deadline):
+    """The child's status and its resources; None, None: it was killed at the deadline. No wait of Python's has
+    both a deadline and resources, so it asks again every 5 ms: so much too long is a run that does not time itself
+    (Lox), on each side."""
+    while True:
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            child.returncode = status
+            return status, usage
+        if time.monotonic() > deadline:
+            child.kill()
+            os.wait4(child.pid, 0)
+            child.returncode = -9
+            return None, None
+        time.sleep(0.005)
+
+
 class Run:
     """One process: its exit, its seconds, its worst gap, its peak memory."""
 
@@ -44,7 +61,7 @@ class Run:
         with tempfile.TemporaryFile() as out:
             started = time.monotonic()
             child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
-            status, usage = self.wait(child, started + timeout_s)
+            status, usage = wait_for(child, started + timeout_s)
             self.wall = time.monotonic() - started
             if status is None:
                 self.error = "stopped after %d s" % timeout_s
@@ -55,20 +72,6 @@ class Run:
             self.peak_kb = usage.ru_maxrss
             out.seek(0)
             self.read(out.read().decode(errors="replace"))
-
-    @staticmethod
-    def wait(child, deadline):
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            if pid:
-                child.returncode = status
-                return status, usage
-            if time.monotonic() > deadline:
-                child.kill()
-                os.wait4(child.pid, 0)
-                child.returncode = -9
-                return None, None
-            time.sleep(0.005)
 
     def read(self, text):
         self.output = text

@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 
+from figures import wait_for
+
 MB = 1 << 20
 PEERS = ("trigc", "boehm", "mimalloc", "go", "zgc", "g1")
 MIMALLOC = ("libmimalloc.so.2", "libmimalloc2.0")
@@ -79,7 +81,7 @@ class Run:
         environment = dict(os.environ, LD_PRELOAD=preload) if preload else None
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             child = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-            status, usage = self.wait(child, time.monotonic() + timeout_s)
+            status, usage = wait_for(child, time.monotonic() + timeout_s)
             if status is None:
                 self.error = "stopped after %d s" % timeout_s
                 return
@@ -97,20 +99,6 @@ class Run:
         self.worst_ns, self.p999_ns = int(self.values["worst_ns"]), int(self.values["p999_ns"])
         self.on_core_ns = int(self.values.get("worst_on_core_ns", self.worst_ns))
         self.collections, self.peak_kb = int(self.values["collections"]), usage.ru_maxrss
-
-    @staticmethod
-    def wait(child, deadline):
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            if pid:
-                child.returncode = status
-                return status, usage
-            if time.monotonic() > deadline:
-                child.kill()
-                os.wait4(child.pid, 0)
-                child.returncode = -9
-                return None, None
-            time.sleep(0.005)
 
 
 def table(heading, rows):

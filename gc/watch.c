@@ -409,13 +409,16 @@ static void verify_entry(tri_heap *heap, const struct watch_shard *sh, const str
     char text[160];
     uint64_t kinds = 0;
     struct slot slot;
+    const struct watch *last = NULL;
     if (shard_of(&heap->death.watches, e->key) != sh) say(context, "I-WATCH2: a watch is in another object's shard");
     for (const struct watch *w = first_of(e); w; w = w->next) {
         counts->n++;
         counts->nclaims += w->queue != NULL;
         kinds |= kind_of(w);
+        last = w;
         if (w->addr != e->key) say(context, "I-WATCH2: a watch is in another object's entry");
     }
+    if (first_of(e)->last != last) say(context, "I-WATCH2: an object's first watch does not know its last one");
     if (!kinds || kinds != (e->value & WATCH_KINDS)) say(context, "I-WATCH2: an entry has other watches than it says");
     if (space_find_slot(&heap->mem.space, e->key, &slot) && slot.addr == e->key && tri__lives(heap, &slot)) return;
     snprintf(text, sizeof text, "I-WATCH3: %p is watched and is no live object", (void *)e->key);

@@ -70,12 +70,17 @@ TEST(death, an_objects_cleanups_run_in_their_order_and_can_be_taken_back) {
     CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(3)), TRI_OK);
     CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(3)), TRI_EINVAL);
     CHECK_EQ(tri_cleanup_remove(f.thread, leaf, add_to_sum, arg_of(1)), TRI_EINVAL);
+    CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(1)), TRI_OK); /* the first */
+    CHECK_EQ(tri_cleanup_remove(f.thread, leaf, append_digit, arg_of(5)), TRI_OK); /* the last */
+    CHECK_EQ(tri_verify(f.thread), 0);
+    CHECK_EQ(tri_cleanup_add(f.thread, leaf, append_digit, arg_of(6)), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, leaf, append_digit, arg_of(7)), TRI_OK);
     roots[0] = NULL;
     fixture_collect(&f);
     CHECK_EQ(tri_cleanup_run(f.thread, 2), 2);
-    CHECK_EQ(in_order, 12);
+    CHECK_EQ(in_order, 24);
     CHECK_EQ(tri_cleanup_run(f.thread, 100), 2);
-    CHECK_EQ(in_order, 1245);
+    CHECK_EQ(in_order, 2467);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

@@ -347,6 +347,12 @@ TEST(wmap, keys_and_maps_freed_by_hand) {
     put(&f, other, roots[2], other);
     CHECK_EQ(tri_free(f.thread, map), TRI_OK);
     CHECK_EQ(f.heap->death.maps.nmaps, 1);
+    CHECK_EQ(tri_wmap_put(f.thread, map, roots[2], 0), TRI_EINVAL); /* and not into what its record is now */
+    CHECK(strstr(tri_last_error(), "tri_wmap_put") && strstr(tri_last_error(), "is no weak map"));
+    CHECK_EQ(tri_wmap_count(f.thread, map), 0);
+    size_t position = 0;
+    CHECK(!tri_wmap_next(f.thread, other, NULL, NULL, NULL) && strstr(tri_last_error(), "position is NULL"));
+    CHECK(tri_wmap_next(f.thread, other, &position, NULL, NULL));
     fixture_collect(&f);
     CHECK(get(&f, other, roots[2]) == other);
     roots[1] = NULL;

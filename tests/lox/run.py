@@ -292,7 +292,7 @@ class Terminal:
             if pid:
                 os.close(self.fd)
                 return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
+            time.sleep(0.01)  # a terminal that is closed is read at once; lox may still be on its way out
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
