@@ -261,7 +261,7 @@ TEST(death, all_watched_objects_of_a_dead_graph_come_back) {
         }
     CHECK_EQ(nseen, n);
     fixture_collect(&f);
-    CHECK_EQ(f.heap->live_bytes, 0);
+    CHECK_EQ(atomic_load_relaxed(&f.heap->live_bytes), 0);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

@@ -23,7 +23,7 @@ TEST(free, frees_objects_of_every_kind_and_no_other_memory) {
             fixture_collect(&f);
             large = NULL, tiny = NULL;
         }
-        size_t used = f.heap->mem.used_pages, bytes = f.heap->heap_bytes;
+        size_t used = atomic_load_relaxed(&f.heap->mem.used_pages), bytes = atomic_load_relaxed(&f.heap->heap_bytes);
         void *objects[] = {small, array, tiny, large};
         for (size_t i = 0; i < TRI_COUNT(objects); i++) {
             if (!objects[i]) continue;
@@ -33,9 +33,9 @@ TEST(free, frees_objects_of_every_kind_and_no_other_memory) {
             CHECK_EQ(tri_free(f.thread, objects[i]), TRI_OK);
             CHECK(!is_alive(f.heap, hide(objects[i])));
             CHECK_EQ(tri_free(f.thread, objects[i]), TRI_EINVAL); /* twice */
-            if (size >= 16) CHECK(f.heap->heap_bytes <= bytes - size);
+            if (size >= 16) CHECK(atomic_load_relaxed(&f.heap->heap_bytes) <= bytes - size);
         }
-        if (large) CHECK(f.heap->mem.used_pages < used);
+        if (large) CHECK(atomic_load_relaxed(&f.heap->mem.used_pages) < used);
         CHECK_EQ(tri_verify(f.thread), 0);
         CHECK(is_alive(f.heap, hide(roots[0])));
         roots[1] = roots[2] = NULL;

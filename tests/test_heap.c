@@ -178,7 +178,7 @@ static void collect_while_zeroing(void *context, void *mutator, size_t done_byte
     CHECK(atomic_load_relaxed(&heap->mem.building_pages) > 0);
     for (size_t page = 0; page < atomic_load_acquire(&heap->mem.space.committed_pages); page++)
         published += shape_kind(atomic_load_acquire(&heap->mem.space.pages[page].shape)) != PAGE_NONE;
-    CHECK_EQ(published + heap->mem.building_pages, heap->mem.used_pages);
+    CHECK_EQ(published + atomic_load_relaxed(&heap->mem.building_pages), atomic_load_relaxed(&heap->mem.used_pages));
     IN_HOOK();
     uint32_t *section = &m->os->unforkable; /* out of it, as the library's own hook */
     unforkable_leave(&section);

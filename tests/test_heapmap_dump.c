@@ -86,7 +86,7 @@ TEST(heapmap_dump, every_page_is_in_one_line_and_the_sums_are_those_of_stats) {
     look_at(f.heap, &look);
     CHECK_EQ(tri_stats_get(f.heap, &stats), TRI_OK);
     size_t spans = pages_of(&look, "small") + pages_of(&look, "large") + pages_of(&look, "manual");
-    CHECK_EQ(look.npages, f.heap->mem.space.committed_pages);
+    CHECK_EQ(look.npages, atomic_load_relaxed(&f.heap->mem.space.committed_pages));
     CHECK_EQ(spans << PAGE_SHIFT, stats.committed_bytes);
     CHECK_EQ(pages_of(&look, "free") << PAGE_SHIFT, stats.free_bytes);
     struct pageheap_stats pages;

@@ -52,7 +52,7 @@ TEST(weak, keeps_nothing_alive_and_is_cleared) {
     CHECK(!is_alive(f.heap, leaf));
     CHECK(ref->target == NULL);
     CHECK(tri_weak_load(f.thread, &ref->target) == NULL);
-    CHECK_EQ(f.heap->death.cleared_slots, 1);
+    CHECK_EQ(atomic_load_relaxed(&f.heap->death.cleared_slots), 1);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
@@ -281,7 +281,9 @@ static void run_race(const char *setting1, const char *setting2, int ncycles) {
     atomic_store_release(&race.stop, 1);
     for (int i = 0; i < RACERS; i++) fixture_join(f.thread, threads[i]);
     CHECK(race.nloaded > 0);
-    if (!setting2) CHECK(f.heap->death.cleared_slots > 0); /* slow threads are seen to keep all of them alive */
+    if (!setting2)
+        CHECK(atomic_load_relaxed(&f.heap->death.cleared_slots) >
+              0); /* slow threads are seen to keep all of them alive */
     tri_global_free(f.thread, race.table);
     TRI_POP(f.thread, roots);
     fixture_collect(&f);
