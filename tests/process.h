@@ -90,8 +90,8 @@ static inline size_t process_status_bytes(const char *name) {
     return (size_t)strtoull(line + strlen(name) + 1, NULL, 10) << 10;
 }
 
-/* For what is measured in small pages: also where the system gives huge ones unasked (transparent_hugepage: always), which
- * from here on it does not. */
+/* For what is measured in small pages: also where the system gives huge ones unasked (transparent_hugepage: always),
+ * which from here on it does not. */
 static inline void process_without_huge_pages(void) {
     CHECK_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 }
