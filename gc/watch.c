@@ -367,15 +367,18 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     struct mutator *m = tri__mutator_check(thread, "tri_cleanup_run");
     if (!m) return 0;
     may_safepoint();
-    struct watches *ws = &m->heap->death.watches;
+    tri_heap *heap = m->heap;
+    struct watches *ws = &heap->death.watches;
     size_t n = 0;
     while (n < max && atomic_load_relaxed(&ws->ndue)) { /* a hint: the lock decides */
         struct watch *w = take_due(ws);
         if (!w) break;
-        m->ncleaning++;
+        uint32_t outer = m->ncleaning;
+        m->ncleaning = outer + 1;
         run(ws, w);
-        m->ncleaning--;
         n++;
+        if (tri_self(heap) != thread) break; /* it has detached the thread: attachment and heap may be gone */
+        m->ncleaning = outer;
     }
     return n;
 }

@@ -56,6 +56,52 @@ TEST(death, a_cleanup_runs_once_on_the_thread_that_asks) {
     fixture_close(&f);
 }
 
+static void detach_thread(void *arg) {
+    add_to_sum(NULL);
+    CHECK_EQ(tri_detach(tri_self(arg)), TRI_OK);
+}
+
+static void detach_and_end(void *arg) {
+    detach_thread(arg);
+    CHECK_EQ(tri_heap_destroy(arg), TRI_OK);
+}
+
+static void attach_anew(void *arg) {
+    tri_thread *thread;
+    detach_thread(arg);
+    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_OK);
+}
+
+/* Three cleanups of one object, the first of which is fn. */
+static struct fixture three_are_due(void (*fn)(void *)) {
+    struct fixture f = fixture_open();
+    forget_calls();
+    uintptr_t leaf = hide(tri_new(f.thread, &leaf_type));
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), fn, f.heap), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), add_to_sum, arg_of(1)), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), add_to_sum, arg_of(2)), TRI_OK);
+    fixture_collect(&f);
+    CHECK_EQ(fixture_stats(f.heap).cleanups_due, 3);
+    return f;
+}
+
+TEST(death, a_cleanup_may_detach_its_thread_and_end_the_heap) {
+    struct fixture f = three_are_due(detach_thread);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 1);
+    f.thread = fixture_attach(f.heap);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 2);
+    CHECK(sum == 3 && ncalls == 3);
+    fixture_close(&f);
+    f = three_are_due(detach_and_end);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 1);
+    CHECK_EQ(ncalls, 1);
+    f = three_are_due(attach_anew);
+    tri_cleanup_run(f.thread, SIZE_MAX);
+    CHECK_EQ(mutator_of(tri_self(f.heap))->ncleaning, 0);
+    f.thread = tri_self(f.heap);
+    fixture_close(&f);
+}
+
 static uint64_t in_order;
 static void append_digit(void *arg) {
     in_order = in_order * 10 + (uint64_t)(uintptr_t)arg;

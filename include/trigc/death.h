@@ -31,7 +31,8 @@ TRI_API int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *a
 
 /* Runs up to `max` cleanups that are due, each once, and returns how many; one load when there are none, so it may be
  * called at each turn of a loop. They run here, one after the other and with nothing locked, and may do whatever the
- * thread may. SAFEPOINT if they are. Any attached thread; several may run them at once. */
+ * thread may; after one that detaches it the others stay due. SAFEPOINT if they are. Any attached thread; several may
+ * run them at once. */
 TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
 
 /* Weak maps, keyed by identity: from an object to a value, for as long as map and key both live. An entry keeps neither
