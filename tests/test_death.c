@@ -312,8 +312,8 @@ TEST(death, all_watched_objects_of_a_dead_graph_come_back) {
     fixture_close(&f);
 }
 
-/* Two that come back together: who has taken one out finds the other in it, which lies in the queue still, and may watch
- * it for the next time. */
+/* Two that come back together: who has taken one out finds the other in it, which lies in the queue still, and may
+ * watch it for the next time. */
 TEST(death, what_lies_in_a_queue_may_be_watched_again) {
     struct fixture f = fixture_open();
     TRI_LOCALS(f.thread, roots, 2);
