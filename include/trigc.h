@@ -200,7 +200,8 @@ TRI_API void tri_config_init(tri_config *config);
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 
 /* Ends the heap: joins its threads, unmaps everything. With TRI_HEAP_RUN_CLEANUPS, cleanups run first, on the calling
- * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues is dropped.
+ * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues, and what they
+ * still watch, is dropped without being seen: tri_finq_new says what to do before the last tri_detach.
  * TRI_EBUSY while a thread is attached. Any thread, not concurrently with another call on the same heap. */
 TRI_API int tri_heap_destroy(tri_heap *heap);
 
