@@ -67,30 +67,30 @@ TEST(seen, a_collector_that_goes_on_where_all_cores_are_needed_is_seen) {
 
 struct holder {
     tri_heap *heap;
-    uint32_t holds, let_go;
+    uint64_t waiter_id; /* the thread that is going to want the lock */
+    uint32_t holds, wanted;
 };
 
 static void *hold_lock(void *arg) {
     struct holder *h = arg;
     tri__lock_acquire(&h->heap->roots.lock);
     atomic_store_release(&h->holds, 1);
-    while (!atomic_load_acquire(&h->let_go)) fixture_sleep_ms(1);
-    fixture_sleep_ms(5);
+    while (!atomic_load_acquire(&h->wanted) || !process_thread_sleeps(h->waiter_id)) sched_yield();
     tri__lock_release(&h->heap->roots.lock);
     return NULL;
 }
 
 TEST(seen, a_lock_that_another_thread_holds_is_a_pause) {
     struct fixture f = fixture_open();
-    struct holder h = {.heap = f.heap};
+    struct holder h = {.heap = f.heap, .waiter_id = tri__os_thread_id()};
     pthread_t other;
     TRI_LOCALS(f.thread, roots, 1);
     grow(&f, &roots[0], 10000);
     uint64_t before = count(f.heap, TRI_PAUSE_LOCK);
     CHECK_EQ(pthread_create(&other, NULL, hold_lock, &h), 0);
-    while (!atomic_load_acquire(&h.holds)) fixture_sleep_ms(1);
-    atomic_store_release(&h.let_go, 1);
-    tri_global_free(f.thread, tri_global(f.thread, roots[0])); /* takes the lock */
+    while (!atomic_load_acquire(&h.holds)) sched_yield();
+    atomic_store_release(&h.wanted, 1);
+    tri_global_free(f.thread, tri_global(f.thread, roots[0])); /* takes the lock, and sleeps until it has it */
     grow(&f, &roots[0], 10000);                                /* and a slow path tells */
     CHECK_MSG(count(f.heap, TRI_PAUSE_LOCK) > before, "%llu waits", (unsigned long long)before);
     fixture_join(f.thread, other);
