@@ -317,6 +317,7 @@ const demo_sources = [_][]const u8{
     "bench/demo.c",
     "bench/heapmap_read.c",
     "bench/hdr.c",
+    "bench/mmu.c",
     "bench/page.c",
     "bench/plan.c",
     "bench/probe.c",
@@ -326,6 +327,7 @@ const demo_sources = [_][]const u8{
 /// One workload in one process, on the collector that a macro names.
 const worker_sources = [_][]const u8{
     "bench/clock.c",
+    "bench/events.c",
     "bench/hdr.c",
     "bench/probe.c",
     "bench/work_alloc.c",
@@ -342,7 +344,6 @@ const worker_sources = [_][]const u8{
 
 /// trigc's worker can draw the heap, touch its memory beforehand, and say how much of it is metadata.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{
-    "bench/events.c",
     "bench/heapmap.c",
     "bench/metadata.c",
     "bench/populate.c",
