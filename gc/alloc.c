@@ -246,10 +246,11 @@ static void tell_no_memory(tri_heap *heap, const struct request *r, bool ended) 
     char silent[SILENT_TEXT_BYTES] = "";
     tri__error(TRI_ENOMEM, r->from.call,
                "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise hard_limit_bytes, or "
-               "give the process more address space%s%s",
+               "give the process more address space%s%s%s",
                r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
                atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT,
-               ended ? "" : "; no cycle ended within wait_limit_ms", ended ? silent : tri__silent_text(heap, silent));
+               ended ? "" : "; no cycle ended within wait_limit_ms: ", ended ? "" : tri__why_late(heap),
+               ended ? silent : tri__silent_text(heap, silent));
 }
 
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
