@@ -312,6 +312,37 @@ TEST(death, all_watched_objects_of_a_dead_graph_come_back) {
     fixture_close(&f);
 }
 
+/* Two that come back together: who has taken one out finds the other in it, which lies in the queue still, and may
+ * watch it for the next time. */
+TEST(death, what_lies_in_a_queue_may_be_watched_again) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct pair *one = roots[0] = tri_new(f.thread, &pair_type), *two = roots[1] = tri_new(f.thread, &pair_type);
+    tri_store(f.thread, one, &one->left, two);
+    tri_store(f.thread, two, &two->left, one);
+    CHECK_EQ(tri_finq_watch(f.thread, q, one), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, two), TRI_OK);
+    roots[0] = roots[1] = one = two = NULL;
+    fixture_collect(&f);
+    struct pair *first = roots[0] = tri_finq_poll(f.thread, q), *second = first->left;
+    CHECK_EQ(tri_finq_watch(f.thread, q, second), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, second), TRI_ESTATE);
+    roots[0] = first = NULL;
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == second); /* as it died first */
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    uintptr_t was = hide(second);
+    second = NULL;
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == reveal(was) && tri_finq_poll(f.thread, q) == NULL);
+    fixture_collect(&f);
+    CHECK(!is_alive(f.heap, was));
+    CHECK_EQ(tri_verify(f.thread), 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 /* A holder that comes back: its weak slot to what comes back too stays, the one to what does not is cleared. */
 TEST(death, weak_slots_of_what_came_back_name_the_living) {
     struct fixture f = fixture_open();

@@ -239,6 +239,49 @@ TEST(fork, a_child_may_end_its_heaps_without_a_cycle, .timeout = 60) {
     fixture_close(&f);
 }
 
+/* In the child: what was about to be delivered, and is watched again already, lies in the queue once and comes back
+ * once more when it dies. */
+static void take_twice(struct fixture *f, tri_finq *q, void **roots, uintptr_t hidden) {
+    int nnow = 0, nlater = 0;
+    CHECK_EQ(tri_verify(f->thread), 0);
+    for (void *obj; (obj = tri_finq_poll(f->thread, q)) != NULL;) nnow += hide(obj) == hidden;
+    roots[0] = NULL;
+    fixture_collect(f);
+    for (void *obj; (obj = tri_finq_poll(f->thread, q)) != NULL;) nlater += hide(obj) == hidden;
+    CHECK_MSG(nnow == 1 && nlater == 1, "it came back %d times, then %d", nnow, nlater);
+    _exit(0);
+}
+
+TEST(fork, what_comes_back_and_is_watched_again_is_served_twice, .timeout = 60) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct pair *oldest = NULL, *other = NULL;
+    for (int i = 0; i < 1000; i++) { /* a ring; more than is delivered between two looks at the clock */
+        struct pair *p = tri_new(f.thread, &pair_type);
+        tri_store(f.thread, p, &p->left, roots[0]);
+        roots[0] = p;
+        if (!oldest) oldest = p;
+        CHECK_EQ(tri_finq_watch(f.thread, q, p), TRI_OK);
+    }
+    tri_store(f.thread, oldest, &oldest->left, roots[0]);
+    roots[0] = oldest = NULL;
+    tri__cycle_request(f.heap, "test");
+    while (!(roots[0] = tri_finq_poll(f.thread, q))) CHECK(tri_step(f.thread, 1));
+    const struct watch *coming = f.heap->death.watches.revived.first;
+    CHECK(coming != NULL); /* some are delivered, not all */
+    for (other = roots[0]; (uintptr_t)other != coming->addr;) other = other->left;
+    CHECK_EQ(tri_finq_watch(f.thread, q, other), TRI_OK);
+    uintptr_t hidden = hide(other);
+    pid_t child = fork();
+    if (child == 0) take_twice(&f, q, roots, hidden);
+    CHECK_EQ(forking_wait(child), 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 /* ---- where a fork is refused ------------------------------------------------------------------------------------ */
 
 static size_t trace_and_fork(tri_visitor *visitor, void *obj, size_t from, size_t budget) {

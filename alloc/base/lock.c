@@ -162,6 +162,10 @@ static TRI_COLD void take_from_another(struct lock *lock) {
     waited_ns += tri__os_now_ns() - start;
 }
 
+void tri__lock_add_waited(uint64_t ns) {
+    waited_ns += ns;
+}
+
 uint64_t tri__lock_take_waited(void) {
     uint64_t ns = waited_ns;
     if (TRI_UNLIKELY(ns != 0)) waited_ns = 0;

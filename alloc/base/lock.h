@@ -48,8 +48,10 @@ bool tri__lock_held(const struct lock *lock);
 /* True if the calling thread holds no lock of ours (always true in unchecked builds): before each wait (R14). */
 bool tri__lock_none_held(void);
 
-/* For how long the calling thread has waited for locks that others held, since it asked last. */
+/* For how long the calling thread has waited for locks that others held, since it asked last; and what is to be added,
+ * for whoever waits for others by other means. */
 uint64_t tri__lock_take_waited(void);
+void tri__lock_add_waited(uint64_t ns);
 
 /* A condition variable to go with a lock; timeouts on the monotonic clock. */
 struct cond {
