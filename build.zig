@@ -106,10 +106,10 @@ const Program = struct {
 /// of concurrency under ThreadSanitizer (.tsan = true), all under AddressSanitizer but where Boehm takes part.
 const tests = [_]Program{
     .{ .name = "test_version", .tsan = true, .aarch64 = true },
-    .{ .name = "test_os", .tsan = true },
-    .{ .name = "test_lock", .tsan = true },
+    .{ .name = "test_os", .tsan = true, .aarch64 = true },
+    .{ .name = "test_lock", .tsan = true, .aarch64 = true },
     .{ .name = "test_sizeclass", .aarch64 = true },
-    .{ .name = "test_fixalloc", .tsan = true },
+    .{ .name = "test_fixalloc", .tsan = true, .aarch64 = true },
     .{ .name = "test_pageheap", .tsan = true },
     .{ .name = "test_pageheap_summary" },
     .{ .name = "test_span", .aarch64 = true },
@@ -137,7 +137,7 @@ const tests = [_]Program{
     .{ .name = "test_threads", .tsan = true, .aarch64 = true },
     .{ .name = "test_blocking", .tsan = true, .aarch64 = true },
     .{ .name = "test_misuse", .tsan = true },
-    .{ .name = "test_cycle", .tsan = true },
+    .{ .name = "test_cycle", .tsan = true, .aarch64 = true },
     .{ .name = "test_here", .tsan = true },
     .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
@@ -158,6 +158,8 @@ const tests = [_]Program{
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
+    .{ .name = "test_planted_death" },
+    .{ .name = "test_messages" },
     .{ .name = "test_barrier", .tsan = true },
     .{ .name = "test_marking", .tsan = true },
     .{ .name = "test_markpage", .aarch64 = true },
@@ -317,6 +319,7 @@ const demo_sources = [_][]const u8{
     "bench/demo.c",
     "bench/heapmap_read.c",
     "bench/hdr.c",
+    "bench/mmu.c",
     "bench/page.c",
     "bench/plan.c",
     "bench/probe.c",
@@ -326,6 +329,7 @@ const demo_sources = [_][]const u8{
 /// One workload in one process, on the collector that a macro names.
 const worker_sources = [_][]const u8{
     "bench/clock.c",
+    "bench/events.c",
     "bench/hdr.c",
     "bench/probe.c",
     "bench/work_alloc.c",
@@ -342,7 +346,6 @@ const worker_sources = [_][]const u8{
 
 /// trigc's worker can draw the heap, touch its memory beforehand, and say how much of it is metadata.
 const worker_trigc_sources = worker_sources ++ [_][]const u8{
-    "bench/events.c",
     "bench/heapmap.c",
     "bench/metadata.c",
     "bench/populate.c",

@@ -21,7 +21,8 @@
  *   AD_FREES                             1: what a workload drops it gives to ad_free; 0: ad_free does nothing
  *   ad_free(thread, obj)
  *   ad_poll(thread)                      in loops that do not allocate
- *   ad_start(incremental)                a heap, with the calling thread known to it
+ *   ad_start(incremental)                a heap, with the calling thread known to it; its pauses go to events.h, if
+ *                                        that has started
  *   ad_run(thread, n, fn, arg)           fn(thread_i, i, arg) on n threads; n == 1: on the caller's own
  *   ad_collect(thread)                   a whole collection, now
  *   ad_report(&report)                   what the collector says of its own pauses

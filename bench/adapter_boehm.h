@@ -10,20 +10,15 @@
 #endif
 #include <gc.h>
 #include <gc/gc_typed.h>
-#include <pthread.h>
+
+#include "bench/adapter_plain.h"
+#include "bench/events.h"
 
 #if defined(ADAPTER_BOEHM_TYPED)
 #define AD_NAME "boehm typed"
 #else
 #define AD_NAME "boehm"
 #endif
-
-typedef struct ad_thread {
-    int unused;
-} ad_thread;
-
-/* A reference field of whatever struct pointer type. */
-typedef void *__attribute__((__may_alias__)) ad_slot;
 
 /* The words of the fields that hold references, as a bitmap of up to 64 words. */
 #define AD__BIT(T_, f_) ((GC_word)1 << (offsetof(T_, f_) / sizeof(GC_word)))
@@ -62,15 +57,6 @@ static inline void *ad_new_slots(ad_thread *thread, size_t n) {
     return ad_checked(GC_malloc(size_bytes), size_bytes);
 }
 
-static inline void ad_init(ad_thread *thread, void *obj, void *slot, void *ref) {
-    (void)thread, (void)obj;
-    *(ad_slot *)slot = ref;
-}
-
-static inline void ad_store(ad_thread *thread, void *obj, void *slot, void *ref) {
-    ad_init(thread, obj, slot, ref);
-}
-
 static inline void *ad_manual(size_t size_bytes) {
     return ad_checked(GC_malloc_atomic_uncollectable(size_bytes), size_bytes);
 }
@@ -85,10 +71,6 @@ static inline void ad_free(ad_thread *thread, void *obj) {
     (void)thread, (void)obj;
 }
 
-static inline void ad_poll(ad_thread *thread) {
-    (void)thread;
-}
-
 /* Its pauses, written with the world stopped or its lock held; read at the end. */
 struct ad_boehm_log {
     struct hdr stopped, whole;
@@ -96,17 +78,24 @@ struct ad_boehm_log {
 };
 extern struct ad_boehm_log ad_log; /* defined by the worker */
 
-static inline void ad_log_end(struct hdr *h, uint64_t *since) {
-    if (*since) hdr_record(h, clock_ns(clock_ticks() - *since));
+static inline uint64_t ad_log_end(struct hdr *h, uint64_t *since) {
+    uint64_t ns = *since ? clock_ns(clock_ticks() - *since) : 0;
+    if (ns) hdr_record(h, ns);
     *since = 0;
+    return ns;
+}
+
+/* All threads were stopped: one that stands for each of them. */
+static inline void ad_tell_stopped(uint64_t ns) {
+    if (ns) events_pause(0, clock_posix_ns(), ns, "stopped");
 }
 
 static inline void ad_on_event(GC_EventType event) {
     switch (event) {
     case GC_EVENT_PRE_STOP_WORLD: ad_log.stop_ticks = clock_ticks(); break;
-    case GC_EVENT_POST_START_WORLD: ad_log_end(&ad_log.stopped, &ad_log.stop_ticks); break;
+    case GC_EVENT_POST_START_WORLD: ad_tell_stopped(ad_log_end(&ad_log.stopped, &ad_log.stop_ticks)); break;
     case GC_EVENT_START: ad_log.start_ticks = clock_ticks(); break;
-    case GC_EVENT_END: ad_log_end(&ad_log.whole, &ad_log.start_ticks); break;
+    case GC_EVENT_END: (void)ad_log_end(&ad_log.whole, &ad_log.start_ticks); break;
     default: break;
     }
 }
@@ -121,40 +110,9 @@ static inline ad_thread *ad_start(int incremental) {
     return &thread;
 }
 
-static inline void ad_finish(ad_thread *thread) {
-    (void)thread;
-}
-
 static inline void ad_collect(ad_thread *thread) {
     (void)thread;
     GC_gcollect();
-}
-
-struct ad_job {
-    void (*fn)(ad_thread *, unsigned, void *);
-    void *arg;
-    unsigned index;
-};
-
-static inline void *ad_job_thread(void *arg) {
-    static ad_thread thread;
-    struct ad_job *job = arg;
-    job->fn(&thread, job->index, job->arg);
-    return NULL;
-}
-
-static inline void ad_run(ad_thread *thread, unsigned n, void (*fn)(ad_thread *, unsigned, void *), void *arg) {
-    struct ad_job jobs[16];
-    pthread_t ids[16];
-    if (n == 1) {
-        fn(thread, 0, arg);
-        return;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        jobs[i] = (struct ad_job){fn, arg, i};
-        if (pthread_create(&ids[i], NULL, ad_job_thread, &jobs[i]) != 0) abort(); /* GC_pthread_create by macro */
-    }
-    for (unsigned i = 0; i < n; i++) pthread_join(ids[i], NULL);
 }
 
 static inline void ad_report(struct ad_report *report) {

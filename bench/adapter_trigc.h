@@ -6,6 +6,8 @@
 
 #include <trigc.h>
 
+#include "bench/events.h"
+
 #define AD_NAME "trigc"
 
 typedef tri_thread ad_thread;
@@ -16,8 +18,7 @@ typedef tri_thread ad_thread;
 
 TRI_POINTER_ARRAY_TYPE(ad_slots_type, 0);
 
-extern tri_heap *ad_heap;                                /* defined by the worker */
-extern void (*ad_event)(const tri_event *event, void *); /* told of phases and pauses, or NULL; the same */
+extern tri_heap *ad_heap; /* defined by the worker */
 
 static inline void *ad_new_leaf(ad_thread *thread, size_t size_bytes) {
     return ad_checked(tri_new_bytes(thread, size_bytes), size_bytes);
@@ -62,12 +63,26 @@ static inline ad_thread *ad_attach(void) {
     return thread;
 }
 
+/* In the order of TRI_PAUSE_*. */
+static const char *const ad_causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
+                                                       "nap",       "zero", "lock",   "system", "core"};
+
+static inline void ad_on_event(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind == TRI_EVENT_PHASE)
+        events_phase(event->time_ns, event->phase);
+    else if (event->kind == TRI_EVENT_PAUSE)
+        events_pause(event->thread_id, event->time_ns, event->pause_ns, ad_causes[event->pause_kind]);
+}
+
 static inline ad_thread *ad_start(int incremental) {
     (void)incremental; /* it always is */
     tri_config config;
     tri_config_init(&config);
-    config.event = ad_event;
-    if (ad_event) config.flags |= TRI_HEAP_EVENTS;
+    if (events_started()) {
+        config.event = ad_on_event;
+        config.flags |= TRI_HEAP_EVENTS;
+    }
     if (tri_heap_create(&config, &ad_heap) != TRI_OK) {
         fprintf(stderr, "%s\n", tri_last_error());
         exit(1);
@@ -123,8 +138,6 @@ static inline void ad_run(ad_thread *thread, unsigned n, void (*fn)(ad_thread *,
 
 /* trigc counts its pauses by powers of two: bucket i holds those of 2^(i-1) up to 2^i ns. */
 static inline void ad_report(struct ad_report *report) {
-    static const char *const names[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
-                                                       "nap",       "zero", "lock",   "system", "core"};
     tri_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;
@@ -136,7 +149,7 @@ static inline void ad_report(struct ad_report *report) {
         uint64_t buckets[64];
         int n = tri_histogram(ad_heap, kind, buckets, 64);
         struct ad_own *own = &report->kinds[report->nkinds++];
-        *own = (struct ad_own){.name = names[kind], .bound = 1};
+        *own = (struct ad_own){.name = ad_causes[kind], .bound = 1};
         for (int i = 0; i < n; i++) {
             if (buckets[i] == 0) continue;
             own->count += buckets[i];

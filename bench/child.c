@@ -290,6 +290,7 @@ void child_run(struct row *row, double timeout_s, child_progress_fn progress, vo
         snprintf(row->why, sizeof row->why, "%.150s is not there: build it first", row->program);
         return;
     }
+    if (row->events[0]) unlink(row->events); /* an earlier run's */
     if (!child_start(&c, row)) {
         row_fail(row, ROW_FAILED, "could not be started (error %d): %s", strerror(errno), errno);
         child_close(&c);

@@ -1,7 +1,9 @@
-/* events.c - records a heap's events, for curves of mutator utilisation (tools/mmu.py).
+/* events.c - keeps what a collector tells of its pauses, and writes it down at the end (tools/mmu.py and mmu.c read
+ * it).
  *
- * The hook runs on whichever thread was kept, so it takes a place in an array by one addition and fills it: no lock, no
- * system call, no memory that is not there yet. What comes after the array is full is counted. */
+ * What is told is told on whichever thread was kept, or with all threads stopped, so it takes a place in an array by
+ * one addition and fills it: no lock, no system call. The array's pages come as they are filled, one for 128 events, so
+ * that the process is larger by 32 bytes an event and no more. What comes after the array is full is counted. */
 #include "bench/events.h"
 
 #include <errno.h>
@@ -15,33 +17,39 @@
 enum { MOST_EVENTS = 1 << 20 };
 
 struct told {
-    uint64_t time_ns, ns, thread;
-    const char *phase; /* NULL: a pause */
-    uint32_t cause;
+    uint64_t time_ns, ns; /* its end, and its length; 0 for a phase */
+    const char *name;     /* of the cause, or the phase */
+    uint32_t thread;
+    bool is_phase;
 };
 static struct told *told;
 static uint64_t ntold, start_ns; /* ntold [atomic, relaxed] read when the threads have ended */
 
 bool events_start(void) {
     told = malloc(MOST_EVENTS * sizeof *told);
-    if (!told) return false;
-    memset(told, 0, MOST_EVENTS * sizeof *told); /* its pages are there */
     start_ns = clock_posix_ns();
-    return true;
+    return told != NULL;
 }
 
-void events_hook(const tri_event *event, void *user) {
-    (void)user;
-    if (event->kind != TRI_EVENT_PHASE && event->kind != TRI_EVENT_PAUSE) return;
+bool events_started(void) {
+    return told != NULL;
+}
+
+static void keep(struct told event) {
+    if (!told) return;
     uint64_t at = __atomic_fetch_add(&ntold, 1, __ATOMIC_RELAXED);
-    if (at >= MOST_EVENTS) return;
-    told[at] = (struct told){event->time_ns, event->pause_ns, event->thread_id,
-                             event->kind == TRI_EVENT_PHASE ? event->phase : NULL, event->pause_kind};
+    if (at < MOST_EVENTS) told[at] = event;
+}
+
+void events_pause(uint64_t thread, uint64_t end_ns, uint64_t ns, const char *cause) {
+    keep((struct told){end_ns, ns, cause, (uint32_t)thread, false});
+}
+
+void events_phase(uint64_t time_ns, const char *name) {
+    keep((struct told){time_ns, 0, name, 0, true});
 }
 
 bool events_write(const char *path) {
-    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
-                                                        "nap",       "zero", "lock",   "system", "core"};
     FILE *out = fopen(path, "w");
     if (!out) {
         fprintf(stderr, "%s cannot be written: %s\n", path, strerror(errno));
@@ -51,12 +59,12 @@ bool events_write(const char *path) {
     fprintf(out, "run %" PRIu64 " %" PRIu64 "\n", start_ns, clock_posix_ns());
     for (uint64_t i = 0; i < n; i++) {
         const struct told *t = &told[i];
-        if (t->phase)
-            fprintf(out, "phase %" PRIu64 " %s\n", t->time_ns, t->phase);
+        if (t->is_phase)
+            fprintf(out, "phase %" PRIu64 " %s\n", t->time_ns, t->name);
         else
-            fprintf(out, "pause %" PRIu64 " %" PRIu64 " %" PRIu64 " %s\n", t->thread, t->time_ns - t->ns, t->time_ns,
-                    causes[t->cause]);
+            fprintf(out, "pause %" PRIu32 " %" PRIu64 " %" PRIu64 " %s\n", t->thread, t->time_ns - t->ns, t->time_ns,
+                    t->name);
     }
-    if (ntold > n) fprintf(stderr, "%" PRIu64 " events had no room\n", ntold - n);
+    if (ntold > n) fprintf(out, "lost %" PRIu64 "\n", ntold - n);
     return fclose(out) == 0;
 }

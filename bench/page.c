@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bench/heapmap_read.h"
+#include "bench/mmu.h"
 #include "bench/report.h"
 
 static char *file_read(const char *folder, const char *name) {
@@ -84,6 +85,8 @@ static void json_row(FILE *out, const struct row *row) {
     } else if (row->state == ROW_OK && !row->foreign) {
         json_histogram(out, "gaps", &row->gaps);
         json_histogram(out, "corrected", &row->corrected);
+        fprintf(out, ",\"mmu\":");
+        mmu_json(out, row->events);
     }
     fputc('}', out);
 }

@@ -97,6 +97,16 @@ static void row_args(struct row *row, const char *text) {
     }
 }
 
+/* Its pauses go to a file named by scene and peer, for the curves of utilisation. */
+static void row_events(struct plan *p, struct row *row) {
+    int n = snprintf(row->events, sizeof row->events, "%s/", p->options->out);
+    if (n < 0 || (size_t)n >= sizeof row->events) return;
+    snprintf(row->events + n, sizeof row->events - (size_t)n, "%s-%s.events", row->scene->id, row->peer);
+    for (char *c = row->events + n; *c; c++)
+        if (*c == ' ') *c = '-';
+    row_arg(row, "--events=%s", row->events);
+}
+
 /* One scene: the same workload and arguments for each of its peers. */
 static void add_scene(struct plan *p, const struct scene *scene, unsigned peers, double expected_s,
                       const char *workload_and_args) {
@@ -116,6 +126,7 @@ static void add_scene(struct plan *p, const struct scene *scene, unsigned peers,
         if (!row) return;
         row_args(row, workload_and_args);
         row_args(row, modes[i].extra);
+        row_events(p, row);
         row_arg(row, "--progress=3");
     }
 }
@@ -203,6 +214,7 @@ static void add_history(struct plan *p) {
         if (!row) return;
         row_args(row, p->options->quick ? "lru --ops=800000" : "lru --ops=2000000");
         row_arg(row, "--set=mode=%s", modes[i]);
+        row_events(p, row);
         row_arg(row, "--progress=3");
     }
 }

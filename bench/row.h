@@ -45,6 +45,7 @@ struct row {
     uint64_t total_ops;      /* for progress within the row; learnt from earlier rows of the scene, 0: unknown */
     bool foreign;            /* not one of our workers: only time, memory and output are taken */
     char map[ROW_PATH];      /* the file that its looks at the heap go to; empty: it is measured */
+    char events[ROW_PATH];   /* the file that its collector's pauses go to; empty: they are not asked for */
     char expected[ROW_PATH]; /* foreign: the file that holds what it has to print; empty: anything */
 
     enum row_state state;

@@ -7,6 +7,7 @@
  *     bench-trigc faults --live=268435456                          fresh memory, no collector
  *     bench-trigc tides --map=heapmap.txt                          what each page is, every 25 ms, into that file
  *     bench-trigc lru --set=mode=stop --events=stop.txt            an option of the heap; its phases and pauses
+ *     bench-boehm lru --events=boehm.txt                           the pauses that it tells of
  *
  * One process, one run: the driver starts it, so that no collector inherits another's heap, and one that dies is a row
  * of the table. Results go to standard output as lines of "key value"; the driver's child.c reads them:
@@ -21,14 +22,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#if defined(ADAPTER_TRIGC)
 #include "bench/events.h"
+#if defined(ADAPTER_TRIGC)
 #include "bench/heapmap.h"
 #include "bench/metadata.h"
 #include "bench/populate.h"
 
 tri_heap *ad_heap;
-void (*ad_event)(const tri_event *event, void *);
 #elif !defined(ADAPTER_MALLOC)
 struct ad_boehm_log ad_log;
 #endif
@@ -47,7 +47,7 @@ struct options {
     const char *map;         /* file that the looks at the heap go to, or NULL */
     uint64_t map_every_ms;
     const char *set;    /* an option of trigc's heap, or NULL */
-    const char *events; /* file that its phases and pauses go to, or NULL */
+    const char *events; /* file that the heap's phases and pauses go to, or NULL */
     struct progress *progress;
 };
 
@@ -171,31 +171,13 @@ static void map_stop(void) {
 #endif
 }
 
-/* Before the heap is made, and when it is. */
-static void events_begin(const struct options *o) {
-#if defined(ADAPTER_TRIGC)
-    if (o->events && !events_start()) ad_no_memory(0);
-    if (o->events) ad_event = events_hook;
-#else
-    if (o->set || o->events) usage("only trigc's heap has these", "--set and --events");
-#endif
-}
-
 static void set_option(const struct options *o) {
 #if defined(ADAPTER_TRIGC)
     if (!o->set || tri_heap_set(ad_heap, o->set) == TRI_OK) return;
     fprintf(stderr, "%s\n", tri_last_error());
     exit(64);
 #else
-    (void)o;
-#endif
-}
-
-static void events_end(const struct options *o) {
-#if defined(ADAPTER_TRIGC)
-    if (o->events && !events_write(o->events)) exit(1);
-#else
-    (void)o;
+    if (o->set) usage("only trigc's heap has options", "--set");
 #endif
 }
 
@@ -243,7 +225,7 @@ int main(int argc, char **argv) {
         work.probes[i].done = &o.progress->thread[i].done;
         if (!hdr_init(&work.probes[i].gaps)) ad_no_memory(sizeof(struct hdr));
     }
-    events_begin(&o);
+    if (o.events && !events_start()) ad_no_memory(0);
     ad_thread *thread = o.workload->needs_heap ? ad_start(o.incremental) : NULL;
     set_option(&o);
     if (o.populate) populate(&o, &work);
@@ -252,7 +234,7 @@ int main(int argc, char **argv) {
     uint64_t checksum = o.workload->run(thread, &work);
     double seconds = (double)(clock_posix_ns() - start_ns) / 1e9;
     if (o.map) map_stop();
-    events_end(&o);
+    if (o.events && !events_write(o.events)) exit(1);
     for (unsigned i = 1; i < PROBE_THREADS; i++) hdr_merge(&work.probes[0].gaps, &work.probes[i].gaps);
     if (o.csv)
         hdr_print_csv(&work.probes[0].gaps, stdout);

@@ -52,7 +52,10 @@ static TRI_COLD void *without_memory(tri_heap *heap, const struct want *w, bool 
     void *block = NULL;
     request_cycle(heap, w);
     if (may_call_hook(heap) && ask_host(heap, w->size_bytes)) block = try_once(heap, w, clean);
-    if (!block)
+    if (!block && !tri__manual_cache(&heap->mem))
+        tri__error(TRI_ENOMEM, w->call,
+                   "no record for the blocks of this thread: the process had no pthread key left, or has no memory");
+    else if (!block)
         tri__error(TRI_ENOMEM, w->call,
                    "no memory for %zu bytes: %zu of %zu bytes are in use, %zu of them in manual memory; free blocks, "
                    "release references, raise hard_limit_bytes, or give the process more address space",

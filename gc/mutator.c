@@ -13,6 +13,7 @@
 
 static _Thread_local struct osthread *self;
 static pthread_key_t exit_key;
+static bool has_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 
 /* The attachment of threads that are not attached: no hole, barrier armed, always a request, so that every inline path
@@ -315,15 +316,14 @@ static void thread_exits(void *p) {
 }
 
 static void make_exit_key(void) {
-    pthread_key_create(&exit_key, thread_exits);
+    has_key = pthread_key_create(&exit_key, thread_exits) == 0;
 }
 
 static struct osthread *osthread_get(void) {
     if (self) return self;
-    pthread_once(&exit_once, make_exit_key);
     struct osthread *os = calloc(1, sizeof *os);
     if (!os) return NULL;
-    if (!tri__os_stack_bounds(&os->stack_low, &os->stack_high)) os->stack_low = os->stack_high = 0;
+    (void)tri__os_stack_bounds(&os->stack_low, &os->stack_high); /* knows_stack asks again */
     os->id = tri__os_thread_id();
     tri__lock_init(&os->lock, RANK_OSTHREAD, "attachments");
     if (pthread_setspecific(exit_key, os) != 0) {
@@ -401,6 +401,16 @@ static void enter_list(struct mutator *m) {
     tri__lock_release(&heap->threads_lock);
 }
 
+/* Where the thread's native stack lies, if it is to be scanned. */
+static bool knows_stack(struct osthread *os, uint32_t flags) {
+    return flags & TRI_ATTACH_PRECISE || os->stack_high || tri__os_stack_bounds(&os->stack_low, &os->stack_high);
+}
+
+static int refuse_attachment(struct osthread *os, int err, const char *why) {
+    if (os) osthread_put(os);
+    return tri__error(err, "tri_attach", "%s", why);
+}
+
 int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (!heap || !out) return tri__error(TRI_EINVAL, "tri_attach", "heap or out is NULL");
     if (flags & ~(uint32_t)TRI_ATTACH_PRECISE) return tri__error(TRI_EINVAL, "tri_attach", "unknown flags 0x%x", flags);
@@ -409,20 +419,28 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
     if (self && atomic_load_relaxed(&self->state) != OS_RUNNING) /* own word */
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is inside tri_blocking; go through tri_callin");
+    if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE) flags |= TRI_ATTACH_PRECISE;
+    pthread_once(&exit_once, make_exit_key);
+    if (!has_key)
+        return tri__error(TRI_ELIMIT, "tri_attach",
+                          "the process had no pthread key left for the ends of threads; make fewer of them before the "
+                          "first thread attaches");
     struct osthread *os = osthread_get();
+    if (os && !knows_stack(os, flags))
+        return refuse_attachment(os, TRI_ENOMEM,
+                                 "the system does not tell where the thread's stack lies (/proc and a file descriptor "
+                                 "are needed); free some, or use TRI_ATTACH_PRECISE with frames and handles");
     struct mutator *m = os ? tri__fixalloc_get(&heap->fix_mutator) : NULL;
     if (m) memset(m, 0, sizeof *m);
     if (!m || !tri__cache_init(&m->cache, &heap->mem, &os->lock)) {
         if (m) tri__fixalloc_put(&heap->fix_mutator, m);
-        if (os) osthread_put(os);
-        return tri__error(TRI_ENOMEM, "tri_attach", "no memory for the thread's attachment");
+        return refuse_attachment(os, TRI_ENOMEM, "no memory for the thread's attachment");
     }
     if (os->attachments) tri__safepoint(os->attachments);
     m->pub.holes = m->cache.holes;
     m->heap = heap;
     m->os = os;
-    m->flags = flags | (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_PRECISE ? TRI_ATTACH_PRECISE : 0);
-    if (os->stack_high == 0) m->flags |= TRI_ATTACH_PRECISE; /* unknown stack: nothing can be scanned */
+    m->flags = flags;
     tri__marker_init(&m->marker, heap, NULL);
     tri__stress_delay(heap);
     enter_list(m);

@@ -33,7 +33,7 @@ struct osthread {
     uintptr_t sp;                /* lowest live stack address while not running [atomic] */
     uintptr_t stack_low;         /* its limit [const] */
     bool told_foreign;           /* that it runs on a stack that is not its own [owner] */
-    uintptr_t stack_high;        /* base of the native stack; 0 unknown [const] */
+    uintptr_t stack_high;        /* base of the native stack; 0 unknown: every attachment is precise [const] */
     uint64_t id;                 /* the system's number [const] */
     struct lock lock;            /* RANK_OSTHREAD: attachments, against posting collectors */
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */

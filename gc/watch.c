@@ -257,14 +257,22 @@ bool tri__watch_take_dead(tri_heap *heap, bool claims, uint64_t deadline_ns) {
     return true;
 }
 
-/* In a forked child. What finds no memory to be watched again has come back: weak slots that named it are cleared. */
+/* A host that took another object out of a queue may have found this one in it, and watched it again already. */
+static bool has_claim(struct watch_shard *sh, uintptr_t addr) {
+    const struct wentry *e = tri__wtable_find(&sh->table, addr);
+    return e && e->value & WATCH_CLAIM;
+}
+
+/* In a forked child. What finds no memory to be watched again, or is, has come back: weak slots that named it are
+ * cleared. */
 void tri__watch_take_back(tri_heap *heap) {
     struct watches *ws = &heap->death.watches;
     struct watch *w;
     ws->scan = NULL;
     ws->scan_queue = NULL;
     while ((w = tri__watch_pop(&ws->revived)) != NULL) {
-        if (link_watch(ws, shard_of(ws, w->addr), w)) continue;
+        struct watch_shard *sh = shard_of(ws, w->addr);
+        if (!has_claim(sh, w->addr) && link_watch(ws, sh, w)) continue;
         tri__watch_append(&w->queue->delivered, w);
         atomic_add_relaxed(&w->queue->ndelivered, 1); /* the only thread */
     }
@@ -359,15 +367,18 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     struct mutator *m = tri__mutator_check(thread, "tri_cleanup_run");
     if (!m) return 0;
     may_safepoint();
-    struct watches *ws = &m->heap->death.watches;
+    tri_heap *heap = m->heap;
+    struct watches *ws = &heap->death.watches;
     size_t n = 0;
     while (n < max && atomic_load_relaxed(&ws->ndue)) { /* a hint: the lock decides */
         struct watch *w = take_due(ws);
         if (!w) break;
-        m->ncleaning++;
+        uint32_t outer = m->ncleaning;
+        m->ncleaning = outer + 1;
         run(ws, w);
-        m->ncleaning--;
         n++;
+        if (tri_self(heap) != thread) break; /* it has detached the thread: attachment and heap may be gone */
+        m->ncleaning = outer;
     }
     return n;
 }

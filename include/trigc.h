@@ -223,8 +223,9 @@ enum {
 };
 
 /* Attaches the calling thread to a heap. A thread that ends is detached by itself. May be called in mid-cycle.
- * TRI_ESTATE when it is attached already, or inside tri_blocking; TRI_EINVAL for unknown flags; TRI_ENOMEM. SAFEPOINT
- * for the thread's other heaps. */
+ * TRI_ESTATE when it is attached already, or inside tri_blocking; TRI_EINVAL for unknown flags; TRI_ENOMEM, also when
+ * the thread's stack is to be scanned and the system does not tell where it lies; TRI_ELIMIT without a pthread key.
+ * SAFEPOINT for the thread's other heaps. */
 TRI_API int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out);
 
 /* Detaches the calling thread: its roots, frames, local handles, scanners and running VM stacks are forgotten;

@@ -46,6 +46,7 @@ static inline tri_config fixture_config(uint32_t flags) {
     config.flags = flags;
     config.report = fixture_on_report;
     config.reserve_bytes = (size_t)4 << 30;
+    config.wait_limit_ms = 120000; /* on a busy machine a cycle may take longer than the default */
     return config;
 }
 

@@ -2,8 +2,8 @@
  * process.h: what tests ask of the process around them: limits of the system that starve it, its own figures as /proc
  * has them, and a child process for what must end one.
  *
- * A limit counts the sanitizers' own memory too, and they end the process when they are refused: tests that starve it
- * stand aside where PROCESS_CANNOT_STARVE is 1.
+ * A limit counts the sanitizers' own memory too, and they end the process when they are refused; an emulated process
+ * has no limits but in name. Tests that starve it stand aside where PROCESS_CANNOT_STARVE is 1.
  */
 #ifndef TRI_TESTS_PROCESS_H
 #define TRI_TESTS_PROCESS_H
@@ -12,9 +12,10 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
-#define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN)
+#define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN || TEST_EMULATED)
 
 #if defined(__GLIBC__)
 typedef __rlimit_resource_t process_resource; /* an enumeration there */
@@ -87,6 +88,22 @@ static inline size_t process_status_bytes(const char *name) {
     const char *line = strstr(text, name);
     CHECK_MSG(line != NULL, "/proc/self/status has no %s", name);
     return (size_t)strtoull(line + strlen(name) + 1, NULL, 10) << 10;
+}
+
+/* For what is measured in small pages: also where the system gives huge ones unasked (transparent_hugepage: always),
+ * which from here on it does not. */
+static inline void process_without_huge_pages(void) {
+    CHECK_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+}
+
+/* Whether a thread of this process sleeps: waits for a lock, a condition or a time. By tri__os_thread_id's number. */
+static inline bool process_thread_sleeps(uint64_t thread_id) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%llu/stat", (unsigned long long)thread_id);
+    process_read(path, text, sizeof text);
+    const char *after_name = strrchr(text, ')');
+    CHECK_MSG(after_name != NULL, "%s: %s", path, text);
+    return after_name[1] == ' ' && after_name[2] == 'S';
 }
 
 /* Whether the OS page at this address is mapped, with or without access. */

@@ -6,6 +6,7 @@
  * Owns: these edits and that comparison. Does not own: reachability (shadow.c). An object that is watched counts as
  * reached, since it comes back; a weak slot that names what is reached only so may be cleared or not.
  */
+#include "gc/heap.h"
 #include "tests/property.h"
 
 struct weak_holder {
@@ -127,6 +128,35 @@ static uint32_t *find_watched(struct death_state *d, uint32_t id) {
     return NULL;
 }
 
+static int count_at(const struct watch_list *list, const tri_finq *queue, uintptr_t addr) {
+    int n = 0;
+    for (const struct watch *w = list->first; w; w = w->next) n += w->queue == queue && w->addr == addr;
+    return n;
+}
+
+/* Watches of the object that are served already: it comes back, or lies in the queue. A thread may hold it all the
+ * same, from a field of another that came back before it. */
+static int count_served(tri_finq *queue, uintptr_t addr) {
+    struct watches *ws = &queue->heap->death.watches;
+    tri__lock_acquire(&ws->lock);
+    int n = count_at(&ws->revived, queue, addr) + count_at(&queue->delivered, queue, addr);
+    tri__lock_release(&ws->lock);
+    return n;
+}
+
+/* An object has at most one watch that is not served. A thread that holds it keeps that so. */
+static void watch_object(struct part *p, uint32_t id, uint32_t *free_place) {
+    struct shadow *s = &p->w->shadow;
+    struct death_state *d = &p->w->death;
+    uintptr_t addr = shadow_entry(s, id)->addr;
+    int nwatches = 0, nserved = count_served(d->queue, addr);
+    for (int i = 0; i < NWATCHED; i++) nwatches += d->watched[i] == id;
+    int err = tri_finq_watch(p->t, d->queue, (void *)addr);
+    if (nwatches < nserved || nwatches > nserved + 1) shadow_fail(s, "%d watches, %d served", nwatches, nserved);
+    if (err != (nwatches > nserved ? TRI_ESTATE : TRI_OK)) shadow_fail(s, "tri_finq_watch: %d", err);
+    if (err == TRI_OK) *free_place = id;
+}
+
 static void op_finalize(struct part *p, uint64_t r) {
     struct shadow *s = &p->w->shadow;
     struct death_state *d = &p->w->death;
@@ -135,9 +165,7 @@ static void op_finalize(struct part *p, uint64_t r) {
     uint32_t *free_place = find_watched(d, 0);
     void *came;
     if (r % 2 && id && free_place) {
-        int err = tri_finq_watch(p->t, d->queue, (void *)shadow_entry(s, id)->addr);
-        if (err != (find_watched(d, id) ? TRI_ESTATE : TRI_OK)) shadow_fail(s, "tri_finq_watch: %d", err);
-        if (err == TRI_OK) *free_place = id;
+        watch_object(p, id, free_place);
     } else if ((came = tri_finq_poll(p->t, d->queue)) != NULL) {
         id = shadow_validate(s, (uintptr_t)came, "a finalizer queue");
         uint32_t *place = find_watched(d, id);

@@ -131,8 +131,12 @@ TEST(arena_fields, page_in_use_is_the_page_heaps_bit) {
     struct memory *mem = &o->f.heap->mem;
     for (int round = 0; round < 3; round++) {
         fixture_collect(&o->f);
-        tri_trim(o->f.heap); /* no run is on its way back to the system from here on */
-        fixture_sleep_ms(5);
+        tri_trim(o->f.heap); /* no run is on its way back to the system, once the scavenger has ended its slice: */
+        struct pageheap_stats ps;
+        for (int i = 0; i < 30000; i++, fixture_sleep_ms(1)) {
+            tri__pageheap_get_stats(mem->pages, &ps);
+            if (ps.used_pages == atomic_load_relaxed(&mem->used_pages)) break;
+        }
         size_t in_use = 0;
         look(o);
         for (size_t page = 0; page < mem->space.committed_pages; page++) {

@@ -42,9 +42,17 @@ static void *sleeper(void *arg) {
     return NULL;
 }
 
+/* On a small stack: where memory is not overcommitted (vm.overcommit_memory=2) a thousand of the usual size are not to
+ * be had. */
 static pthread_t start_thread(void *(*fn)(void *), void *arg) {
+    enum { STACK_BYTES = 512 << 10 };
     pthread_t thread;
-    CHECK_EQ(pthread_create(&thread, NULL, fn, arg), 0);
+    pthread_attr_t attr;
+    CHECK_EQ(pthread_attr_init(&attr), 0);
+    CHECK_EQ(pthread_attr_setstacksize(&attr, STACK_BYTES), 0);
+    int err = pthread_create(&thread, &attr, fn, arg);
+    CHECK_MSG(err == 0, "pthread_create: %s", strerror(err));
+    pthread_attr_destroy(&attr);
     return thread;
 }
 
@@ -130,6 +138,7 @@ TEST(crowd, a_handshake_over_a_thousand_threads, .timeout = 120) {
 
 TEST(crowd, an_idle_thread_keeps_little, .timeout = 120) {
     if (TEST_IS_SLOW) return; /* their memory is in the figures */
+    process_without_huge_pages();
     struct fixture f = fixture_open();
     crowd = (struct crowd){.heap = f.heap};
     size_t before = process_anonymous_bytes();

@@ -56,6 +56,52 @@ TEST(death, a_cleanup_runs_once_on_the_thread_that_asks) {
     fixture_close(&f);
 }
 
+static void detach_thread(void *arg) {
+    add_to_sum(NULL);
+    CHECK_EQ(tri_detach(tri_self(arg)), TRI_OK);
+}
+
+static void detach_and_end(void *arg) {
+    detach_thread(arg);
+    CHECK_EQ(tri_heap_destroy(arg), TRI_OK);
+}
+
+static void attach_anew(void *arg) {
+    tri_thread *thread;
+    detach_thread(arg);
+    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_OK);
+}
+
+/* Three cleanups of one object, the first of which is fn. */
+static struct fixture three_are_due(void (*fn)(void *)) {
+    struct fixture f = fixture_open();
+    forget_calls();
+    uintptr_t leaf = hide(tri_new(f.thread, &leaf_type));
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), fn, f.heap), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), add_to_sum, arg_of(1)), TRI_OK);
+    CHECK_EQ(tri_cleanup_add(f.thread, reveal(leaf), add_to_sum, arg_of(2)), TRI_OK);
+    fixture_collect(&f);
+    CHECK_EQ(fixture_stats(f.heap).cleanups_due, 3);
+    return f;
+}
+
+TEST(death, a_cleanup_may_detach_its_thread_and_end_the_heap) {
+    struct fixture f = three_are_due(detach_thread);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 1);
+    f.thread = fixture_attach(f.heap);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 2);
+    CHECK(sum == 3 && ncalls == 3);
+    fixture_close(&f);
+    f = three_are_due(detach_and_end);
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), 1);
+    CHECK_EQ(ncalls, 1);
+    f = three_are_due(attach_anew);
+    tri_cleanup_run(f.thread, SIZE_MAX);
+    CHECK_EQ(mutator_of(tri_self(f.heap))->ncleaning, 0);
+    f.thread = tri_self(f.heap);
+    fixture_close(&f);
+}
+
 static uint64_t in_order;
 static void append_digit(void *arg) {
     in_order = in_order * 10 + (uint64_t)(uintptr_t)arg;
@@ -262,6 +308,37 @@ TEST(death, all_watched_objects_of_a_dead_graph_come_back) {
     CHECK_EQ(nseen, n);
     fixture_collect(&f);
     CHECK_EQ(atomic_load_relaxed(&f.heap->live_bytes), 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* Two that come back together: who has taken one out finds the other in it, which lies in the queue still, and may
+ * watch it for the next time. */
+TEST(death, what_lies_in_a_queue_may_be_watched_again) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct pair *one = roots[0] = tri_new(f.thread, &pair_type), *two = roots[1] = tri_new(f.thread, &pair_type);
+    tri_store(f.thread, one, &one->left, two);
+    tri_store(f.thread, two, &two->left, one);
+    CHECK_EQ(tri_finq_watch(f.thread, q, one), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, two), TRI_OK);
+    roots[0] = roots[1] = one = two = NULL;
+    fixture_collect(&f);
+    struct pair *first = roots[0] = tri_finq_poll(f.thread, q), *second = first->left;
+    CHECK_EQ(tri_finq_watch(f.thread, q, second), TRI_OK);
+    CHECK_EQ(tri_finq_watch(f.thread, q, second), TRI_ESTATE);
+    roots[0] = first = NULL;
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == second); /* as it died first */
+    CHECK(tri_finq_poll(f.thread, q) == NULL);
+    uintptr_t was = hide(second);
+    second = NULL;
+    fixture_collect(&f);
+    CHECK(tri_finq_poll(f.thread, q) == reveal(was) && tri_finq_poll(f.thread, q) == NULL);
+    fixture_collect(&f);
+    CHECK(!is_alive(f.heap, was));
+    CHECK_EQ(tri_verify(f.thread), 0);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

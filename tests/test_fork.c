@@ -41,33 +41,43 @@ static size_t locks_of(tri_heap *heap, struct lock *locks[MOST_LOCKS]) {
     return TRI_COUNT(all);
 }
 
-static uint32_t has_lock; /* [atomic] */
+struct lock_holder {
+    struct lock *lock;
+    uint64_t forker_id;            /* 0: the lock is held beyond the fork */
+    uint32_t holds, forks, forked; /* [atomic] */
+};
 
-static void *hold_lock(void *lock) {
-    tri__lock_acquire(lock);
-    atomic_store_release(&has_lock, 1);
-    fixture_sleep_ms(10);
-    tri__lock_release(lock);
+/* Until the thread that forks waits, for this lock or another that it takes before, or has forked without it. */
+static void *hold_lock(void *arg) {
+    struct lock_holder *h = arg;
+    tri__lock_acquire(h->lock);
+    atomic_store_release(&h->holds, 1);
+    while (!atomic_load_acquire(&h->forked) &&
+           (!h->forker_id || !atomic_load_acquire(&h->forks) || !process_thread_sleeps(h->forker_id)))
+        sched_yield();
+    tri__lock_release(h->lock);
     return NULL;
 }
 
-/* A fork while another thread holds the lock. How the child ended, which takes every lock once. */
-static int fork_beside_lock(tri_heap *heap, struct lock *lock) {
+/* A fork while another thread holds the lock. How the child ended, which takes every lock once within so long. */
+static int fork_beside_lock(tri_heap *heap, struct lock *lock, bool waits, unsigned within_s) {
     struct lock *all[MOST_LOCKS];
     size_t n = locks_of(heap, all);
     pthread_t holder;
-    atomic_store_release(&has_lock, 0);
-    CHECK_EQ(pthread_create(&holder, NULL, hold_lock, lock), 0);
-    while (!atomic_load_acquire(&has_lock)) sched_yield();
+    struct lock_holder h = {.lock = lock, .forker_id = waits ? tri__os_thread_id() : 0};
+    CHECK_EQ(pthread_create(&holder, NULL, hold_lock, &h), 0);
+    while (!atomic_load_acquire(&h.holds)) sched_yield();
+    atomic_store_release(&h.forks, 1);
     pid_t child = fork();
     if (child == 0) {
-        alarm(2);
+        alarm(within_s);
         for (size_t i = 0; i < n; i++) {
             tri__lock_acquire(all[i]);
             tri__lock_release(all[i]);
         }
         _exit(0);
     }
+    atomic_store_release(&h.forked, 1);
     CHECK_EQ(pthread_join(holder, NULL), 0);
     return forking_wait(child);
 }
@@ -77,11 +87,11 @@ TEST(fork, whoever_holds_a_lock_the_child_finds_it_free, .timeout = 120) {
     struct lock *locks[MOST_LOCKS];
     size_t n = locks_of(f.heap, locks);
     for (size_t i = 0; i < n; i++) {
-        int status = fork_beside_lock(f.heap, locks[i]);
+        int status = fork_beside_lock(f.heap, locks[i], true, 60);
         CHECK_MSG(status == 0, "lock %s: the child ended with 0x%x", locks[i]->name, status);
     }
     fixture_set(f.heap, "fault=fork_lock");
-    int status = fork_beside_lock(f.heap, &f.heap->roots.lock);
+    int status = fork_beside_lock(f.heap, &f.heap->roots.lock, false, 1);
     CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM, "the planted fault: 0x%x", status);
     fixture_set(f.heap, "fault=none");
     fixture_close(&f);
@@ -129,6 +139,12 @@ TEST(fork, nothing_that_is_in_hand_is_cut_in_two, .timeout = 120) {
     fixture_close(&f);
 }
 
+/* In time: a thread is made, and counted until some moments after it was joined, at its own pace. */
+static void expect_thread_count(size_t n) {
+    for (int i = 0; i < 30000 && forking_count_threads() != n; i++) fixture_sleep_ms(1);
+    CHECK_EQ(forking_count_threads(), n);
+}
+
 /* The child's threads are made when somebody needs them; so are a grandchild's. */
 static void expect_threads(tri_heap *heap, tri_thread *t, int generations) {
     CHECK_EQ(forking_count_threads(), 1);
@@ -140,8 +156,7 @@ static void expect_threads(tri_heap *heap, tri_thread *t, int generations) {
         CHECK_EQ(forking_wait(child), 0);
     }
     CHECK_EQ(tri_collect(t), TRI_OK);
-    for (int i = 0; i < 1000 && forking_count_threads() < 3; i++) fixture_sleep_ms(1);
-    CHECK_EQ(forking_count_threads(), 3);
+    expect_thread_count(3);
     if (generations > 0) {
         pid_t child = fork();
         if (child == 0) expect_threads(heap, t, generations - 1), _exit(0);
@@ -150,7 +165,7 @@ static void expect_threads(tri_heap *heap, tri_thread *t, int generations) {
     CHECK_EQ(tri_verify(t), 0);
     CHECK_EQ(tri_detach(t), TRI_OK);
     CHECK_EQ(tri_heap_destroy(heap), TRI_OK);
-    CHECK_EQ(forking_count_threads(), 1);
+    expect_thread_count(1);
 }
 
 TEST(fork, a_child_starts_its_threads_when_it_needs_them, .timeout = 60) {
@@ -221,6 +236,49 @@ TEST(fork, a_child_may_end_its_heaps_without_a_cycle, .timeout = 60) {
         _exit(0);
     }
     CHECK_EQ(forking_wait(child), 0);
+    fixture_close(&f);
+}
+
+/* In the child: what was about to be delivered, and is watched again already, lies in the queue once and comes back
+ * once more when it dies. */
+static void take_twice(struct fixture *f, tri_finq *q, void **roots, uintptr_t hidden) {
+    int nnow = 0, nlater = 0;
+    CHECK_EQ(tri_verify(f->thread), 0);
+    for (void *obj; (obj = tri_finq_poll(f->thread, q)) != NULL;) nnow += hide(obj) == hidden;
+    roots[0] = NULL;
+    fixture_collect(f);
+    for (void *obj; (obj = tri_finq_poll(f->thread, q)) != NULL;) nlater += hide(obj) == hidden;
+    CHECK_MSG(nnow == 1 && nlater == 1, "it came back %d times, then %d", nnow, nlater);
+    _exit(0);
+}
+
+TEST(fork, what_comes_back_and_is_watched_again_is_served_twice, .timeout = 60) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    tri_finq *q = tri_finq_new(f.thread);
+    struct pair *oldest = NULL, *other = NULL;
+    for (int i = 0; i < 1000; i++) { /* a ring; more than is delivered between two looks at the clock */
+        struct pair *p = tri_new(f.thread, &pair_type);
+        tri_store(f.thread, p, &p->left, roots[0]);
+        roots[0] = p;
+        if (!oldest) oldest = p;
+        CHECK_EQ(tri_finq_watch(f.thread, q, p), TRI_OK);
+    }
+    tri_store(f.thread, oldest, &oldest->left, roots[0]);
+    roots[0] = oldest = NULL;
+    tri__cycle_request(f.heap, "test");
+    while (!(roots[0] = tri_finq_poll(f.thread, q))) CHECK(tri_step(f.thread, 1));
+    const struct watch *coming = f.heap->death.watches.revived.first;
+    CHECK(coming != NULL); /* some are delivered, not all */
+    for (other = roots[0]; (uintptr_t)other != coming->addr;) other = other->left;
+    CHECK_EQ(tri_finq_watch(f.thread, q, other), TRI_OK);
+    uintptr_t hidden = hide(other);
+    pid_t child = fork();
+    if (child == 0) take_twice(&f, q, roots, hidden);
+    CHECK_EQ(forking_wait(child), 0);
+    TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
 

@@ -479,7 +479,7 @@ TEST(heap, empty_spans_go_back_to_the_page_heap) {
     fixture_collect(&f);
     CHECK(atomic_load_relaxed(&f.heap->mem.used_pages) < used / 10);
     tri_trim(f.heap); /* and waits for what the collector is just giving back */
-    for (int i = 0; i < 1000; i++, fixture_sleep_ms(1)) {
+    for (int i = 0; i < 30000; i++, fixture_sleep_ms(1)) {
         tri__pageheap_get_stats(f.heap->mem.pages, &after);
         if (after.used_pages == atomic_load_relaxed(&f.heap->mem.used_pages)) break;
     }

@@ -312,3 +312,26 @@ TEST(roots, handles_of_odd_addresses_are_refused) {
     CHECK(!is_alive(f.heap, hide(p)));
     fixture_close(&f);
 }
+
+/* ---- A process without pthread keys ---- */
+
+/* The library needs one for the ends of threads; what it has not got it must not use: key 0 is the host's. */
+TEST(threads, without_a_key_no_thread_is_attached_and_the_hosts_stay_as_they_are) {
+    enum { MOST_KEYS = 4096 };
+    static pthread_key_t keys[MOST_KEYS];
+    tri_heap *heap;
+    tri_thread *thread;
+    size_t n = 0;
+    tri_config config = fixture_config(0);
+    while (n < MOST_KEYS && pthread_key_create(&keys[n], NULL) == 0) n++;
+    CHECK(n > 0 && n < MOST_KEYS);
+    for (size_t i = 0; i < n; i++) CHECK_EQ(pthread_setspecific(keys[i], &keys[i]), 0);
+    CHECK_EQ(tri_heap_create(&config, &heap), TRI_OK);
+    CHECK_EQ(tri_attach(heap, 0, &thread), TRI_ELIMIT);
+    CHECK_MSG(strstr(tri_last_error(), "pthread key") != NULL, "%s", tri_last_error());
+    CHECK(tri_manual_alloc(heap, 100) == NULL);
+    CHECK_MSG(strstr(tri_last_error(), "pthread key") != NULL, "%s", tri_last_error());
+    for (size_t i = 0; i < n; i++) CHECK(pthread_getspecific(keys[i]) == &keys[i]);
+    for (size_t i = 0; i < n; i++) pthread_key_delete(keys[i]);
+    CHECK_EQ(tri_heap_destroy(heap), TRI_OK);
+}

@@ -5,6 +5,7 @@
  * Resident bytes are counted by the page heap, and once against the system's own count.
  */
 #include "tests/fixture.h"
+#include "tests/process.h"
 
 #include <dirent.h>
 #include <sys/resource.h>
@@ -13,15 +14,6 @@
 static size_t heap_resident(tri_heap *heap) {
     tri_stats stats = fixture_stats(heap);
     return stats.committed_bytes + stats.free_bytes;
-}
-
-static size_t process_resident(void) {
-    size_t ignored = 0, npages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    CHECK(f != NULL);
-    CHECK_EQ(fscanf(f, "%zu %zu", &ignored, &npages), 2);
-    fclose(f);
-    return npages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static uint64_t now_ms(void) {
@@ -64,6 +56,12 @@ static void *sleep_fn(void *p) {
 }
 static void idle_ms(struct fixture *f, unsigned ms) {
     tri_blocking(f->thread, sleep_fn, &ms);
+}
+
+/* In a blocking region until nothing that is free has memory any more, however busy the machine is. */
+static bool idle_until_trimmed(struct fixture *f) {
+    for (int i = 0; i < 1200 && fixture_stats(f->heap).free_bytes > 0; i++) idle_ms(f, 25);
+    return fixture_stats(f->heap).free_bytes == 0;
 }
 
 /* Sleeps until that many cycles have ended. On a busy machine what a cycle cost, and so the rest after it, is
@@ -148,10 +146,16 @@ TEST(scavenger, a_sawtooth_keeps_its_pages) {
 
 /* ---- idle periods ---- */
 
-/* A cycle that the growth began is not the idle period's. */
+static bool cycles_have_ended(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool ended = !heap->wanted && heap->runner == RUNNER_NONE && !heap->handed_over && heap->started == heap->finished;
+    tri__lock_release(&heap->cycle_lock);
+    return ended;
+}
+
+/* A cycle that the growth began is not the idle period's: it has ended, and is counted. */
 static void let_cycles_end(struct fixture *f) {
-    while (atomic_load_acquire(&f->heap->triggered) || heap_phase(f->heap) != PHASE_IDLE) idle_ms(f, 1);
-    idle_ms(f, 20); /* it is counted a moment after its phase */
+    while (!cycles_have_ended(f->heap)) idle_ms(f, 1);
 }
 
 TEST(scavenger, an_idle_heap_is_collected_and_trimmed_once) {
@@ -163,6 +167,7 @@ TEST(scavenger, an_idle_heap_is_collected_and_trimmed_once) {
     let_cycles_end(&f);
     uint64_t cycles = fixture_stats(f.heap).cycles;
     CHECK(idle_until_cycles(&f, cycles + 1));
+    CHECK(idle_until_trimmed(&f));
     idle_ms(&f, 1500);
     tri_stats s = fixture_stats(f.heap);
     CHECK_MSG(s.cycles == cycles + 1, "%d cycles in one idle period", (int)(s.cycles - cycles));
@@ -175,23 +180,24 @@ TEST(scavenger, an_idle_heap_is_collected_and_trimmed_once) {
     let_cycles_end(&f);
     cycles = fixture_stats(f.heap).cycles;
     CHECK(idle_until_cycles(&f, cycles + 1));
+    CHECK(idle_until_trimmed(&f));
     idle_ms(&f, 1000);
     CHECK_EQ(fixture_stats(f.heap).cycles, cycles + 1);
-    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
     fixture_close(&f);
 }
 
 TEST(scavenger, the_process_falls_to_near_its_live_size) {
     if (TEST_IS_SLOW) return; /* shadow memory */
     struct fixture f = open_with(0, 500);
-    size_t empty = process_resident();
+    size_t empty = process_resident_bytes();
     tri_handle list = tri_global(f.thread, NULL), keep = tri_global(f.thread, NULL);
     grow(&f, keep, 20 * MIB, 200);
     grow(&f, list, 300 * (size_t)MIB, 500);
     tri_global_set(f.thread, list, NULL);
-    idle_until_cycles(&f, fixture_stats(f.heap).cycles + 1);
-    idle_ms(&f, 1500);
-    size_t live = fixture_stats(f.heap).live_bytes, now = process_resident() - empty;
+    let_cycles_end(&f);
+    CHECK(idle_until_cycles(&f, fixture_stats(f.heap).cycles + 1));
+    CHECK(idle_until_trimmed(&f));
+    size_t live = fixture_stats(f.heap).live_bytes, now = process_resident_bytes() - empty;
     CHECK_MSG(now <= live * 13 / 10 + 4 * MIB, "%.1f MiB resident of %.1f MiB live", (double)now / (double)MIB,
               (double)live / (double)MIB);
     fixture_close(&f);
@@ -253,9 +259,9 @@ TEST(scavenger, idle_trim_can_be_switched_off_and_on) {
     CHECK_EQ(fixture_stats(f.heap).cycles, 0);
     CHECK_EQ(tri_heap_set(f.heap, "idle_trim_ms=100"), TRI_OK);
     CHECK(idle_until_cycles(&f, 1));
+    CHECK(idle_until_trimmed(&f));
     idle_ms(&f, 500);
     CHECK_EQ(fixture_stats(f.heap).cycles, 1);
-    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
     fixture_close(&f);
 }
 
@@ -295,13 +301,17 @@ TEST(scavenger, an_idle_heap_costs_no_wakeups) {
     tri_handle list = tri_global(f.thread, NULL);
     grow(&f, list, 20 * MIB, 20000);
     tri_global_set(f.thread, list, NULL);
-    idle_until_cycles(&f, fixture_stats(f.heap).cycles + 1);
-    idle_ms(&f, 1000);
-    CHECK_EQ(fixture_stats(f.heap).free_bytes, 0);
-    long before = switches_of("trigc-mem");
+    let_cycles_end(&f);
+    CHECK(idle_until_cycles(&f, fixture_stats(f.heap).cycles + 1));
+    CHECK(idle_until_trimmed(&f));
+    long before = 0, now = switches_of("trigc-mem");
+    for (int i = 0; i < 20 && now != before; i++) { /* on a busy machine its last turn may come late */
+        before = now;
+        idle_ms(&f, 1500);
+        now = switches_of("trigc-mem");
+    }
     CHECK(before > 0);
-    idle_ms(&f, 1500);
-    CHECK_EQ(switches_of("trigc-mem"), before);
+    CHECK_EQ(now, before);
     fixture_close(&f);
 }
 
@@ -348,10 +358,10 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
 }
 
 /* Garbage beside a live size of 60 MiB, for `ms`. What collecting took of the time of two processors, in percent, and
- * the most that the heap had. */
+ * the most that the heap had, and what was allocated in a cycle. */
 struct squeeze {
     double percent;
-    size_t most_bytes, nallocated_bytes;
+    size_t most_bytes, bytes_a_cycle;
 };
 
 static struct squeeze squeezed(struct fixture *f, unsigned ms) {
@@ -366,7 +376,8 @@ static struct squeeze squeezed(struct fixture *f, unsigned ms) {
     uint64_t spent_ns = after.mark_ns + after.sweep_ns + after.assist_ns + after.stall_ns - before.mark_ns -
                         before.sweep_ns - before.assist_ns - before.stall_ns;
     result.percent = (double)spent_ns * 50 / (double)(tri__os_now_ns() - start);
-    result.nallocated_bytes = after.allocated_bytes - before.allocated_bytes;
+    CHECK_MSG(after.cycles > before.cycles, "no cycle in %u ms", ms);
+    result.bytes_a_cycle = (after.allocated_bytes - before.allocated_bytes) / (after.cycles - before.cycles);
     return result;
 }
 
@@ -385,9 +396,12 @@ TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most) {
     tri_stats s = fixture_stats(f.heap);
     const char *figures = "without the limiter %.0f %% and %zu MiB, with it %.0f %% and %zu MiB";
     /* By the clock, so that on a busy machine the time without a core counts as well; the widest room is the growth of
-     * 60 percent, and what is allocated while a cycle marks comes on top. */
-    CHECK_MSG(with.percent <= 75 && with.percent <= without.percent - 5, figures, without.percent,
-              without.most_bytes / MIB, with.percent, with.most_bytes / MIB);
+     * 60 percent, and what is allocated while a cycle marks comes on top. That the share is smaller than without the
+     * limiter is seen by the work: where others have the cores there may be little of either. */
+    CHECK_MSG(with.percent <= 75, figures, without.percent, without.most_bytes / MIB, with.percent,
+              with.most_bytes / MIB);
+    CHECK_MSG(with.bytes_a_cycle >= 2 * without.bytes_a_cycle, "%zu bytes a cycle without the limiter, %zu with it",
+              without.bytes_a_cycle, with.bytes_a_cycle);
     CHECK_MSG(with.most_bytes <= 240 * (size_t)MIB && without.most_bytes < 100 * (size_t)MIB, figures, without.percent,
               without.most_bytes / MIB, with.percent, with.most_bytes / MIB);
     CHECK_MSG(s.limited_cycles > 0 && s.limiter_percent <= 100, "%d limited cycles, %d %%", (int)s.limited_cycles,
@@ -464,6 +478,7 @@ static long own_faults(void) {
 
 TEST(scavenger, a_growing_heap_finds_its_pages_populated) {
     if (TEST_IS_SLOW) return;
+    process_without_huge_pages(); /* a fault for each page */
     long faults[2];
     for (int ahead = 0; ahead < 2; ahead++) {
         struct fixture f = open_with(0, 0);

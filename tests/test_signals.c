@@ -155,7 +155,7 @@ static void on_delay(int number) {
 }
 
 int nanosleep(const struct timespec *wanted, struct timespec *left) {
-    if (interrupted && pthread_equal(test_own_thread, pthread_self())) {
+    if (pthread_equal(test_own_thread, pthread_self()) && interrupted) { /* written by that thread alone */
         interrupted = NULL;
         raise(SIGUSR1);
     }

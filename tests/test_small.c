@@ -44,6 +44,7 @@ static void check_list(tri_handle list, uint64_t n) {
 
 TEST(small, a_heap_starts_with_less_than_a_megabyte) {
     if (TEST_IS_SLOW) return; /* their shadow memory counts, too */
+    process_without_huge_pages();
     tri_thread *thread;
     tri_heap *heap = default_heap(&thread); /* what the first one costs the process is the process's */
     end_heap(heap, thread);
@@ -72,6 +73,7 @@ TEST(small, a_hundred_heaps_in_one_process, .timeout = 120) {
     static tri_heap *heaps[NHEAPS];
     static tri_thread *threads[NHEAPS];
     static tri_handle lists[NHEAPS];
+    process_without_huge_pages();
     size_t before = process_anonymous_bytes(), mappings = process_nmappings();
     for (uint64_t i = 0; i < NHEAPS; i++) {
         heaps[i] = default_heap(&threads[i]);

@@ -197,7 +197,7 @@ TEST(workers, who_has_nothing_to_do_sleeps) {
     TRI_LOCALS(f.thread, locals, 1);
     make_tangle(&f, locals, N);
     while (f.heap->workers.nstarted < 3) fixture_collect(&f);
-    for (int i = 0; i < 1000 && count_waiting(f.heap) < 3; i++) fixture_sleep_ms(1); /* each on its way to bed */
+    for (int i = 0; i < 30000 && count_waiting(f.heap) < 3; i++) fixture_sleep_ms(1); /* each on its way to bed */
     CHECK_EQ(count_waiting(f.heap), 3);
     double cpu_ms = process_cpu_ms();
     fixture_sleep_ms(WAIT_MS);

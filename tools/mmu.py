@@ -25,6 +25,8 @@ def read(path):
             word = line.split()
             if word[0] == "run":
                 run = (int(word[1]), int(word[2]))
+            elif word[0] == "lost":
+                raise SystemExit(f"mmu: {path} has no room for {word[1]} events of its run")
             elif word[0] == "pause" and word[4] != "wait":
                 threads.setdefault(word[1], []).append((int(word[2]), int(word[3])))
     if run is None:

@@ -159,6 +159,13 @@ enum { SPIN_NS = 20000, LOOKS_A_CLOCK = 8, RELAXES_A_LOOK = 8 };
 static _Thread_local uint64_t waited_ns, longest_ns; /* for locks, since the thread asked last; for one of them */
 static _Thread_local int longest_rank;
 
+static void add_waited(uint64_t ns, int rank) {
+    waited_ns += ns;
+    if (ns < longest_ns) return;
+    longest_ns = ns;
+    longest_rank = rank;
+}
+
 /* Critical sections take a few microseconds at most as a rule: who sleeps for one costs the holder a wakeup, and gets
  * the lock when the system has found it a core, which takes ten times as long and may take a thousand times. So it
  * looks again for a while, and sleeps when the holder has, most likely, lost its own core. False: it is to sleep. */
@@ -182,11 +189,11 @@ static TRI_COLD void take_from_another(struct lock *lock) {
         int error = pthread_mutex_lock(&lock->mutex);
         check_always(error == 0, "I-LOCK an initialised lock can be taken");
     }
-    uint64_t ns = tri__os_now_ns() - start;
-    waited_ns += ns;
-    if (ns < longest_ns) return;
-    longest_ns = ns;
-    longest_rank = lock->rank;
+    add_waited(tri__os_now_ns() - start, lock->rank);
+}
+
+void tri__lock_add_waited(uint64_t ns) {
+    add_waited(ns, 0);
 }
 
 uint64_t tri__lock_take_waited(int *rank) {

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -317,24 +318,38 @@ void tri__os_futex_wake_all(const uint32_t *word) {
 
 /* ---- Threads ---- */
 
-enum { MAIN_STACK_GAP_BYTES = 128 << 20 };
+/* The system keeps the 128 MiB below the first thread's stack free of mappings, and gives arguments and environment,
+ * which lie above it, 6 MiB at most. */
+enum { FIRST_STACK_GAP_BYTES = 128 << 20, FIRST_STACK_ARGS_BYTES = 8 << 20 };
+
+/* The first thread's bounds are read from /proc, which needs it, and a file descriptor. Without them: where the kernel
+ * has put its random bytes, every frame of that thread lies below. Other stacks are further away than the gap. */
+static bool first_stack_bounds(uintptr_t random, uintptr_t *low, uintptr_t *high) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    if (here >= random || random - here >= FIRST_STACK_GAP_BYTES / 2) return false;
+    *high = align_down(random, 16);
+    *low = *high - FIRST_STACK_GAP_BYTES;
+    return true;
+}
 
 bool tri__os_stack_bounds(uintptr_t *low, uintptr_t *high) {
     pthread_attr_t attr;
     void *base = NULL;
     size_t size_bytes = 0;
+    uintptr_t random = (uintptr_t)getauxval(AT_RANDOM); /* on the first thread's stack */
     if (pthread_getattr_np(pthread_self(), &attr) != 0) {
-        return false;
+        return first_stack_bounds(random, low, high);
     }
     bool known = pthread_attr_getstack(&attr, &base, &size_bytes) == 0 && base != NULL && size_bytes > 0;
     pthread_attr_destroy(&attr);
     if (known) {
         *low = (uintptr_t)base;
         *high = (uintptr_t)base + size_bytes;
-        /* The first thread's stack may grow as far as the limit of the moment says, which can be raised later. The
-         * system keeps the 128 MiB below it free of mappings in any case. */
-        if (syscall(SYS_gettid) == getpid() && size_bytes < MAIN_STACK_GAP_BYTES) {
-            *low = *high - MAIN_STACK_GAP_BYTES;
+        /* The first thread's stack may grow as far as the limit of the moment says, which can be raised later. In the
+         * child of a fork another thread may be the process's first one: its stack does not grow. */
+        bool first = random >= *low && random < *high + FIRST_STACK_ARGS_BYTES;
+        if (first && size_bytes < FIRST_STACK_GAP_BYTES) {
+            *low = *high - FIRST_STACK_GAP_BYTES;
         }
     }
     return known;

@@ -31,7 +31,8 @@ TRI_API int tri_cleanup_remove(tri_thread *thread, void *obj, void (*fn)(void *a
 
 /* Runs up to `max` cleanups that are due, each once, and returns how many; one load when there are none, so it may be
  * called at each turn of a loop. They run here, one after the other and with nothing locked, and may do whatever the
- * thread may. SAFEPOINT if they are. Any attached thread; several may run them at once. */
+ * thread may; after one that detaches it the others stay due. SAFEPOINT if they are. Any attached thread; several may
+ * run them at once. */
 TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
 
 /* Weak maps, keyed by identity: from an object to a value, for as long as map and key both live. An entry keeps neither
@@ -72,7 +73,8 @@ TRI_API bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void
  * A new queue, which lives as long as its heap. NULL: TRI_ENOMEM. Not a safepoint. Any attached thread. */
 TRI_API tri_finq *tri_finq_new(tri_thread *thread);
 
-/* Watches `obj` for the queue, until it has come back (then it can be watched again) or is freed by tri_free.
+/* Watches `obj` for the queue, until it has come back (then it can be watched again, also by who finds it in another
+ * that came back, and has not taken it out of the queue yet) or is freed by tri_free.
  * TRI_ESTATE when it is watched already; TRI_EINVAL, TRI_ENOMEM as tri_cleanup_add. Not a safepoint. Any attached
  * thread. */
 TRI_API int tri_finq_watch(tri_thread *thread, tri_finq *queue, void *obj);
