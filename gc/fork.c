@@ -53,8 +53,11 @@ void tri__unforkable_check(void) {
     check_cheap(tri__lock_none_held(), "I-FORK2: a section that a fork waits for is entered with no lock held");
 }
 
+/* Counts as a wait for a lock, which the thread's next slow path tells. */
 static void wait_for_fork(void) {
+    uint64_t start = tri__os_now_ns();
     while (atomic_load_seq(&tri__forking)) tri__os_futex_wait(&tri__forking, 1, 1000000); /* resume wakes */
+    tri__lock_add_waited(tri__os_now_ns() - start);
 }
 
 /* A fork is under way, or about to be: out again, and in when it is over. */
@@ -201,8 +204,10 @@ static void prepare(void) {
         return;
     }
     tri__lock_acquire(&heaps_lock);
+    uint64_t start = tri__os_now_ns();
     wait_for_sections();
     take_locks();
+    tri__lock_add_waited(tri__os_now_ns() - start); /* the forking thread's own */
     for (tri_heap *heap = heaps; heap; heap = heap->next_heap)
         check_always(atomic_load_acquire(&heap->mem.nsweeping) == 0 && atomic_load_acquire(&heap->mem.nclaimed) == 0,
                      "I-FORK1: while a process forks no span is claimed"); /* pair with their releases */

@@ -45,8 +45,10 @@ static void shade_root_word(struct mutator *m, tri_word w, const tri_enc *enc) {
 
 static void shade_range(struct mutator *m, const struct tri_root *root) {
     if (!m->armed) return;
+    uint64_t start = tri__os_now_ns();
     for (size_t i = 0; i < root->nslots; i++) /* pairs with tri_root_store */
         shade_root_word(m, atomic_load_acquire(&root->slots[i]), &root->enc);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_SCAN, tri__os_now_ns() - start);
 }
 
 /* ---- global slots -------------------------------------------------------------------------------------------- */

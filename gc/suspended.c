@@ -97,15 +97,18 @@ static size_t deep_bytes(const struct tri_vmstack *s) {
 /* ---- by threads ------------------------------------------------------------------------------------------------ */
 
 /* A deep one is copied, as in a scan handshake. What is queued here is handed over with the thread's next answer. */
-static void scan_by(struct mutator *m, struct tri_vmstack *s) {
+static uint64_t scan_by(struct mutator *m, struct tri_vmstack *s) {
     struct copying copying;
+    uint64_t start = tri__os_now_ns();
     tri__copying_begin(&copying, m->heap, deep_bytes(s));
     tri__vmstack_scan(s, &m->marker, &copying);
     tri__copying_end(&copying);
+    return tri__os_now_ns() - start;
 }
 
-void tri__suspended_make_safe(struct mutator *m, struct tri_vmstack *s) {
+uint64_t tri__suspended_make_safe(struct mutator *m, struct tri_vmstack *s) {
     uint64_t cycle = atomic_load_relaxed(&m->heap->cycle_number); /* ordered by this thread's H1 answer */
+    uint64_t ns = 0;
     if (!stack_is_black(m)) {
         stack_note_scanned(s, 0);
     } else if (atomic_load_relaxed(&s->scanned_cycle) != cycle) { /* own */
@@ -113,9 +116,10 @@ void tri__suspended_make_safe(struct mutator *m, struct tri_vmstack *s) {
          * that is disarmed already has touched it: then all that it names is marked. */
         enum phase phase = heap_phase(m->heap);
         check_cheap(phase == PHASE_SCAN || phase == PHASE_DISARM, "R8: while marking every suspended stack is scanned");
-        if (phase == PHASE_SCAN) scan_by(m, s);
+        if (phase == PHASE_SCAN) ns = scan_by(m, s);
         stack_note_scanned(s, cycle);
     }
+    return ns;
 }
 
 void tri__suspended_put(struct mutator *m, struct tri_vmstack *s) {
@@ -149,7 +153,7 @@ bool tri__suspended_take(struct mutator *m, struct tri_vmstack *s) {
         && !(expected == STACK_HELD && take_locked(m, s)))
         return false;
     tri__stress_delay(m->heap); /* the collector may come to it here */
-    tri__suspended_make_safe(m, s);
+    suspended_tell(m, tri__suspended_make_safe(m, s));
     tri__suspended_uncount(m->heap, s);
     return true;
 }

@@ -29,8 +29,12 @@ void tri__suspended_unlock(tri_heap *heap);
 /* Keeps a suspended stack from running. False: it is not suspended. Requires the lock until it is released. */
 bool tri__suspended_hold(struct tri_vmstack *stack);
 void tri__suspended_release(struct tri_vmstack *stack);
-/* R8: before m reads or writes a stack that it holds, or runs it. */
-void tri__suspended_make_safe(struct mutator *m, struct tri_vmstack *stack);
+/* R8: before m reads or writes a stack that it holds, or runs it. For how long that kept the thread, which who calls
+ * tells when no lock is held; 0: there was nothing to do. */
+uint64_t tri__suspended_make_safe(struct mutator *m, struct tri_vmstack *stack);
+static inline void suspended_tell(const struct mutator *m, uint64_t ns) {
+    if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_of(m->heap, m, TRI_PAUSE_SCAN, ns);
+}
 /* A held or running stack is to be forgotten. */
 void tri__suspended_uncount(tri_heap *heap, struct tri_vmstack *stack);
 

@@ -7,10 +7,12 @@
 #include "gc/suspended.h"
 
 /* Words that come to the roots or leave them while armed are marked at once, so that only what was unmarked counts for
- * R2. */
-static void shade_stack(struct mutator *m, const struct tri_vmstack *s) {
+ * R2. For how long that kept the thread. */
+static uint64_t shade_stack(struct mutator *m, const struct tri_vmstack *s) {
     const tri_word *words = (const tri_word *)s->base;
+    uint64_t start = tri__os_now_ns();
     tri__marker_shade_words(&m->marker, words, words + tri__vmstack_bytes(s) / 8, &s->enc);
+    return tri__os_now_ns() - start;
 }
 
 tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_address, const tri_enc *enc) {
@@ -35,7 +37,7 @@ tri_vmstack *tri_vmstack_add(tri_thread *thread, void *base, const void *top_add
                        .enc = enc ? *enc : plain};
     tri__stack_link(&m->vmstacks, s);
     if (stack_is_black(m)) { /* what it holds already came from nowhere that was scanned as this thread's */
-        shade_stack(m, s);
+        suspended_tell(m, shade_stack(m, s));
         stack_note_scanned(s, atomic_load_relaxed(&m->heap->cycle_number)); /* ordered by this thread's H1 answer */
     }
     tri__stack_enlist(m->heap, s);
@@ -63,23 +65,23 @@ void tri_vmstack_move(tri_thread *thread, tri_vmstack *stack, void *base, const 
 /* Words that leave the roots may live on in other threads' hands: shaded while armed (as R17). A native stack that
  * is suspended is in nobody's hands but by a touch, so it is enough that it is safe; and its words may be stale, which
  * nothing may shade after the close. */
-static void leave_roots(struct mutator *m, tri_vmstack *s) {
-    if (s->native)
-        tri__suspended_make_safe(m, s);
-    else if (m->armed)
-        shade_stack(m, s);
+static uint64_t leave_roots(struct mutator *m, tri_vmstack *s) {
+    if (s->native) return tri__suspended_make_safe(m, s);
+    return m->armed ? shade_stack(m, s) : 0;
 }
 
 /* True when it was suspended: nobody takes it any more. */
 static bool take_for_good(struct mutator *m, tri_vmstack *s) {
+    uint64_t ns = 0;
     tri__suspended_lock(m->heap);
     bool suspended = tri__suspended_hold(s);
     if (suspended) {
-        leave_roots(m, s);
+        ns = leave_roots(m, s);
         tri__suspended_uncount(m->heap, s);
         atomic_store_relaxed(&s->owner, STACK_GONE); /* the last use of it is its removal */
     }
     tri__suspended_unlock(m->heap);
+    suspended_tell(m, ns);
     return suspended;
 }
 
@@ -92,7 +94,7 @@ void tri_vmstack_remove(tri_thread *thread, tri_vmstack *stack) {
             tri__report(m->heap, "tri_vmstack_remove", "the calling thread runs on this stack; switch away first");
             return;
         }
-        leave_roots(m, stack);
+        suspended_tell(m, leave_roots(m, stack));
         tri__stack_unlink(&m->vmstacks, stack);
     } else if (!stack_runs_on(stack, STACK_GONE) && !take_for_good(m, stack)) {
         tri__report(m->heap, "tri_vmstack_remove", "the stack runs on another thread; suspend it there first");
@@ -131,13 +133,15 @@ int tri_vmstack_touch(tri_thread *thread, tri_vmstack *stack) {
     if (!m) return TRI_EUNATTACHED;
     if (!stack) return tri__error(TRI_EINVAL, "tri_vmstack_touch", "stack is NULL");
     if (stack_runs_on(stack, m)) return TRI_OK;
+    uint64_t ns = 0;
     tri__suspended_lock(m->heap);
     bool suspended = tri__suspended_hold(stack);
     if (suspended) {
-        tri__suspended_make_safe(m, stack);
+        ns = tri__suspended_make_safe(m, stack);
         tri__suspended_release(stack);
     }
     tri__suspended_unlock(m->heap);
+    suspended_tell(m, ns);
     return suspended ? TRI_OK : tri__error(TRI_ESTATE, "tri_vmstack_touch", "the stack runs on another thread");
 }
 

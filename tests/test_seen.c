@@ -3,8 +3,9 @@
  * its cause, phases and pauses as events in order, the trace line in its documented format, and statistics that are
  * cheap enough for every frame.
  */
+#include "gc/fork.h"
 #include "tests/fixture.h"
-#include "tests/process.h"
+#include "tests/forking.h"
 
 static uint64_t count(tri_heap *heap, int kind) {
     uint64_t buckets[PAUSE_BUCKETS], n = 0;
@@ -97,6 +98,159 @@ TEST(seen, a_lock_that_another_thread_holds_is_a_pause) {
     fixture_close(&f);
 }
 
+/* ---- what a thread reads for the collector, and forks ------------------------------------------------------------ */
+
+/* A thread that has answered the scan, while another one has not: so the collector has come to no suspended stack yet,
+ * and what is counted meanwhile is this thread's. */
+struct reader {
+    tri_heap *heap;
+    tri_vmstack *stack;
+    int (*reads)(tri_thread *thread, tri_vmstack *stack);
+    uint32_t attached, read; /* [atomic] */
+    uint64_t nscans;
+};
+
+static void *reader_main(void *arg) {
+    struct reader *r = arg;
+    tri_thread *thread = NULL;
+    CHECK_EQ(tri_attach(r->heap, TRI_ATTACH_PRECISE, &thread), TRI_OK);
+    struct mutator *m = mutator_of(thread);
+    atomic_store_release(&r->attached, 1);
+    while (!m->armed || m->grey_stack) tri_poll(thread);
+    uint64_t before = count(r->heap, TRI_PAUSE_SCAN);
+    CHECK_EQ(r->reads(thread, r->stack), TRI_OK);
+    r->nscans = count(r->heap, TRI_PAUSE_SCAN) - before;
+    atomic_store_release(&r->read, 1);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+static void *collect_beside(void *arg) {
+    tri_thread *thread = NULL;
+    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_OK);
+    CHECK_EQ(tri_collect(thread), TRI_OK);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+static uint64_t scans_of(int (*reads)(tri_thread *, tri_vmstack *)) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 60000;
+    struct fixture f = fixture_open_config(&config);
+    void *words[64] = {NULL};
+    void **top = words + 64;
+    tri_vmstack *stack = tri_vmstack_add(f.thread, words, &top, NULL);
+    words[3] = tri_new(f.thread, &pair_type);
+    CHECK_EQ(tri_vmstack_suspend(f.thread, stack), TRI_OK);
+    struct reader r = {.heap = f.heap, .stack = stack, .reads = reads};
+    pthread_t reader, collector;
+    CHECK_EQ(pthread_create(&reader, NULL, reader_main, &r), 0);
+    while (!atomic_load_acquire(&r.attached)) sched_yield();
+    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    while (!atomic_load_acquire(&r.read)) sched_yield();
+    fixture_join(f.thread, collector);
+    fixture_join(f.thread, reader);
+    fixture_close(&f);
+    return r.nscans;
+}
+
+static int resume_it(tri_thread *thread, tri_vmstack *stack) {
+    return tri_vmstack_resume(thread, stack);
+}
+
+static int touch_twice(tri_thread *thread, tri_vmstack *stack) {
+    CHECK_EQ(tri_vmstack_touch(thread, stack), TRI_OK);
+    return tri_vmstack_touch(thread, stack); /* it is safe now */
+}
+
+static int remove_it(tri_thread *thread, tri_vmstack *stack) {
+    tri_vmstack_remove(thread, stack);
+    return TRI_OK;
+}
+
+static int add_and_remove_a_range(tri_thread *thread, tri_vmstack *stack) {
+    void *slots[8] = {NULL};
+    tri_root *root = tri_root_add(thread, slots, 8, NULL);
+    CHECK(root != NULL);
+    tri_root_remove(thread, root);
+    return tri_vmstack_touch(thread, stack);
+}
+
+TEST(seen, what_a_thread_reads_of_roots_itself_counts_as_a_scan) {
+    CHECK_EQ(scans_of(resume_it), 1);
+    CHECK_EQ(scans_of(touch_twice), 1);
+    CHECK_EQ(scans_of(remove_it), 1);
+    CHECK_EQ(scans_of(add_and_remove_a_range), 3);
+}
+
+enum { FORK_MS = 5 };
+
+/* Waits of at least that long. */
+static uint64_t count_long(tri_heap *heap, int kind, uint64_t ns) {
+    uint64_t buckets[PAUSE_BUCKETS], n = 0;
+    CHECK_EQ(tri_histogram(heap, kind, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
+    for (int i = 0; i < PAUSE_BUCKETS; i++) n += i > 0 && (UINT64_C(1) << (i - 1)) >= ns ? buckets[i] : 0;
+    return n;
+}
+
+/* Other threads' parts, each for FORK_MS, until this thread's was seen to wait: it may have had no core meanwhile. */
+static void expect_waits(void *(*others)(void *), void (*own)(void)) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    uint64_t before = count_long(f.heap, TRI_PAUSE_LOCK, FORK_MS * 250000), now = before;
+    for (int i = 0; i < 100 && now == before; i++) {
+        struct holder h = {.heap = f.heap};
+        pthread_t other;
+        CHECK_EQ(pthread_create(&other, NULL, others, &h), 0);
+        while (!atomic_load_acquire(&h.holds)) sched_yield();
+        own();
+        roots[0] = NULL;
+        grow(&f, &roots[0], 20000); /* slow paths: one waits for another thread's fork, the next one tells */
+        now = count_long(f.heap, TRI_PAUSE_LOCK, FORK_MS * 250000);
+        fixture_join(f.thread, other);
+    }
+    CHECK(now > before);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+static void *stay_inside(void *arg) {
+    struct holder *h = arg;
+    NO_FORK_REST();
+    atomic_store_release(&h->holds, 1);
+    fixture_sleep_ms(FORK_MS);
+    return NULL;
+}
+
+static void fork_and_wait(void) {
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) _exit(0);
+    CHECK_EQ(forking_wait(child), 0);
+}
+
+TEST(seen, a_fork_that_waits_for_others_is_a_pause) {
+    expect_waits(stay_inside, fork_and_wait);
+}
+
+/* As another thread's fork does. */
+static void *be_forking(void *arg) {
+    struct holder *h = arg;
+    atomic_store_seq(&tri__forking, 1);
+    atomic_store_release(&h->holds, 1);
+    fixture_sleep_ms(FORK_MS);
+    atomic_store_seq(&tri__forking, 0);
+    tri__os_futex_wake_all(&tri__forking);
+    return NULL;
+}
+
+static void go_on(void) {}
+
+TEST(seen, a_fork_on_another_thread_is_a_pause) {
+    expect_waits(be_forking, go_on);
+}
+
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 enum { MOST_EVENTS = 4096 };
@@ -165,14 +319,21 @@ TEST(seen, without_the_flag_only_cycles_are_told) {
 TEST(seen, the_worst_pause_of_a_cycle_has_its_cause) {
     struct fixture f = fixture_open();
     uint32_t kind = 99;
-    (void)tri__stats_take_worst(f.heap, &kind);
+    int rank = 99;
+    (void)tri__stats_take_worst(f.heap, &kind, &rank);
     tri__stats_pause(f.heap, TRI_PAUSE_SCAN, 1000);
     tri__stats_pause(f.heap, TRI_PAUSE_SWEEP, 7000);
     tri__stats_pause(f.heap, TRI_PAUSE_HANDSHAKE, 3000);
     tri__stats_pause(f.heap, TRI_PAUSE_WAIT, 1000000); /* the host asked for it */
-    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 7000);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 7000);
     CHECK_EQ(kind, TRI_PAUSE_SWEEP);
-    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 0);
+    CHECK_EQ(rank, 0);
+    tri__stats_pause_lock(f.heap, mutator_of(f.thread), RANK_FIXALLOC, 9000); /* the highest rank */
+    tri__stats_pause(f.heap, TRI_PAUSE_SCAN, 8000);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 9000);
+    CHECK_EQ(kind, TRI_PAUSE_LOCK);
+    CHECK_EQ(rank, RANK_FIXALLOC);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 0);
     fixture_close(&f);
 }
 

@@ -53,15 +53,15 @@ TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 /* What kept a mutator from running. */
 enum {
     TRI_PAUSE_HANDSHAKE = 0, /* the answer to a step, its scan included */
-    TRI_PAUSE_SCAN,          /* of the thread's own roots */
-    TRI_PAUSE_ASSIST,        /* marking for its allocation; without workers, a slice of the cycle */
-    TRI_PAUSE_SWEEP,         /* on demand, for a free slot */
-    TRI_PAUSE_WAIT,          /* for a cycle or a stopped world: the host asked, or memory is at its limit */
-    TRI_PAUSE_NAP,           /* held back beyond the goal, while the collector waits for a core or an answer */
-    TRI_PAUSE_ZERO,          /* zeroing of a piece of a large object, or of what its tables need */
-    TRI_PAUSE_LOCK,          /* locks of the heap that others held, up to a safepoint's slow path, together */
-    TRI_PAUSE_SYSTEM,        /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
-    TRI_PAUSE_CORE,          /* no thread's pause: how long a thread of the heap's held a core that threads needed */
+    TRI_PAUSE_SCAN,   /* of the thread's own roots, and of a suspended stack or a range that it puts its hand on */
+    TRI_PAUSE_ASSIST, /* marking for its allocation; without workers, a slice of the cycle */
+    TRI_PAUSE_SWEEP,  /* on demand, for a free slot */
+    TRI_PAUSE_WAIT,   /* for a cycle or a stopped world: the host asked, or memory is at its limit */
+    TRI_PAUSE_NAP,    /* held back beyond the goal, while the collector waits for a core or an answer */
+    TRI_PAUSE_ZERO,   /* zeroing of a piece of a large object, or of what its tables need */
+    TRI_PAUSE_LOCK,   /* locks of the heap that others held, or a fork, up to a slow path, together */
+    TRI_PAUSE_SYSTEM, /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
+    TRI_PAUSE_CORE,   /* no thread's pause: how long a thread of the heap's held a core that threads needed */
     TRI_PAUSE_KINDS
 };
 
