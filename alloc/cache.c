@@ -9,7 +9,9 @@ _Static_assert(sizeof(tri_hole) * MAX_LAYOUTS == HOLE_TABLE_BYTES, "the table ha
 bool tri__cache_init(struct cache *cache, struct memory *mem, struct lock *table_lock) {
     *cache = (struct cache){.mem = mem, .table_lock = table_lock, .open = HOLE_LAST};
     cache->holes = tri__os_map_sparse(HOLE_TABLE_BYTES);
-    return cache->holes != NULL;
+    if (!cache->holes) return false;
+    (void)tri__os_advise_huge(cache->holes, HOLE_TABLE_BYTES, false); /* or a hole would cost 2 MiB; a hint */
+    return true;
 }
 
 void tri__cache_fini(struct cache *cache) {
@@ -29,6 +31,9 @@ static void set_hole(tri_hole *hole, char *cursor, char *limit) {
 static void open_hole(struct cache *cache, uint32_t number) {
     tri_hole *hole = &cache->holes[number];
     if (hole->next != HOLE_UNLISTED) return; /* own */
+    size_t page = number * sizeof(tri_hole) / HOLE_PAGE_BYTES;
+    cache->backed[page / 64] |= 1ull << page % 64; /* I-CACHE5 */
+    cache->recent[page / 64] |= 1ull << page % 64;
     atomic_store_relaxed(&hole->next, cache->open);
     atomic_store_release(&cache->open, number); /* pairs with cache_first: the hole's own link */
 }
@@ -145,4 +150,17 @@ void tri__cache_flush(struct cache *cache) {
     }
     tri__lock_release(cache->table_lock);
     tri__pageheap_put_block(cache->mem->pages, &cache->block);
+}
+
+/* Nobody is in the table: its list is empty, and whoever followed it held the lock that it was emptied under. */
+void tri__cache_trim(struct cache *cache) {
+    check_cheap(atomic_load_relaxed(&cache->open) == HOLE_LAST, "I-CACHE3: the table is trimmed with no hole in it");
+    size_t nbacked = 0, nrecent = 0;
+    for (size_t i = 0; i < HOLE_PAGE_WORDS; i++) {
+        nbacked += bit_count(cache->backed[i]);
+        nrecent += bit_count(cache->recent[i]);
+    }
+    memset(cache->recent, 0, sizeof cache->recent);
+    if (nbacked <= HOLE_PAGES_KEPT || nrecent > nbacked / 2) return; /* it would only come back */
+    if (tri__os_decommit(cache->holes, HOLE_TABLE_BYTES)) memset(cache->backed, 0, sizeof cache->backed);
 }

@@ -8,12 +8,19 @@
  * Invariants: I-CACHE1 a hole's free part [cursor, limit) is a whole number of slots of its span. I-CACHE2 the colour
  * of a hole is decided when it is taken: black if the thread allocates black and the span is of the thread's generation
  * (R10). I-CACHE3 after cache_flush no hole and no span is left. I-CACHE4 a slot that is being shared was taken since
- * the thread's last H3: what a black thread puts into it lives. */
+ * the thread's last H3: what a black thread puts into it lives. I-CACHE5 a page of the table that is not in `backed`
+ * reads as zero, which is holes in no list: it was never used, or was given back. */
 #ifndef TRI_ALLOC_CACHE_H
 #define TRI_ALLOC_CACHE_H
 
 #include <trigc.h>
 #include "alloc/memory.h"
+
+enum {
+    HOLE_PAGE_BYTES = 4096, /* what the table's memory is counted in; a system's own pages may be larger */
+    HOLE_PAGE_WORDS = HOLE_TABLE_BYTES / HOLE_PAGE_BYTES / 64,
+    HOLE_PAGES_KEPT = 8 /* by a thread that uses few layouts now: a thousand of them */
+};
 
 struct cache {
     struct memory *mem;      /* [const] */
@@ -27,8 +34,10 @@ struct cache {
     int64_t taken_bytes;     /* bytes of holes and large objects taken, less what came back, since last asked [owner] */
     int64_t black_bytes;     /* of those, marked at once [owner] */
     char *tiny;              /* the slot that small pointer-free objects share now, or NULL [owner] */
-    uint32_t tiny_used_bytes; /* of it [owner] */
-    struct page_block block;  /* pages for fresh spans [owner] */
+    uint32_t tiny_used_bytes;         /* of it [owner] */
+    struct page_block block;          /* pages for fresh spans [owner] */
+    uint64_t backed[HOLE_PAGE_WORDS]; /* pages of the table that have memory, one bit each [owner] */
+    uint64_t recent[HOLE_PAGE_WORDS]; /* of those, where holes were opened since the last trim [owner] */
 };
 
 /* `next` of a hole that is in no list, and of the last one in it: numbers that no layout has. */
@@ -64,5 +73,8 @@ void tri__cache_blacken(struct cache *cache);
 
 /* Gives every hole, span and page back (H6, detach). */
 void tri__cache_flush(struct cache *cache);
+
+/* After a flush: gives the table's memory back if most of it has been left alone since the flush before. */
+void tri__cache_trim(struct cache *cache);
 
 #endif

@@ -150,7 +150,8 @@ static void answer_disarm(struct mutator *m) {
 static void answer_retire(struct mutator *m) {
     tri__heap_account(m);
     tri__cache_flush(&m->cache); /* unmarks what it did not use */
-    m->cache.taken_bytes = 0;    /* pace_next takes it off the heap's size with the garbage: it is in no live byte */
+    tri__cache_trim(&m->cache);
+    m->cache.taken_bytes = 0; /* pace_next takes it off the heap's size with the garbage: it is in no live byte */
     m->cache.black = false;
     m->cache.gen = m->heap->posted_gen; /* written before the post */
     tri__heap_account(m);

@@ -1,11 +1,13 @@
 /*
  * A crowd: 1,000 attached threads, of which as many run as there are cores and the others are blocked. How long a
- * handshake takes from its post to its last answer, what one idle thread keeps of memory, and that nobody is woken in
+ * handshake takes from its post to its last answer, what one idle thread keeps of memory (also one that used thousands
+ * of layouts once), and that nobody is woken in
  * vain or left waiting: rounds upon rounds of handshakes while threads fall asleep and wake up; and 10,000 threads that
  * are made and end while cycles run.
  *
  * The times are printed, not judged: a machine with other work to do makes them anything. (5 ms is what they should
- * stay below.) TRI_CROWD_ROUNDS sets the number of rounds, TRI_TEST_STRESS=1 makes them a million.
+ * stay below.) A million rounds over 5 threads; with TRI_TEST_STRESS=1 also 10,000 over a thousand that fall asleep and
+ * wake up all the time. TRI_CROWD_ROUNDS sets another number of the former, TRI_CROWD_ROUNDS_OF_MANY of the latter.
  */
 #include "tests/fixture.h"
 
@@ -163,6 +165,58 @@ TEST(crowd, an_idle_thread_keeps_little, .timeout = 120) {
     fixture_close(&f);
 }
 
+/* How much of its table of holes has memory. */
+static size_t table_pages(const tri_thread *t) {
+    static unsigned char in[HOLE_TABLE_BYTES / 4096];
+    size_t n = 0, page_bytes = tri__os_page_size();
+    CHECK_EQ(mincore((void *)(uintptr_t)t->holes, HOLE_TABLE_BYTES, in), 0);
+    for (size_t i = 0; i < HOLE_TABLE_BYTES / page_bytes; i++) n += in[i] & 1;
+    return n * page_bytes / HOLE_PAGE_BYTES;
+}
+
+enum { MANY_TYPES = 4000 };
+static tri_type many_types[MANY_TYPES];
+
+static void use_many_types(tri_thread *t) {
+    for (int i = 0; i < MANY_TYPES; i++) {
+        many_types[i].struct_size = sizeof(tri_type);
+        many_types[i].name = "one of many";
+        many_types[i].size = 8;
+        many_types[i].flags = TRI_TYPE_LEAF;
+        uint64_t *obj = tri_new(t, &many_types[i]);
+        CHECK(obj != NULL);
+        *obj = (uint64_t)i;
+    }
+}
+
+static void *collect_twice(void *arg) {
+    tri_thread *t = fixture_attach(arg);
+    for (int i = 0; i < 2; i++) CHECK_EQ(tri_collect(t), TRI_OK);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+TEST(crowd, a_thread_gives_the_table_of_many_layouts_back, .timeout = 60) {
+    enum { TOUCHED = MANY_TYPES * sizeof(tri_hole) / HOLE_PAGE_BYTES };
+    process_without_huge_pages();
+    struct fixture f = fixture_open();
+    for (int i = 0; i < 3; i++) { /* in use: it stays */
+        use_many_types(f.thread);
+        fixture_collect(&f);
+        CHECK_MSG(table_pages(f.thread) >= TOUCHED, "%zu pages", table_pages(f.thread));
+    }
+    fixture_collect(&f); /* it was not used since the last one */
+    CHECK_MSG(table_pages(f.thread) <= HOLE_PAGES_KEPT, "%zu pages", table_pages(f.thread));
+    use_many_types(f.thread);
+    CHECK(table_pages(f.thread) >= TOUCHED);
+    pthread_t other; /* for a thread that is blocked the collector does it */
+    CHECK_EQ(pthread_create(&other, NULL, collect_twice, f.heap), 0);
+    fixture_join(f.thread, other);
+    CHECK_MSG(table_pages(f.thread) <= HOLE_PAGES_KEPT, "%zu pages", table_pages(f.thread));
+    use_many_types(f.thread);
+    fixture_close(&f);
+}
+
 /* ---- rounds ----------------------------------------------------------------------------------------------------- */
 
 static void *moment(void *arg) {
@@ -197,16 +251,14 @@ static void await_a_region(tri_thread *t, uint64_t *seen) {
 
 /* Nobody looks again by himself (silent_after_ms is 0): a collector that is not woken sleeps on, and the heap's wait
  * limit ends the wait for it; a thread that is not woken hangs. */
-TEST(crowd, no_wakeup_is_lost, .timeout = 900) {
-    enum { NDOZERS = 4, STEPS_A_CYCLE = 6 };
-    uint64_t nrounds = test_env_u64("TRI_CROWD_ROUNDS", test_stress() ? 1000000 : TEST_IS_SLOW ? 2000 : 60000);
+static void run_rounds(uint64_t nrounds, int ndozers) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
     config.wait_limit_ms = 20000;
     config.silent_after_ms = 0;
     struct fixture f = fixture_open_config(&config);
     crowd = (struct crowd){.heap = f.heap};
-    pthread_t dozers[NDOZERS];
-    for (int i = 0; i < NDOZERS; i++) dozers[i] = start_thread(dozer, (void *)(uintptr_t)i);
+    pthread_t *dozers = sleepers;
+    for (int i = 0; i < ndozers; i++) dozers[i] = start_thread(dozer, (void *)(uintptr_t)i);
     uint64_t start = tri__os_now_ns(), before = atomic_load_relaxed(&f.heap->step_seq), worst_ns = 0;
     uint64_t seen = 0;
     while (atomic_load_relaxed(&f.heap->step_seq) - before < nrounds) {
@@ -217,11 +269,21 @@ TEST(crowd, no_wakeup_is_lost, .timeout = 900) {
         if (took_ns > worst_ns) worst_ns = took_ns;
     }
     atomic_store_release(&crowd.stop, 1);
-    for (int i = 0; i < NDOZERS; i++) fixture_join(f.thread, dozers[i]);
+    for (int i = 0; i < ndozers; i++) fixture_join(f.thread, dozers[i]);
     printf("%llu rounds over %d threads in %.1f s, %llu regions entered; the longest cycle took %.1f ms\n",
-           (unsigned long long)nrounds, NDOZERS + 1, (double)(tri__os_now_ns() - start) / 1e9,
+           (unsigned long long)nrounds, ndozers + 1, (double)(tri__os_now_ns() - start) / 1e9,
            (unsigned long long)crowd.nops, (double)worst_ns / 1e6);
     fixture_close(&f);
+}
+
+TEST(crowd, no_wakeup_is_lost, .timeout = 900) {
+    run_rounds(test_env_u64("TRI_CROWD_ROUNDS", TEST_IS_SLOW ? 2000 : 1000000), 4);
+}
+
+TEST(crowd, no_wakeup_of_a_thousand_is_lost, .timeout = 900) {
+    enum { NDOZERS = NTHREADS - 1 };
+    uint64_t nrounds = test_env_u64("TRI_CROWD_ROUNDS_OF_MANY", test_stress() ? 10000 : 0);
+    if (nrounds > 0) run_rounds(nrounds, NDOZERS);
 }
 
 /* ---- coming and going ------------------------------------------------------------------------------------------- */
