@@ -12,8 +12,8 @@
  * takes about a millisecond, by the thread's own CPU clock, then a rest of 99 times that.
  *
  * An idle period begins when no allocation took a slow path, and no span of manual memory came or went, for
- * idle_trim_ms. The heap is trimmed then, and collected (reason "idle"), once a period and not oftener than costs 1 % of
- * the time. While it idles nothing wakes the thread but an event; while something allocates it looks four times in
+ * idle_trim_ms. The heap is trimmed then, and collected (reason "idle"), once a period and not oftener than costs 1 %
+ * of the time. While it idles nothing wakes the thread but an event; while something allocates it looks four times in
  * idle_trim_ms.
  *
  * Ahead of growth: while a heap of 64 MiB or more takes pages that have no memory yet, the thread populates those that
