@@ -480,8 +480,9 @@ static void tell_cycle(tri_heap *heap) {
                        .flush_rounds = run->rounds,
                        .nthreads = atomic_load_relaxed(&heap->nthreads),
                        .time_ns = tri__os_now_ns()};
-    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
-    if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    int rank;
+    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind, &rank);
+    if (heap->trace) tri__stats_trace_cycle(heap, &event, rank);
     IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }

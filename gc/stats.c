@@ -4,8 +4,9 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { WORST_KIND_BITS = 4, WORST_KIND_MASK = (1 << WORST_KIND_BITS) - 1 };
-_Static_assert(TRI_PAUSE_KINDS <= WORST_KIND_MASK + 1, "the kind lies in the lowest bits of the worst pause");
+/* The worst pause, in one word: its kind, the rank of the lock that was waited for, nanoseconds (100 days). */
+enum { KIND_BITS = 4, RANK_BITS = 7, WORST_BITS = KIND_BITS + RANK_BITS };
+_Static_assert(TRI_PAUSE_KINDS <= 1 << KIND_BITS && RANK_FIXALLOC < 1 << RANK_BITS, "kind and rank have room");
 
 static void raise_to(uint64_t *worst, uint64_t ns) {
     uint64_t seen = atomic_load_relaxed(worst);
@@ -42,13 +43,14 @@ void tri__stats_phase(tri_heap *heap, enum phase phase) {
     heap->config.event(&event, heap->config.user);
 }
 
-uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
     uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
-    *kind = (uint32_t)(told & WORST_KIND_MASK);
-    return told >> WORST_KIND_BITS;
+    *kind = (uint32_t)(told & ((1 << KIND_BITS) - 1));
+    *rank = (int)(told >> KIND_BITS & ((1 << RANK_BITS) - 1));
+    return told >> WORST_BITS;
 }
 
-void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
+static void count_pause(tri_heap *heap, const struct mutator *m, int kind, int rank, uint64_t ns) {
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
     atomic_add_relaxed(&heap->stats.pauses[kind][bucket], 1);
@@ -56,7 +58,15 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
     if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
     if (kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
     raise_to(&heap->stats.worst_pause_ns, ns);
-    raise_to(&heap->stats.worst_told, ns << WORST_KIND_BITS | (uint64_t)kind);
+    raise_to(&heap->stats.worst_told, ns << WORST_BITS | (uint64_t)rank << KIND_BITS | (uint64_t)kind);
+}
+
+void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
+    count_pause(heap, m, kind, 0, ns);
+}
+
+void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, uint64_t ns) {
+    count_pause(heap, m, TRI_PAUSE_LOCK, rank, ns);
 }
 
 uint64_t tri__stats_busy_ns(tri_heap *heap) {
@@ -70,6 +80,7 @@ int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
         return tri__error(TRI_EINVAL, "tri_histogram", "heap or buckets is NULL, or kind %d is not a TRI_PAUSE_*",
                           kind);
     if (tri__callback_calls(heap, "tri_histogram")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_histogram");
     size_t count = min_size(n, PAUSE_BUCKETS);
     for (size_t i = 0; i < count; i++) buckets[i] = atomic_load_relaxed(&heap->stats.pauses[kind][i]);
     return (int)count;
@@ -81,9 +92,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         return tri__error(TRI_EINVAL, "tri_stats_get",
                           "heap or out is NULL, or out->struct_size is not sizeof(tri_stats)");
     if (tri__callback_calls(heap, "tri_stats_get")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_stats_get");
     struct stats *s = &heap->stats;
     struct pageheap_stats ps;
     tri__pageheap_get_stats(heap->mem.pages, &ps);
+    tri__stress_delay(heap); /* the figures are of several moments */
     tri_stats stats = {
         .struct_size = out->struct_size,
         .nthreads = atomic_load_relaxed(&heap->nthreads),
@@ -129,10 +142,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
     return TRI_OK;
 }
 
-void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
+void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e, int rank) {
     static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
                                                         "nap",       "zero", "lock",   "system", "core"};
-    char workers[64] = "";
+    char workers[64] = "", lock[32] = "";
+    if (rank) snprintf(lock, sizeof lock, ", a lock of rank %d", rank);
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
     heap->workers.traced_ns = worker_ns;
     if (worker_ns > before_ns)
@@ -140,10 +154,10 @@ void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
                  (double)(worker_ns - before_ns) * 1e-6);
     fprintf(stderr,
             "trigc %llu @%.3fs %s: %.1f->%.1f MB, goal %.1f MB; cycle %.2f ms, mark %.2f ms, assists %.2f ms, "
-            "worst wait %.1f us (%s), %u rounds, %u threads%s\n",
+            "worst wait %.1f us (%s), %u rounds, %u threads%s%s\n",
             (unsigned long long)e->cycle, (double)(tri__os_now_ns() - heap->created_ns) * 1e-9, e->reason,
             (double)e->live_before_bytes / 1048576.0, (double)e->live_after_bytes / 1048576.0,
             (double)e->goal_bytes / 1048576.0, (double)e->cycle_ns * 1e-6, (double)e->mark_ns * 1e-6,
             (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, causes[e->pause_kind], e->flush_rounds,
-            e->nthreads, workers);
+            e->nthreads, workers, lock);
 }

@@ -319,14 +319,21 @@ TEST(seen, without_the_flag_only_cycles_are_told) {
 TEST(seen, the_worst_pause_of_a_cycle_has_its_cause) {
     struct fixture f = fixture_open();
     uint32_t kind = 99;
-    (void)tri__stats_take_worst(f.heap, &kind);
+    int rank = 99;
+    (void)tri__stats_take_worst(f.heap, &kind, &rank);
     tri__stats_pause(f.heap, TRI_PAUSE_SCAN, 1000);
     tri__stats_pause(f.heap, TRI_PAUSE_SWEEP, 7000);
     tri__stats_pause(f.heap, TRI_PAUSE_HANDSHAKE, 3000);
     tri__stats_pause(f.heap, TRI_PAUSE_WAIT, 1000000); /* the host asked for it */
-    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 7000);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 7000);
     CHECK_EQ(kind, TRI_PAUSE_SWEEP);
-    CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 0);
+    CHECK_EQ(rank, 0);
+    tri__stats_pause_lock(f.heap, mutator_of(f.thread), RANK_FIXALLOC, 9000); /* the highest rank */
+    tri__stats_pause(f.heap, TRI_PAUSE_SCAN, 8000);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 9000);
+    CHECK_EQ(kind, TRI_PAUSE_LOCK);
+    CHECK_EQ(rank, RANK_FIXALLOC);
+    CHECK_EQ(tri__stats_take_worst(f.heap, &kind, &rank), 0);
     fixture_close(&f);
 }
 
