@@ -73,7 +73,6 @@ static bool idle_until_cycles(struct fixture *f, uint64_t n) {
 
 static struct fixture open_with(uint32_t flags, uint64_t idle_trim_ms) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE | flags);
-    tri__pressure_set_root("/nonexistent"); /* what happens on the machine is not part of these tests */
     config.idle_trim_ms = idle_trim_ms;
     return fixture_open_config(&config);
 }
