@@ -340,7 +340,7 @@ TEST(scavenger, the_heap_stays_within_its_hard_limit_with_its_free_pages) {
     size_t worst = 0;
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 60; i++) {
-            grow(&f, list, MIB / 2, 120000);
+            grow(&f, list, MIB / 2, 30000);
             grow(&f, keep, 16000, 8000);
         }
         tri_global_set(f.thread, list, NULL);
