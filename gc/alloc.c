@@ -255,10 +255,11 @@ static void tell_no_memory(tri_heap *heap, const struct request *r, bool ended) 
     char silent[SILENT_TEXT_BYTES] = "";
     tri__error(TRI_ENOMEM, r->from.call,
                "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise hard_limit_bytes, or "
-               "give the process more address space%s%s",
+               "give the process more address space%s%s%s",
                r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
                atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT,
-               ended ? "" : "; no cycle ended within wait_limit_ms", ended ? silent : tri__silent_text(heap, silent));
+               ended ? "" : "; no cycle ended within wait_limit_ms: ", ended ? "" : tri__why_late(heap),
+               ended ? silent : tri__silent_text(heap, silent));
 }
 
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */
@@ -398,7 +399,9 @@ static void warm(tri_heap *heap, const struct request *r, size_t n) {
 
 size_t tri_new_batch(tri_thread *thread, tri_type *type, void **out, size_t n) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_batch");
-    if (!m || tri__type_bind(type, "tri_new_batch") != TRI_OK || n == 0) return 0;
+    if (!m) return 0;
+    IN_CALL("tri_new_batch");
+    if (tri__type_bind(type, "tri_new_batch") != TRI_OK || n == 0) return 0;
     if (!out) {
         tri__error(TRI_EINVAL, "tri_new_batch", "out is NULL; give an array of n pointers");
         return 0;

@@ -331,6 +331,9 @@ bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, ui
 /* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 
+/* collector.c: what keeps cycles and stops of the world from their end, in words. No lock is held. */
+const char *tri__why_late(tri_heap *heap);
+
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
