@@ -222,6 +222,44 @@ TEST(scavenger, a_peak_of_manual_memory_goes_back_too) {
     fixture_close(&f);
 }
 
+static size_t trace_for_long(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
+    (void)visitor, (void)obj, (void)from, (void)budget;
+    for (uint64_t end = tri__os_thread_cpu_ns() + 1000000000; tri__os_thread_cpu_ns() < end;) {}
+    return 0;
+}
+static tri_type costly_type = {.struct_size = sizeof(tri_type), .name = "costly", .size = 16, .trace = trace_for_long};
+
+/* An idle cycle that took a second is not made again for a hundred; what is free goes back all the same. */
+TEST(scavenger, what_is_free_does_not_wait_for_a_costly_cycle) {
+    struct fixture f = open_with(0, 100);
+    tri_handle costly = tri_global(f.thread, tri_new(f.thread, &costly_type));
+    CHECK(idle_until_cycles(&f, 1));
+    void *block = tri_manual_alloc(f.heap, 40 * MIB);
+    CHECK(block != NULL);
+    memset(block, 1, 40 * MIB);
+    idle_ms(&f, 300);
+    CHECK(heap_resident(f.heap) >= 40 * MIB);
+    tri_manual_free(f.heap, block);
+    CHECK_MSG(falls_to(f.heap, 4 * MIB, 30000), "%zu KiB resident", heap_resident(f.heap) >> 10);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    tri_global_free(f.thread, costly);
+    fixture_close(&f);
+}
+
+/* Whose thread keeps the idle cycle waiting gets back what is free. */
+TEST(scavenger, what_is_free_does_not_wait_for_a_silent_thread) {
+    struct fixture f = open_with(0, 100);
+    void *block = tri_manual_alloc(f.heap, 40 * MIB);
+    CHECK(block != NULL);
+    memset(block, 1, 40 * MIB);
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(5); /* the first period's cycle waits for this thread */
+    CHECK(heap_resident(f.heap) >= 40 * MIB);
+    tri_manual_free(f.heap, block);
+    CHECK_MSG(falls_to(f.heap, 4 * MIB, 30000), "%zu KiB resident", heap_resident(f.heap) >> 10);
+    CHECK(heap_phase(f.heap) != PHASE_IDLE);
+    fixture_close(&f);
+}
+
 TEST(scavenger, a_heap_in_use_is_not_idle) {
     struct fixture f = open_with(0, 1000);
     tri_handle list = tri_global(f.thread, NULL);
