@@ -37,9 +37,13 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq) {
 }
 
 /* Takes the state word of a blocked thread. */
-static bool hold(struct osthread *os) {
+static bool hold(struct mutator *m) {
+    struct osthread *os = m->os;
     uint32_t expected = OS_BLOCKED;
-    return atomic_cas_seq(&os->state, &expected, OS_HELD); /* I-HS2; pairs with enter_blocked and leave_blocked */
+    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and leave_blocked */
+    os->held_for = m;
+    if (!atomic_load_relaxed(&os->leaves)) m->scan_ns = 0; /* set before the word says that it is waited for */
+    return true;
 }
 
 static void release_hold(struct osthread *os) {
@@ -81,7 +85,7 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
         if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
         if (m->stopped) {                                         /* by the cycle itself (mode.c) */
             o.held = m;
-        } else if (hold(m->os)) {
+        } else if (hold(m)) {
             if (atomic_load_acquire(&m->answer_seq) >= seq) /* it answered between the two looks */
                 release_hold(m->os);
             else
@@ -102,6 +106,10 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     struct owing o = look(heap, seq);
     if (o.held) {
         tri__mutator_answer(o.held);
+        if (o.held->scan_ns > 0 && tri__mutator_is_own(o.held)) { /* part of a slice, which is its pause */
+            tri__stats_pause_of(heap, o.held, TRI_PAUSE_SCAN, o.held->scan_ns);
+            o.held->scan_ns = 0;
+        }
         if (!o.held->stopped) release_hold(o.held->os);
     }
     return o;
@@ -207,7 +215,7 @@ static bool stop_round(tri_heap *heap) {
     bool all = true;
     tri__lock_acquire(&heap->threads_lock);
     for (struct mutator *m = heap->threads; m; m = m->next) {
-        if (m->stopped || (m->stopped = hold(m->os))) continue;
+        if (m->stopped || (m->stopped = hold(m))) continue;
         all = false;
         tri__lock_acquire(&m->os->lock);
         for (struct mutator *a = m->os->attachments; a; a = a->next_attachment) atomic_store_seq(&a->pub.request, 1);

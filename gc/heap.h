@@ -412,6 +412,9 @@ void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint
 static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
 }
+/* The thread's answers to steps, or a wait while somebody else answers for it: a handshake, and the scan of its roots
+ * (m->scan_ns) as far as it falls into that time. The longer part is the cause. */
+void tri__stats_answer(const struct mutator *m, uint64_t ns);
 /* The thread's own waits for locks since it told last. */
 static inline void tri__stats_locks(const struct mutator *m) {
     uint64_t ns = tri__lock_take_waited();

@@ -41,6 +41,8 @@ struct osthread {
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
     const char *site_call;       /* the last call with a safepoint, for messages [atomic] */
     const void *site;            /* and the host's address that it returns to [atomic] */
+    uint32_t leaves;             /* waits for the word at a region's end (leave_timed) [atomic; its thread writes] */
+    struct mutator *held_for;    /* whose answer the word was held for last [who holds it, then the thread] */
     uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
@@ -94,6 +96,7 @@ struct mutator {
     bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
     uint64_t request_seq;            /* last step asked of it [atomic] */
     uint64_t answer_seq;             /* last step answered [atomic; owner writes] */
+    uint64_t scan_ns;                /* of its roots, in the answers since it or its holder began; for stats [owner] */
     struct cache cache;              /* [owner] */
     struct marker marker;            /* [owner] */
     size_t nshade;                   /* [owner] */
@@ -176,6 +179,8 @@ void tri__mutator_count_frames(struct mutator *m);
 
 /* Whether the calling thread is in a section that a fork waits for. */
 bool tri__mutator_is_unforkable(void);
+/* Whether the attachment is the calling thread's: who runs a slice answers for itself. */
+bool tri__mutator_is_own(const struct mutator *m);
 /* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
  * tri__mutators_settle to give back what they held, before the first cycle. */
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned);

@@ -48,15 +48,30 @@ uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
     return told >> WORST_KIND_BITS;
 }
 
-void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
+static void count_pause(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
     atomic_add_relaxed(&heap->stats.pauses[kind][bucket], 1);
     if (kind == TRI_PAUSE_CORE) return; /* of whoever waits for that core, if anybody does */
     if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
-    if (kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
+}
+
+static void raise_worst(tri_heap *heap, int kind, uint64_t ns) {
     raise_to(&heap->stats.worst_pause_ns, ns);
     raise_to(&heap->stats.worst_told, ns << WORST_KIND_BITS | (uint64_t)kind);
+}
+
+void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
+    count_pause(heap, m, kind, ns);
+    if (kind == TRI_PAUSE_CORE || kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
+    raise_worst(heap, kind, ns);
+}
+
+void tri__stats_answer(const struct mutator *m, uint64_t ns) {
+    uint64_t scan_ns = m->scan_ns < ns ? m->scan_ns : ns; /* the rest was done while it was away */
+    if (scan_ns > 0) count_pause(m->heap, m, TRI_PAUSE_SCAN, scan_ns);
+    count_pause(m->heap, m, TRI_PAUSE_HANDSHAKE, ns);
+    raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, ns);
 }
 
 uint64_t tri__stats_busy_ns(tri_heap *heap) {

@@ -98,8 +98,8 @@ enum {
     /* With TRI_HEAP_EVENTS only: */
     TRI_EVENT_PHASE = 3, /* a cycle has come to another phase: `phase`; "idle" when it has ended */
     TRI_EVENT_PAUSE =
-        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread, or on the one
-                            that answered for it. A scan is part of a handshake, and told before it */
+        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread. A scan is part
+                            of a handshake, and told before it */
 };
 
 /* One event. Valid during the hook only. */

@@ -23,13 +23,52 @@ static void grow(struct fixture *f, void **root, int n) {
     }
 }
 
+/* A cycle of another thread's, which this one answers itself. */
+struct beside {
+    tri_heap *heap;
+    struct deep *deep;
+    uint32_t away, done; /* [atomic] */
+};
+
+static void *collect_and_tell(void *arg) {
+    struct beside *b = arg;
+    tri_thread *thread = fixture_attach(b->heap);
+    while (b->deep && !atomic_load_acquire(&b->away)) tri_poll(thread);
+    CHECK_EQ(tri_collect(thread), TRI_OK);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    atomic_store_release(&b->done, 1);
+    return NULL;
+}
+
+static void poll_through_a_cycle(struct fixture *f) {
+    struct beside b = {f->heap, NULL, 0, 0};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+    while (!atomic_load_acquire(&b.done)) tri_poll(f->thread);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+}
+
 TEST(seen, handshake_scan_and_wait_have_their_histograms) {
     struct fixture f = fixture_open();
     fixture_collect(&f);
-    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) > 0 || count(f.heap, TRI_PAUSE_SCAN) == 1); /* answered for, maybe */
-    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0); /* it waited, and was answered for */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 0);
     CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 1);
+    poll_through_a_cycle(&f);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) >= 6);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 2);
     CHECK_EQ(count(f.heap, TRI_PAUSE_ZERO), 0);
+    fixture_close(&f);
+}
+
+TEST(seen, a_slice_has_the_scan_of_its_own_thread) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.workers = 0;
+    struct fixture f = fixture_open_config(&config);
+    fixture_collect(&f);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0);
     fixture_close(&f);
 }
 
@@ -288,11 +327,14 @@ static void check_phases(uint32_t workers) {
     static const char *const order[] = {"arm",   "settle", "scan",   "mark",  "flush",
                                         "death", "disarm", "retire", "sweep", "idle"};
     const struct told *t = collect_with(TRI_HEAP_EVENTS, workers, 3);
-    uint32_t at = 0, npauses = 0, ncycles = 0;
+    uint32_t at = 0, npauses[TRI_PAUSE_KINDS] = {0}, ncycles = 0;
     uint64_t time_ns = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const tri_event *e = &t->events[i];
-        npauses += e->kind == TRI_EVENT_PAUSE && e->thread_id != 0 && e->pause_kind < TRI_PAUSE_KINDS;
+        if (e->kind == TRI_EVENT_PAUSE) {
+            CHECK(e->thread_id != 0 && e->pause_kind < TRI_PAUSE_KINDS);
+            npauses[e->pause_kind]++;
+        }
         ncycles += e->kind == TRI_EVENT_CYCLE_END;
         if (e->kind != TRI_EVENT_PHASE) continue;
         CHECK(e->time_ns >= time_ns);
@@ -302,7 +344,9 @@ static void check_phases(uint32_t workers) {
         at = (at + 1) % 10;
     }
     CHECK_EQ(ncycles, 3);
-    CHECK(at == 0 && npauses >= 3 * 2); /* a scan and a wait, at least */
+    CHECK_EQ(at, 0);
+    CHECK_EQ(npauses[TRI_PAUSE_WAIT], 3);
+    CHECK_EQ(npauses[TRI_PAUSE_SCAN], workers ? 0 : 3); /* who waits is answered for, by itself in a slice */
 }
 
 TEST(seen, phases_and_pauses_are_events_in_order) {
@@ -328,6 +372,117 @@ TEST(seen, the_worst_pause_of_a_cycle_has_its_cause) {
     CHECK_EQ(kind, TRI_PAUSE_SWEEP);
     CHECK_EQ(tri__stats_take_worst(f.heap, &kind), 0);
     fixture_close(&f);
+}
+
+/* ---- the cause of the worst ------------------------------------------------------------------------------------- */
+
+enum { SCAN_MS = 5 };
+
+/* A thread whose roots take so long to read, as a deep stack's do. */
+struct deep {
+    struct mutator *m;
+    bool until_waited_for;
+    uint32_t scanning; /* [atomic] */
+};
+
+static void scan_deeply(tri_visitor *visitor, void *arg) {
+    struct deep *d = arg;
+    (void)visitor;
+    atomic_store_release(&d->scanning, 1);
+    while (d->until_waited_for && atomic_load_acquire(&d->m->os->state) != OS_HELD_WAITED) sched_yield();
+    fixture_sleep_ms(SCAN_MS);
+}
+
+static struct told *open_deep(struct fixture *f, struct deep *d) {
+    static struct told told;
+    told = (struct told){.mutex = PTHREAD_MUTEX_INITIALIZER};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.event = on_event;
+    config.user = &told;
+    *f = fixture_open_config(&config);
+    *d = (struct deep){.m = mutator_of(f->thread)};
+    CHECK(tri_scanner_add(f->thread, scan_deeply, d) != NULL);
+    return &told;
+}
+
+/* Of the last cycle. On a busy machine an answer may have waited for a core for longer, so several are tried. */
+static uint32_t worst_kind(const struct told *t) {
+    CHECK(t->n > 0);
+    return t->events[t->n - 1].pause_kind;
+}
+
+TEST(seen, a_deep_stack_is_the_cause_of_its_answer) {
+    struct fixture f;
+    struct deep d;
+    const struct told *t = open_deep(&f, &d);
+    bool told = false;
+    for (int i = 0; i < 20 && !told; i++) {
+        poll_through_a_cycle(&f);
+        told = worst_kind(t) == TRI_PAUSE_SCAN;
+        CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), i + 1);
+        CHECK(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000) >= (uint64_t)i + 1); /* has the scan within */
+        CHECK(t->events[t->n - 1].worst_pause_ns >= SCAN_MS * 1000000);
+    }
+    CHECK(told);
+    fixture_close(&f);
+}
+
+static void *sleep_through(void *arg) {
+    struct beside *b = arg;
+    atomic_store_release(&b->away, 1);
+    while (!atomic_load_acquire(&b->done)) fixture_sleep_ms(1);
+    return NULL;
+}
+
+TEST(seen, what_the_collector_does_for_a_blocked_thread_keeps_nobody) {
+    struct fixture f;
+    struct deep d;
+    open_deep(&f, &d);
+    struct beside b = {f.heap, &d, 0, 0};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+    tri_blocking(f.thread, sleep_through, &b);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+    CHECK(d.scanning);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), 0);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000), 0);
+    fixture_close(&f);
+}
+
+static void *leave_when_held(void *arg) {
+    struct beside *b = arg;
+    atomic_store_release(&b->away, 1);
+    while (!atomic_load_acquire(&b->deep->scanning)) sched_yield();
+    return NULL;
+}
+
+/* The thread comes out of its region while a collector reads its roots: it waits, in the heap whose collector that is,
+ * and not in the one that it was attached to last. */
+TEST(seen, the_end_of_a_region_that_a_collector_holds_up_is_a_pause_of_its_heap) {
+    struct fixture f, last = fixture_open();
+    CHECK_EQ(tri_detach(last.thread), TRI_OK);
+    struct deep d;
+    const struct told *t = open_deep(&f, &d);
+    last.thread = fixture_attach(last.heap);
+    d.until_waited_for = true;
+    bool told = false;
+    for (int i = 0; i < 20 && !told; i++) {
+        struct beside b = {f.heap, &d, 0, 0};
+        pthread_t other;
+        atomic_store_release(&d.scanning, 0);
+        CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+        tri_blocking(f.thread, leave_when_held, &b);
+        while (!atomic_load_acquire(&b.done)) tri_poll(f.thread);
+        CHECK_EQ(pthread_join(other, NULL), 0);
+        told = worst_kind(t) == TRI_PAUSE_SCAN;
+        CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), i + 1);
+        CHECK(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000) >= (uint64_t)i + 1);
+    }
+    CHECK(told);
+    CHECK_EQ(count(last.heap, TRI_PAUSE_HANDSHAKE), 0);
+    d.until_waited_for = false;
+    fixture_close(&f);
+    fixture_close(&last);
 }
 
 /* ---- the trace line ---------------------------------------------------------------------------------------------- */
