@@ -54,7 +54,7 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     root[0] = obj;
     tri__blocking_wait(m, wait_for_flip, w);
     TRI_POP(&m->pub, root);
-    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - start);
     return true;
 }
 

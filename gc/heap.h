@@ -134,6 +134,7 @@ enum fault {
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
+    uint64_t limit_since_ns, limit_told_ns; /* a wait at the limit, while it lasts; the last one that was told */
     uint64_t stall_ns, limited_cycles, capped_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent, cpu_permille, widened_percent;
@@ -305,6 +306,7 @@ void tri__collector_stop(tri_heap *heap);
 void tri__cycle_request(tri_heap *heap, const char *reason);
 /* Waits for a cycle that starts after the call (R14); false when timeout_ns passed. */
 bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns);
+bool tri__cycle_wait_at_limit(struct mutator *m); /* for "limit", a pause; wait_limit_ms at most */
 /* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. False: the world could
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
@@ -420,6 +422,9 @@ static inline void tri__stats_locks(const struct mutator *m) {
     uint64_t ns = tri__lock_take_waited();
     if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_of(m->heap, m, TRI_PAUSE_LOCK, ns);
 }
+/* A wait for a cycle at the limit of memory: whose line is told before the wait is over. */
+uint64_t tri__stats_limit_begin(tri_heap *heap);
+void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns);
 /* The longest since this was asked last, and its kind. */
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */

@@ -42,12 +42,6 @@ void tri__stats_phase(tri_heap *heap, enum phase phase) {
     heap->config.event(&event, heap->config.user);
 }
 
-uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
-    uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
-    *kind = (uint32_t)(told & WORST_KIND_MASK);
-    return told >> WORST_KIND_BITS;
-}
-
 static void count_pause(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
@@ -63,7 +57,7 @@ static void raise_worst(tri_heap *heap, int kind, uint64_t ns) {
 
 void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     count_pause(heap, m, kind, ns);
-    if (kind == TRI_PAUSE_CORE || kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
+    if (kind == TRI_PAUSE_CORE || kind == TRI_PAUSE_WAIT) return; /* the host asked for it */
     raise_worst(heap, kind, ns);
 }
 
@@ -72,6 +66,39 @@ void tri__stats_answer(const struct mutator *m, uint64_t ns) {
     if (scan_ns > 0) count_pause(m->heap, m, TRI_PAUSE_SCAN, scan_ns);
     count_pause(m->heap, m, TRI_PAUSE_HANDSHAKE, ns);
     raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, ns);
+}
+
+uint64_t tri__stats_limit_begin(tri_heap *heap) {
+    uint64_t start = tri__os_now_ns(), none = 0;
+    (void)atomic_cas_relaxed(&heap->stats.limit_since_ns, &none, start); /* of several at once the first */
+    return start;
+}
+
+/* What the line of the cycle has told already is not the worst of the next one, too. */
+void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns) {
+    tri_heap *heap = m->heap;
+    uint64_t since = start_ns, ns = tri__os_now_ns() - start_ns;
+    bool first = atomic_cas_relaxed(&heap->stats.limit_since_ns, &since, 0);
+    count_pause(heap, m, TRI_PAUSE_LIMIT, ns);
+    if (first && atomic_load_relaxed(&heap->stats.limit_told_ns) == start_ns)
+        raise_to(&heap->stats.worst_pause_ns, ns);
+    else
+        raise_worst(heap, TRI_PAUSE_LIMIT, ns);
+}
+
+/* A wait for the cycle that ends now, up to now. */
+static void tell_limit(struct stats *s) {
+    uint64_t since = atomic_load_relaxed(&s->limit_since_ns);
+    if (since == 0) return;
+    raise_to(&s->worst_told, (tri__os_now_ns() - since) << WORST_KIND_BITS | TRI_PAUSE_LIMIT);
+    atomic_store_relaxed(&s->limit_told_ns, since);
+}
+
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
+    tell_limit(&heap->stats);
+    uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
+    *kind = (uint32_t)(told & WORST_KIND_MASK);
+    return told >> WORST_KIND_BITS;
 }
 
 uint64_t tri__stats_busy_ns(tri_heap *heap) {
@@ -145,8 +172,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
 }
 
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
-    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
-                                                        "nap",       "zero", "lock",   "system", "core"};
+    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep", "wait",  "nap",
+                                                        "zero",      "lock", "system", "core",  "limit", "gate"};
     char workers[64] = "";
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
     heap->workers.traced_ns = worker_ns;

@@ -113,12 +113,12 @@ typedef struct tri_event {
     size_t goal_bytes;        /* the size at which the next cycle should be complete */
     uint64_t cycle_ns;        /* arm to retire */
     uint64_t mark_ns;         /* the part of it spent tracing */
-    uint64_t
-        worst_pause_ns;    /* longest that one mutator was kept from running since the last cycle's end; waits apart */
-    uint64_t assist_ns;    /* time that mutators spent on assists, together */
-    uint32_t flush_rounds; /* rounds of H4 that were needed */
-    uint32_t nthreads;     /* attached threads */
-    uint64_t silent_ns;    /* SILENT_THREAD: how long */
+    uint64_t worst_pause_ns; /* longest that one mutator was kept from running since the last cycle's end; what the host
+                               asked for apart */
+    uint64_t assist_ns;      /* time that mutators spent on assists, together */
+    uint32_t flush_rounds;   /* rounds of H4 that were needed */
+    uint32_t nthreads;       /* attached threads */
+    uint64_t silent_ns;      /* SILENT_THREAD: how long */
     uint64_t silent_thread_id; /* SILENT_THREAD: the system's thread id */
     uint64_t time_ns;          /* now, on the system's monotonic clock: a pause's end */
     const char *phase;         /* PHASE: "idle", "arm", "settle", "scan", "mark", "flush", "death", "disarm", "retire",

@@ -345,7 +345,7 @@ static void check_phases(uint32_t workers) {
     }
     CHECK_EQ(ncycles, 3);
     CHECK_EQ(at, 0);
-    CHECK_EQ(npauses[TRI_PAUSE_WAIT], 3);
+    CHECK_EQ(npauses[TRI_PAUSE_WAIT], 3 + 1);           /* tri_collect, and tri_verify at the end */
     CHECK_EQ(npauses[TRI_PAUSE_SCAN], workers ? 0 : 3); /* who waits is answered for, by itself in a slice */
 }
 
@@ -483,6 +483,104 @@ TEST(seen, the_end_of_a_region_that_a_collector_holds_up_is_a_pause_of_its_heap)
     d.until_waited_for = false;
     fixture_close(&f);
     fixture_close(&last);
+}
+
+/* Memory at its limit: the allocation waits for a cycle, whose line is told before the wait is over. */
+TEST(seen, a_wait_at_the_limit_is_the_cause_of_its_cycles_worst) {
+    static struct told told;
+    told = (struct told){.mutex = PTHREAD_MUTEX_INITIALIZER};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.event = on_event;
+    config.user = &told;
+    config.hard_limit_bytes = 8 * MIB;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new_bytes(f.thread, 5 * MIB);
+    CHECK(roots[0] != NULL);
+    fixture_collect(&f); /* whatever its size has triggered is over */
+    uint64_t nwaits = count(f.heap, TRI_PAUSE_WAIT);
+    uint32_t nworst = 0, kind = 99;
+    for (uint32_t i = 1; i <= 10; i++) {
+        CHECK(tri_new_bytes(f.thread, 4 * MIB) == NULL);
+        CHECK_EQ(count(f.heap, TRI_PAUSE_LIMIT), 2 * i);
+        const tri_event *e = &told.events[told.n - 1];
+        CHECK_STR_EQ(e->reason, "limit");
+        nworst += e->pause_kind == TRI_PAUSE_LIMIT && e->worst_pause_ns > 0;
+    }
+    CHECK_MSG(nworst >= 5, "%u of 10", nworst); /* on a busy machine another wait may be longer */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), nwaits);
+    (void)tri__stats_take_worst(f.heap, &kind);
+    CHECK(kind != TRI_PAUSE_LIMIT); /* it was told */
+    CHECK(fixture_stats(f.heap).worst_pause_ns > 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+struct freer {
+    tri_heap *heap;
+    struct mutator *m;
+    uint32_t attached, frees; /* [atomic] */
+};
+
+static void *free_while_marking(void *arg) {
+    struct freer *w = arg;
+    tri_thread *thread = fixture_attach(w->heap);
+    TRI_LOCALS(thread, roots, 1);
+    void *obj = roots[0] = tri_new(thread, &pair_type);
+    w->m = mutator_of(thread);
+    atomic_store_release(&w->attached, 1);
+    while (!w->m->armed) tri_poll(thread);
+    roots[0] = NULL;
+    atomic_store_release(&w->frees, 1);
+    CHECK_EQ(tri_free(thread, obj), TRI_OK);
+    TRI_POP(thread, roots);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+TEST(seen, what_waits_for_a_cycle_without_having_asked_for_it_is_a_pause) {
+    struct fixture f = fixture_open();
+    struct freer w = {.heap = f.heap};
+    pthread_t freer, collector;
+    CHECK_EQ(pthread_create(&freer, NULL, free_while_marking, &w), 0);
+    while (!atomic_load_acquire(&w.attached)) sched_yield();
+    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    while (!atomic_load_acquire(&w.frees) || atomic_load_acquire(&w.m->os->state) == OS_RUNNING) sched_yield();
+    fixture_join(f.thread, freer);
+    fixture_join(f.thread, collector);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_GATE), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 1); /* the collector's thread */
+    CHECK(fixture_stats(f.heap).worst_pause_ns > 0);
+    fixture_close(&f);
+}
+
+/* The collector's thread comes to the sweep, and stays there until this one has swept for itself. */
+static uint32_t sweep_begins, sweep_goes_on; /* [atomic] */
+
+static void stay_before_the_sweep(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind != TRI_EVENT_PHASE || strcmp(event->phase, "sweep") != 0) return;
+    atomic_store_release(&sweep_begins, 1);
+    while (!atomic_load_acquire(&sweep_goes_on)) sched_yield();
+}
+
+TEST(seen, sweeping_for_a_free_slot_is_a_pause) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_EVENTS);
+    config.event = stay_before_the_sweep;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 2);
+    grow(&f, &roots[0], 200000); /* spans without a free slot: each refill sweeps several */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SWEEP), 0);
+    pthread_t collector;
+    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
+    while (!atomic_load_acquire(&sweep_begins)) tri_poll(f.thread);
+    grow(&f, &roots[1], 100000);
+    CHECK(count(f.heap, TRI_PAUSE_SWEEP) > 0);
+    atomic_store_release(&sweep_goes_on, 1);
+    fixture_join(f.thread, collector);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
 }
 
 /* ---- the trace line ---------------------------------------------------------------------------------------------- */
