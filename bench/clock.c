@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct bench_clock bench_clock = {UINT64_C(1) << 32, 0};
+struct bench_clock bench_clock = {UINT64_C(1) << 32, 0, CLOCK_MONOTONIC};
 
 #if defined(__x86_64__)
 static int counter_is_invariant(void) {
-    const char *choice = getenv("BENCH_CLOCK");
-    if (choice && strcmp(choice, "posix") == 0) return 0;
     FILE *f = fopen("/proc/cpuinfo", "r");
     if (!f) return 0;
     char line[4096];
@@ -38,6 +36,9 @@ static void read_both(uint64_t *ticks, uint64_t *ns) {
 #endif
 
 void bench_clock_init(void) {
+    const char *choice = getenv("BENCH_CLOCK");
+    if (choice && strcmp(choice, "cpu") == 0) bench_clock.id = CLOCK_THREAD_CPUTIME_ID;
+    if (choice && (strcmp(choice, "cpu") == 0 || strcmp(choice, "posix") == 0)) return;
 #if defined(__x86_64__)
     if (!counter_is_invariant()) return;
     uint64_t ticks[2], ns[2];

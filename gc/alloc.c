@@ -16,6 +16,7 @@ enum {
     MIXED_MIN_BYTES = 1 << LAYOUT_SHIFT,
     MIXED_MAX_BYTES = 2048,
     ASSIST_SLICE_NS = 50000,
+    ASSIST_PIECE_NS = 5000, /* between two looks at the debt */
     ASSIST_THRESHOLD_BYTES = 16 << 10,
     EXTERNAL_SLICES = 4,  /* of marking for bytes outside, at once */
     HARD_GOAL_SLICES = 8, /* for each one below the hard goal */
@@ -80,6 +81,16 @@ void tri__borrow_credit(struct mutator *m) {
     }
 }
 
+/* Marks until the debt is paid or the slice is over; what was marked beyond the debt is the thread's for this cycle. */
+static void pay_by_marking(struct mutator *m, uint64_t start_ns) {
+    uint64_t now_ns = start_ns, end_ns = start_ns + ASSIST_SLICE_NS;
+    for (bool empty = false; !empty && m->assist_debt > 0 && now_ns < end_ns; now_ns = tri__os_now_ns()) {
+        uint64_t before = m->marker.marked_bytes + m->marker.scanned_bytes;
+        empty = tri__marker_drain(&m->marker, now_ns + ASSIST_PIECE_NS < end_ns ? now_ns + ASSIST_PIECE_NS : end_ns);
+        m->assist_debt -= (int64_t)(m->marker.marked_bytes + m->marker.scanned_bytes - before);
+    }
+}
+
 /* Marks for at most one slice (R3: only in the mark phase; no safepoint while something popped is held). */
 void tri__assist(struct mutator *m) {
     NO_SAFEPOINT("an assist, which holds what it popped (R3)");
@@ -87,11 +98,9 @@ void tri__assist(struct mutator *m) {
     tri_heap *heap = m->heap;
     atomic_add_seq(&heap->nassists, 1); /* before the look at tracing; pairs with stop_assists in cycle.c */
     if (atomic_load_seq(&heap->tracing)) {
-        uint64_t start = tri__os_now_ns(), before = m->marker.marked_bytes + m->marker.scanned_bytes;
-        tri__marker_drain(&m->marker, start + ASSIST_SLICE_NS);
+        uint64_t start = tri__os_now_ns();
+        pay_by_marking(m, start);
         tri__marker_hand_over(&m->marker); /* popping and handing over count for R2; finding nothing does not */
-        m->assist_debt -= (int64_t)(m->marker.marked_bytes + m->marker.scanned_bytes - before);
-        if (m->assist_debt < 0) m->assist_debt = 0;
         uint64_t ns = tri__os_now_ns() - start;
         atomic_add_relaxed(&heap->stats.assist_ns, ns);
         atomic_add_relaxed(&heap->stats.cycle_assist_ns, ns);
@@ -246,10 +255,11 @@ static void tell_no_memory(tri_heap *heap, const struct request *r, bool ended) 
     char silent[SILENT_TEXT_BYTES] = "";
     tri__error(TRI_ENOMEM, r->from.call,
                "no memory for %zu bytes: %zu of %zu bytes are in use; release references, raise hard_limit_bytes, or "
-               "give the process more address space%s%s",
+               "give the process more address space%s%s%s",
                r->size_bytes, atomic_load_relaxed(&heap->mem.used_pages) << PAGE_SHIFT,
                atomic_load_relaxed(&heap->mem.limit_pages) << PAGE_SHIFT,
-               ended ? "" : "; no cycle ended within wait_limit_ms", ended ? silent : tri__silent_text(heap, silent));
+               ended ? "" : "; no cycle ended within wait_limit_ms: ", ended ? "" : tri__why_late(heap),
+               ended ? silent : tri__silent_text(heap, silent));
 }
 
 /* Memory cannot be had: wait for a cycle (bounded, as a blocked thread), then the host's hook, then NULL. */

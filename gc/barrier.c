@@ -244,13 +244,13 @@ static TRI_COLD __attribute__((noinline)) void store_any(tri_thread *thread, voi
     atomic_store_release((tri_word *)slot, value); /* pairs with the marker's and tri_load's acquire */
 }
 
-#if TRI_CHECKS == 0
 /* The armed store into an object whose slots are all plain pointers, or all values: what an interpreter does most while
  * a cycle marks. It calls nothing, so it saves no registers. False: nothing done. */
 static inline __attribute__((always_inline)) bool store_words(struct mutator *m, void *slot, tri_word value,
                                                               uintptr_t old_ref, uintptr_t new_ref) {
     const struct space *space = &m->heap->mem.space;
     size_t n = m->nshade;
+    check_internal(m->armed, "I-BAR3: only an armed thread shades");
     if (TRI_UNLIKELY(n > SHADE_BUFFER - 2)) return false;
     if (TRI_LIKELY(m->deletes) && space_contains(space, old_ref) && !looks_marked(space, old_ref))
         m->shade[n] = old_ref, m->nshade = ++n;
@@ -260,6 +260,7 @@ static inline __attribute__((always_inline)) bool store_words(struct mutator *m,
     return true;
 }
 
+#if TRI_CHECKS == 0
 static inline __attribute__((always_inline)) bool store_short(tri_thread *thread, void *obj, void *slot,
                                                               tri_word value) {
     struct mutator *m = mutator_of(thread);
@@ -355,10 +356,49 @@ bool tri_cas(tri_thread *thread, void *obj, void *slot, tri_word *expected, tri_
     return atomic_cas_seq((tri_word *)slot, expected, value); /* pairs with other exchanges and loads of the slot */
 }
 
-/* Bulk stores: all shading first would need a second pass over racing slots; word by word is the same rule. */
-static void store_word(struct mutator *m, const struct slot_reader *reader, tri_word *slot, tri_word value) {
-    if (m->armed) barrier(m, reader, slot, value);
+/* Bulk stores: all shading first would need a second pass over racing slots; word by word is the same rule, with what
+ * is the same for each of them looked at once. */
+static TRI_COLD void store_word(struct mutator *m, const struct slot_reader *reader, tri_word *slot, tri_word value) {
+    if (m->nshade > SHADE_BUFFER - 2) tri__barrier_flush(m); /* or every store would come here */
+    barrier(m, reader, slot, value);
     atomic_store_release(slot, value); /* pairs with the marker's acquire */
+}
+
+/* Of slots that are all pointers, or all values. */
+static inline __attribute__((always_inline)) void store_uniform(struct mutator *m, const struct slot_reader *reader,
+                                                                bool values, tri_word *slot, tri_word value) {
+    tri_word old = atomic_load_acquire(slot); /* pairs with other threads' tri_store */
+    const tri_enc *enc = &reader->desc->enc;
+    uintptr_t old_ref = values ? enc_decode(enc, old) : (uintptr_t)old;
+    uintptr_t new_ref = values ? enc_decode(enc, value) : (uintptr_t)value;
+    if (!store_words(m, slot, value, old_ref, new_ref)) store_word(m, reader, slot, value);
+}
+
+/* n words, from `src` on to `dst`; next_src 0: n times the same one, step -1: backwards. */
+struct bulk {
+    tri_word *dst;
+    const tri_word *src;
+    ptrdiff_t step, next_src;
+    size_t n;
+};
+
+static void store_bulk(struct bulk b) {
+    for (; b.n > 0; b.n--, b.dst += b.step, b.src += b.next_src)
+        atomic_store_release(b.dst, atomic_load_acquire(b.src)); /* pair with others' stores, and the marker's loads */
+}
+
+static __attribute__((noinline)) void store_bulk_armed(struct mutator *m, const struct slot_reader *reader,
+                                                       struct bulk b) {
+    enum slot_kind uniform = heap_fault(m->heap, FAULT_NO_BARRIER) ? SLOT_NONE : reader->uniform;
+    if (TRI_LIKELY(uniform == SLOT_POINTER))
+        for (; b.n > 0; b.n--, b.dst += b.step, b.src += b.next_src)
+            store_uniform(m, reader, false, b.dst, atomic_load_acquire(b.src)); /* as in store_bulk */
+    else if (uniform == SLOT_VALUE)
+        for (; b.n > 0; b.n--, b.dst += b.step, b.src += b.next_src)
+            store_uniform(m, reader, true, b.dst, atomic_load_acquire(b.src)); /* the same */
+    else
+        for (; b.n > 0; b.n--, b.dst += b.step, b.src += b.next_src)
+            store_word(m, reader, b.dst, atomic_load_acquire(b.src)); /* the same */
 }
 
 void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_slots, size_t nslots) {
@@ -368,12 +408,12 @@ void tri_move(tri_thread *thread, void *obj, void *dst_slots, const void *src_sl
     if (!m || nslots == 0 || !find_owner(m, "tri_move", obj, dst_slots, &reader) ||
         is_weak(m, "tri_move", &reader, dst_slots, nslots))
         return;
-    tri_word *dst = dst_slots;
-    const tri_word *src = src_slots;
-    if (dst <= src)
-        for (size_t i = 0; i < nslots; i++) store_word(m, &reader, dst + i, atomic_load_acquire(src + i));
+    struct bulk b = {dst_slots, src_slots, 1, 1, nslots};
+    if (b.dst > b.src) b = (struct bulk){b.dst + nslots - 1, b.src + nslots - 1, -1, -1, nslots};
+    if (m->armed)
+        store_bulk_armed(m, &reader, b);
     else
-        for (size_t i = nslots; i-- > 0;) store_word(m, &reader, dst + i, atomic_load_acquire(src + i));
+        store_bulk(b);
 }
 
 void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots) {
@@ -381,5 +421,10 @@ void tri_clear(tri_thread *thread, void *obj, void *slots, size_t nslots) {
     NO_SAFEPOINT("tri_clear");
     struct slot_reader reader;
     if (!m || nslots == 0 || !find_owner(m, "tri_clear", obj, slots, &reader)) return;
-    for (size_t i = 0; i < nslots; i++) store_word(m, &reader, (tri_word *)slots + i, 0);
+    const tri_word zero = 0;
+    struct bulk b = {slots, &zero, 1, 0, nslots};
+    if (m->armed)
+        store_bulk_armed(m, &reader, b);
+    else
+        store_bulk(b);
 }

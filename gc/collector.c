@@ -395,6 +395,17 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->stats.limit_since_ns = 0;
 }
 
+const char *tri__why_late(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool lost = heap->collector_lost;
+    tri__lock_release(&heap->cycle_lock);
+    return lost
+               ? "the system refuses the collector's thread, which the child of a fork starts anew: raise RLIMIT_NPROC "
+                 "or the control group's pids.max"
+               : "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or wrap the "
+                 "wait in tri_blocking";
+}
+
 int tri_collect(tri_thread *thread) {
     struct mutator *m = tri__mutator_check(thread, "tri_collect");
     if (!m) return TRI_EUNATTACHED;
@@ -403,8 +414,7 @@ int tri_collect(tri_thread *thread) {
     if (tri__cycle_wait(m, "forced", heap_wait_limit_ns(m->heap))) return TRI_OK;
     char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
-                      "no cycle ended within %llu ms; a thread does not reach a safepoint "
-                      "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
-                      "takes longer than that: raise wait_limit_ms%s",
-                      (unsigned long long)m->heap->config.wait_limit_ms, tri__silent_text(m->heap, silent));
+                      "no cycle ended within %llu ms; %s; or marking takes longer than that: raise wait_limit_ms%s",
+                      (unsigned long long)m->heap->config.wait_limit_ms, tri__why_late(m->heap),
+                      tri__silent_text(m->heap, silent));
 }

@@ -326,7 +326,8 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
     for (;;) {
         if (heap_phase(heap) == PHASE_MARK) {
             if (!heap->run.settling && !mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
-            enum settled settled = settle_maps(heap, false, deadline_ns); /* so that the round has little to settle */
+            /* Little is left for the round to settle, and loads of entries may trust a mark (see ask in wmap.c). */
+            enum settled settled = settle_maps(heap, false, deadline_ns);
             if (settled == SETTLED_LATER) return false;
             if (settled == SETTLED_SOME) continue;
             phase_set(heap, PHASE_FLUSH);
@@ -475,8 +476,9 @@ static void tell_cycle(tri_heap *heap) {
                        .flush_rounds = run->rounds,
                        .nthreads = atomic_load_relaxed(&heap->nthreads),
                        .time_ns = tri__os_now_ns()};
-    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind);
-    if (heap->trace) tri__stats_trace_cycle(heap, &event);
+    int rank;
+    event.worst_pause_ns = tri__stats_take_worst(heap, &event.pause_kind, &rank);
+    if (heap->trace) tri__stats_trace_cycle(heap, &event, rank);
     IN_HOOK();
     if (heap->config.event) heap->config.event(&event, heap->config.user);
 }

@@ -140,7 +140,7 @@ struct stats {
     uint32_t limiter_percent, cpu_permille, widened_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
-    /* worst_told: of the cycle, with its kind in the lowest bits */
+    /* worst_told: of the cycle, with its kind in the lowest bits, and a rank */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
 
@@ -333,6 +333,9 @@ bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, ui
 /* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 
+/* collector.c: what keeps cycles and stops of the world from their end, in words. No lock is held. */
+const char *tri__why_late(tri_heap *heap);
+
 /* cycle.c: begins a cycle; every span is swept. Then as much of it as there is time for. False: call it again. By who
  * runs the cycle. */
 void tri__cycle_start(tri_heap *heap, const char *reason);
@@ -411,6 +414,7 @@ void *tri__zero_address(void);
 /* stats.c */
 /* A mutator was kept from running until now. No lock held; `m` NULL: the calling thread, attached or not. */
 void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns);
+void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, uint64_t ns);
 static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
 }
@@ -419,19 +423,20 @@ static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
 void tri__stats_answer(const struct mutator *m, uint64_t ns);
 /* The thread's own waits for locks since it told last. */
 static inline void tri__stats_locks(const struct mutator *m) {
-    uint64_t ns = tri__lock_take_waited();
-    if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_of(m->heap, m, TRI_PAUSE_LOCK, ns);
+    int rank;
+    uint64_t ns = tri__lock_take_waited(&rank);
+    if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_lock(m->heap, m, rank, ns);
 }
 /* A wait for a cycle at the limit of memory: whose line is told before the wait is over. */
 uint64_t tri__stats_limit_begin(tri_heap *heap);
 void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns);
-/* The longest since this was asked last, and its kind. */
-uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind);
+/* The longest since this was asked last, and its kind; of a wait for locks, the rank of the one that took longest. */
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */
 void tri__stats_phase(tri_heap *heap, enum phase phase);
 /* What collecting has taken, ever: marking, sweeping, assists. */
 uint64_t tri__stats_busy_ns(tri_heap *heap);
-void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event);
+void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event, int rank);
 
 /* stress.c */
 #if TRI_CHECKS >= 1

@@ -6,10 +6,6 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-#define SILENT_TEXT                                                                           \
-    "a thread does not reach a safepoint (the event hook names it): call tri_poll there, or " \
-    "wrap the wait in tri_blocking"
-
 /* True if an address is in the unused part of one of the thread's holes (R4). Its thread may bump meanwhile. */
 static bool in_hole_of(const struct mutator *m, uintptr_t addr) {
     for (const tri_hole *h = cache_first(&m->cache); h; h = cache_after(&m->cache, h)) {
@@ -84,7 +80,7 @@ static void wait_for_close(void *p) {
 bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call) {
     uint64_t now = tri__os_now_ns();
     if (now - start_ns >= heap_wait_limit_ns(m->heap)) {
-        (void)tri__error(TRI_ETIMEDOUT, call, "the cycle does not close: " SILENT_TEXT);
+        (void)tri__error(TRI_ETIMEDOUT, call, "the cycle does not close: %s", tri__why_late(m->heap));
         return false;
     }
     tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
@@ -178,7 +174,8 @@ size_t tri_walk(tri_thread *thread, void (*fn)(void *, const tri_type *, size_t,
     IN_CALL("tri_walk");
     note_site(m, CALL_SITE("tri_walk"));
     struct walk w = {fn, arg, 0};
-    if (!tri__collector_run(m, walk_stopped, &w)) (void)tri__error(TRI_ETIMEDOUT, "tri_walk", SILENT_TEXT);
+    if (!tri__collector_run(m, walk_stopped, &w))
+        (void)tri__error(TRI_ETIMEDOUT, "tri_walk", "%s", tri__why_late(m->heap));
     return w.n;
 }
 
@@ -192,6 +189,7 @@ int tri_verify(tri_thread *thread) {
     IN_CALL("tri_verify");
     note_site(m, CALL_SITE("tri_verify"));
     int n = 0;
-    if (!tri__collector_run(m, verify_stopped, &n)) return tri__error(TRI_ETIMEDOUT, "tri_verify", SILENT_TEXT);
+    if (!tri__collector_run(m, verify_stopped, &n))
+        return tri__error(TRI_ETIMEDOUT, "tri_verify", "%s", tri__why_late(m->heap));
     return n;
 }

@@ -21,7 +21,7 @@
 #include "gc/rules.h"
 
 enum { OS_RUNNING = 0, OS_BLOCKED = 1, OS_HELD = 2, OS_HELD_WAITED = 3 };
-enum { SHADE_BUFFER = 256 };
+enum { SHADE_BUFFER = 64 };
 /* tri_thread.reserved of the attachment that threads have which are not attached (mutator.c): no mutator is behind
  * it. */
 enum { SENTINEL_MARK = 0x5e47 };

@@ -10,7 +10,8 @@ _Thread_local struct running tri__running;
 
 _Noreturn void tri__safepoint_refused(void) {
     char text[160];
-    snprintf(text, sizeof text, "R1: no safepoint inside %s", tri__running.no_safepoint);
+    snprintf(text, sizeof text, "R1: no safepoint inside %s%s", tri__running.no_safepoint,
+             tri__running.hook ? ": a hook made a call that is one (tri_collect, an allocation)" : "");
     tri__fatal(__FILE__, __LINE__, "no_safepoint == NULL", text);
 }
 

@@ -4,8 +4,9 @@
 #include "gc/error.h"
 #include "gc/heap.h"
 
-enum { WORST_KIND_BITS = 4, WORST_KIND_MASK = (1 << WORST_KIND_BITS) - 1 };
-_Static_assert(TRI_PAUSE_KINDS <= WORST_KIND_MASK + 1, "the kind lies in the lowest bits of the worst pause");
+/* The worst pause, in one word: its kind, the rank of the lock that was waited for, nanoseconds (100 days). */
+enum { KIND_BITS = 4, RANK_BITS = 7, WORST_BITS = KIND_BITS + RANK_BITS };
+_Static_assert(TRI_PAUSE_KINDS <= 1 << KIND_BITS && RANK_FIXALLOC < 1 << RANK_BITS, "kind and rank have room");
 
 static void raise_to(uint64_t *worst, uint64_t ns) {
     uint64_t seen = atomic_load_relaxed(worst);
@@ -50,22 +51,31 @@ static void count_pause(tri_heap *heap, const struct mutator *m, int kind, uint6
     if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
 }
 
-static void raise_worst(tri_heap *heap, int kind, uint64_t ns) {
+static uint64_t worst_of(int kind, int rank, uint64_t ns) {
+    return ns << WORST_BITS | (uint64_t)rank << KIND_BITS | (uint64_t)kind;
+}
+
+static void raise_worst(tri_heap *heap, int kind, int rank, uint64_t ns) {
     raise_to(&heap->stats.worst_pause_ns, ns);
-    raise_to(&heap->stats.worst_told, ns << WORST_KIND_BITS | (uint64_t)kind);
+    raise_to(&heap->stats.worst_told, worst_of(kind, rank, ns));
 }
 
 void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     count_pause(heap, m, kind, ns);
     if (kind == TRI_PAUSE_CORE || kind == TRI_PAUSE_WAIT) return; /* the host asked for it */
-    raise_worst(heap, kind, ns);
+    raise_worst(heap, kind, 0, ns);
+}
+
+void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, uint64_t ns) {
+    count_pause(heap, m, TRI_PAUSE_LOCK, ns);
+    raise_worst(heap, TRI_PAUSE_LOCK, rank, ns);
 }
 
 void tri__stats_answer(const struct mutator *m, uint64_t ns) {
     uint64_t scan_ns = m->scan_ns < ns ? m->scan_ns : ns; /* the rest was done while it was away */
     if (scan_ns > 0) count_pause(m->heap, m, TRI_PAUSE_SCAN, scan_ns);
     count_pause(m->heap, m, TRI_PAUSE_HANDSHAKE, ns);
-    raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, ns);
+    raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, 0, ns);
 }
 
 uint64_t tri__stats_limit_begin(tri_heap *heap) {
@@ -83,22 +93,23 @@ void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns) {
     if (first && atomic_load_relaxed(&heap->stats.limit_told_ns) == start_ns)
         raise_to(&heap->stats.worst_pause_ns, ns);
     else
-        raise_worst(heap, TRI_PAUSE_LIMIT, ns);
+        raise_worst(heap, TRI_PAUSE_LIMIT, 0, ns);
 }
 
 /* A wait for the cycle that ends now, up to now. */
 static void tell_limit(struct stats *s) {
     uint64_t since = atomic_load_relaxed(&s->limit_since_ns);
     if (since == 0) return;
-    raise_to(&s->worst_told, (tri__os_now_ns() - since) << WORST_KIND_BITS | TRI_PAUSE_LIMIT);
+    raise_to(&s->worst_told, worst_of(TRI_PAUSE_LIMIT, 0, tri__os_now_ns() - since));
     atomic_store_relaxed(&s->limit_told_ns, since);
 }
 
-uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind) {
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
     tell_limit(&heap->stats);
     uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
-    *kind = (uint32_t)(told & WORST_KIND_MASK);
-    return told >> WORST_KIND_BITS;
+    *kind = (uint32_t)(told & ((1 << KIND_BITS) - 1));
+    *rank = (int)(told >> KIND_BITS & ((1 << RANK_BITS) - 1));
+    return told >> WORST_BITS;
 }
 
 uint64_t tri__stats_busy_ns(tri_heap *heap) {
@@ -171,10 +182,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
     return TRI_OK;
 }
 
-void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
+void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e, int rank) {
     static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep", "wait",  "nap",
                                                         "zero",      "lock", "system", "core",  "limit", "gate"};
-    char workers[64] = "";
+    char workers[64] = "", lock[32] = "";
+    if (rank) snprintf(lock, sizeof lock, ", a lock of rank %d", rank);
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
     heap->workers.traced_ns = worker_ns;
     if (worker_ns > before_ns)
@@ -182,10 +194,10 @@ void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e) {
                  (double)(worker_ns - before_ns) * 1e-6);
     fprintf(stderr,
             "trigc %llu @%.3fs %s: %.1f->%.1f MB, goal %.1f MB; cycle %.2f ms, mark %.2f ms, assists %.2f ms, "
-            "worst wait %.1f us (%s), %u rounds, %u threads%s\n",
+            "worst wait %.1f us (%s), %u rounds, %u threads%s%s\n",
             (unsigned long long)e->cycle, (double)(tri__os_now_ns() - heap->created_ns) * 1e-9, e->reason,
             (double)e->live_before_bytes / 1048576.0, (double)e->live_after_bytes / 1048576.0,
             (double)e->goal_bytes / 1048576.0, (double)e->cycle_ns * 1e-6, (double)e->mark_ns * 1e-6,
             (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, causes[e->pause_kind], e->flush_rounds,
-            e->nthreads, workers);
+            e->nthreads, workers, lock);
 }

@@ -109,6 +109,7 @@ static void clear_if_dead(struct weak_walk *w, const struct slot *holder, tri_wo
     if (!seen || !space_find_slot(space, (uintptr_t)seen, &target)) return;
     if (!space_is_allocated(space, &target) || space_is_marked(space, &target)) return; /* I-WEAK2 */
     if (heap_fault(w->heap, FAULT_KEEP_WEAK)) return;
+    tri__stress_delay(w->heap);                           /* a store may come here */
     if (atomic_cas_acqrel(word, &seen, 0)) w->ncleared++; /* R7: never a newer value; pairs with tri_weak_load_slow */
 }
 
@@ -139,8 +140,9 @@ static void clear_if_target(struct weak_walk *w, const struct slot *holder, tri_
     (void)holder;
     tri_word seen = atomic_load_acquire(word); /* pairs with tri_store */
     struct slot target;
-    if (seen && space_find_slot(&w->heap->mem.space, (uintptr_t)seen, &target) && target.addr == w->target)
-        (void)atomic_cas_acqrel(word, &seen, 0); /* pairs with tri_weak_load's acquire */
+    if (!seen || !space_find_slot(&w->heap->mem.space, (uintptr_t)seen, &target) || target.addr != w->target) return;
+    tri__stress_delay(w->heap);              /* a store may come here */
+    (void)atomic_cas_acqrel(word, &seen, 0); /* R7: never a newer value; pairs with tri_weak_load's acquire */
 }
 
 void tri__weak_clear_one(tri_heap *heap, uintptr_t addr) {

@@ -153,7 +153,9 @@ bool tri_wmap_remove(tri_thread *thread, void *map, const void *key) {
 }
 
 /* Whether the object that a word of a map names may be given away (R5). Only the gate's lock tells while objects come
- * back; for what a held key leads to, a mark is enough: it was reachable at the close. */
+ * back; for what a held key leads to, a mark is enough: it was reachable at the close. That another thread has replaced
+ * it since it was read makes no difference: maps are settled before the round too, so no entry of a held key names
+ * anything unmarked in the round that closes (R6; model: FAULT_EPH_ONCE). */
 static enum gate_answer ask(struct mutator *m, uintptr_t ref, bool held) {
     if (!m->armed || !ref || !space_contains(&m->heap->mem.space, ref)) return GATE_ALLOWS;
     return held ? tri__gate_load_quick(m, ref) : tri__gate_load(m, ref);

@@ -165,7 +165,8 @@ typedef struct tri_config {
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
     uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
-     * external memory, may not allocate. Return nonzero to try once more, 0 to let the allocation return NULL. */
+     * external memory, may not allocate, nor call what is a SAFEPOINT: tri_manual_alloc and tri_wmap_put, which ask it
+     * too, are none. Return nonzero to try once more, 0 to let the allocation return NULL. */
     int (*oom)(tri_heap *heap, size_t size_bytes, void *user);
     /* Told of events, on a thread of the heap's, the one that ran a cycle, or the one that was kept. May call nothing
      * of the heap but tri_stats_get. */

@@ -2,8 +2,8 @@
  * process.h: what tests ask of the process around them: limits of the system that starve it, its own figures as /proc
  * has them, and a child process for what must end one.
  *
- * A limit counts the sanitizers' own memory too, and they end the process when they are refused: tests that starve it
- * stand aside where PROCESS_CANNOT_STARVE is 1.
+ * A limit counts the sanitizers' own memory too, and they end the process when they are refused; an emulated process
+ * has no limits but in name. Tests that starve it stand aside where PROCESS_CANNOT_STARVE is 1.
  */
 #ifndef TRI_TESTS_PROCESS_H
 #define TRI_TESTS_PROCESS_H
@@ -15,7 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-#define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN)
+#define PROCESS_CANNOT_STARVE (TEST_UNDER_TSAN || TEST_UNDER_ASAN || TEST_EMULATED)
 
 #if defined(__GLIBC__)
 typedef __rlimit_resource_t process_resource; /* an enumeration there */

@@ -179,6 +179,33 @@ TEST(fork, a_child_starts_its_threads_when_it_needs_them, .timeout = 60) {
     fixture_close(&f);
 }
 
+#if TRI_CHECKS >= 1
+/* A limit on processes: what waits in the child says so, and goes on when there is a thread. */
+static void expect_refusal(struct fixture *f) {
+    tri__os_fail_at(1, UINT64_MAX);
+    CHECK_EQ(tri_collect(f->thread), TRI_ETIMEDOUT);
+    CHECK_MSG(strstr(tri_last_error(), "pids.max") && !strstr(tri_last_error(), "tri_poll"), "%s", tri_last_error());
+    CHECK_EQ(tri_walk(f->thread, NULL, NULL), 0);
+    CHECK_MSG(strstr(tri_last_error(), "pids.max"), "%s", tri_last_error());
+    tri__os_fail_at(0, 0);
+    fixture_collect(f);
+    _exit(0);
+}
+
+TEST(fork, a_child_that_gets_no_thread_says_so, .timeout = 60) {
+    if (TEST_IS_SLOW) return;
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.wait_limit_ms = 200;
+    struct fixture f = fixture_open_config(&config);
+    pid_t child = fork();
+    if (child == 0) {
+        expect_refusal(&f);
+    }
+    CHECK_EQ(forking_wait(child), 0);
+    fixture_close(&f);
+}
+#endif
+
 static void *collect_again(void *arg) {
     struct fixture f = {arg, fixture_attach(arg)};
     for (int i = 0; i < 40; i++) fixture_collect(&f);

@@ -448,6 +448,30 @@ TEST(marking, who_allocates_while_the_collector_stands_still_marks, .timeout = 6
     close_heap(&f);
 }
 
+/* An assist marks what is owed, not a slice for its own sake; what the last piece marked beyond it stays the
+ * thread's. */
+TEST(marking, an_assist_ends_when_the_debt_is_paid, .timeout = 60) {
+    struct fixture f = open_heap(NULL, NULL);
+    struct mutator *m = mutator_of(f.thread);
+    make_heads(f.thread);
+    pthread_t collect = begin_cycle(&f);
+    CHECK(!tri__work_is_empty(&f.heap->work));
+    uint64_t before = m->marker.marked_bytes + m->marker.scanned_bytes;
+    m->assist_debt = 0;
+    tri__assist(m);
+    CHECK_EQ(m->marker.marked_bytes + m->marker.scanned_bytes, before);
+    m->assist_debt = 1;
+    tri__assist(m);
+    uint64_t marked = m->marker.marked_bytes + m->marker.scanned_bytes - before;
+    CHECK(marked > 0);
+    CHECK_EQ(m->assist_debt, 1 - (int64_t)marked);
+    atomic_store_release(&go_on, 1);
+    end_cycle(&f, collect);
+    expect_silence();
+    tri_frame_pop(f.thread, &heads_frame);
+    close_heap(&f);
+}
+
 /* Nothing is left to assist with, and the heap is beyond its goal: who goes on allocating is put to sleep for a moment,
  * so that the collector gets a core, and the heap's growth an end. Below the goal nobody sleeps. */
 TEST(marking, who_allocates_beyond_the_goal_with_nothing_to_mark_naps, .timeout = 60) {

@@ -218,6 +218,89 @@ TEST(weak, that_is_not_cleared_is_reported) {
     close_heap(&f);
 }
 
+/* ---- stores beside the clearing --------------------------------------------------------------------------------- */
+
+static tri_type weak_array = {.struct_size = sizeof(tri_type), .name = "weak array", .elem_size = 8};
+
+/* Who clears weak slots is held once, between its look at one and the clearing of it: no other delay of the library is
+ * in those steps, and it ends in this program's nanosleep. */
+static tri_heap *clears; /* [atomic] */
+static _Thread_local bool frees;
+static uint32_t in_clearing, leave_clearing;
+
+static bool is_clearing(tri_heap *heap) {
+    if (!heap || pthread_equal(pthread_self(), test_own_thread)) return false;
+    if (frees) return tri__lock_held(&heap->mem.gate);
+    return heap_phase(heap) == PHASE_DEATH && heap->death.step == DEATH_WEAK; /* the collector's own */
+}
+
+int nanosleep(const struct timespec *wanted, struct timespec *left) {
+    if (is_clearing(atomic_load_acquire(&clears))) {
+        atomic_store_release(&clears, NULL);
+        atomic_store_release(&in_clearing, 1);
+        while (!atomic_load_acquire(&leave_clearing)) sched_yield();
+        return 0;
+    }
+    int err = clock_nanosleep(CLOCK_MONOTONIC, 0, wanted, left);
+    return err ? (errno = err, -1) : 0;
+}
+
+struct freed {
+    tri_heap *heap;
+    void *obj;
+};
+
+static void *free_main(void *arg) {
+    struct freed *freed = arg;
+    tri_thread *t = fixture_attach(freed->heap);
+    frees = true;
+    CHECK_EQ(tri_free(t, freed->obj), TRI_OK);
+    frees = false;
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+/* Each slot gets a new value while one of them, seen to name what dies, is about to be cleared: all of them stay (R7).
+ * What dies does so in a cycle, or by hand. */
+static void store_beside_the_clearing(bool by_hand) {
+    enum { SLOTS = 400 }; /* each a chance of one in four to be the one */
+    struct fixture f = open_heap(NULL, NULL);
+    weak_array.elem_weaks = fixture_slot_at(0);
+    TRI_LOCALS(f.thread, roots, 2);
+    void **slots = roots[0] = tri_new_n(f.thread, &weak_array, SLOTS);
+    void **newer = roots[1] = tri_new_n(f.thread, &array_type, SLOTS);
+    struct freed freed = {f.heap, tri_new(f.thread, &leaf_type)};
+    for (size_t i = 0; i < SLOTS; i++)
+        tri_store(f.thread, slots, &slots[i], by_hand ? freed.obj : reveal(fixture_new_hidden(&f)));
+    fixture_set(f.heap, "stress.delay=1");
+    in_clearing = leave_clearing = 0;
+    atomic_store_release(&clears, f.heap);
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, by_hand ? free_main : collect_main, by_hand ? (void *)&freed : f.heap), 0);
+    while (!atomic_load_acquire(&in_clearing)) {
+        tri_poll(f.thread);
+        sched_yield();
+    }
+    for (size_t i = 0; i < SLOTS; i++) {
+        tri_store(f.thread, newer, &newer[i], reveal(fixture_new_hidden(&f)));
+        tri_store(f.thread, slots, &slots[i], newer[i]);
+    }
+    atomic_store_release(&leave_clearing, 1);
+    fixture_join(f.thread, other);
+    for (size_t i = 0; i < SLOTS; i++) CHECK_MSG(slots[i] && slots[i] == newer[i], "slot %zu lost its new value", i);
+    fixture_set(f.heap, "stress.delay=0");
+    TRI_POP(f.thread, roots);
+    close_heap(&f);
+}
+
+TEST(weak, a_store_beside_the_clearing_of_a_cycle_stays) {
+    if (TRI_CHECKS >= 1) store_beside_the_clearing(false); /* delays need checks */
+}
+
+TEST(weak, a_store_beside_the_clearing_for_a_freed_object_stays) {
+    if (TRI_CHECKS >= 1) store_beside_the_clearing(true);
+}
+
 /* ---- loads that race cycles ------------------------------------------------------------------------------------ */
 
 enum { RACERS = 4, RACE_SLOTS = 64 };
@@ -227,7 +310,6 @@ struct race {
     uint32_t stop;
     uint64_t nloaded;
 };
-static tri_type weak_array = {.struct_size = sizeof(tri_type), .name = "weak array", .elem_size = 8};
 
 struct tagged_leaf {
     uint64_t tag, pad[3];

@@ -13,7 +13,7 @@
 #include <trigc.h>
 #include <unistd.h>
 
-enum { N = 24, WARM_SLOTS = 2 * N + 8, MANUAL_BYTES = 64 };
+enum { N = 24, WARM_SLOTS = 2 * N + 8, MANUAL_BYTES = 64, MOVED = 64, WARM_BYTES = 64 << 10 };
 
 struct node {
     struct node *left, *right;
@@ -30,6 +30,7 @@ TRI_POINTER_ARRAY_TYPE(array_type, 0);
 static tri_thread *thread;
 static tri_heap *heap;
 static struct node *parent, *child;
+static void **array;                       /* of 2 * MOVED references, all to child: one half is moved over the other */
 static size_t size_bytes = 48, nelems = 6; /* not known when compiling */
 
 #if defined(__clang__)
@@ -69,6 +70,12 @@ PATH(init, (tri_init(t, child, &child->left, parent), use(child)))
 PATH(store, (tri_store(t, parent, &parent->left, child), use(parent)))
 PATH(store_first, (tri_store(t, parent, &parent->left, child), use(parent)))
 PATH(store_again, (tri_store(t, parent, &parent->left, child), use(parent)))
+PATH(move_one, (tri_move(t, array, array, array + MOVED, 1), use(array)))
+PATH(move_one_first, (tri_move(t, array, array, array + MOVED, 1), use(array)))
+PATH(move_one_again, (tri_move(t, array, array, array + MOVED, 1), use(array)))
+PATH(move_many, (tri_move(t, array, array, array + MOVED, MOVED), use(array)))
+PATH(move_many_first, (tri_move(t, array, array, array + MOVED, MOVED), use(array)))
+PATH(move_many_again, (tri_move(t, array, array, array + MOVED, MOVED), use(array)))
 PATH(load, use(tri_load(&parent->left)))
 PATH(poll, (tri_poll(t), use(t)))
 PATH(frame, {
@@ -112,6 +119,13 @@ static void *new_n(void) {
 }
 static void *new_bytes(void) {
     return tri_new_bytes(thread, size_bytes);
+}
+
+/* In a span of its layout's own: rare layouts share spans, which stores take longer to look up. */
+static void array_to(struct node *node) {
+    for (size_t i = 0; i < WARM_BYTES; i += 2 * MOVED * sizeof(void *))
+        array = tri_new_n(thread, &array_type, 2 * MOVED);
+    for (size_t i = 0; i < 2 * MOVED; i++) tri_store(thread, array, array + i, node);
 }
 
 #define COUNT(name)     \
@@ -160,7 +174,7 @@ static void *collect(void *arg) {
     return NULL;
 }
 
-/* What is shaded stays in the buffer, which has room for all of it. */
+/* What single stores shade stays in the buffer, which has room for all of it; what many shade is flushed. */
 static void count_marking(void) {
     TRI_LOCALS(thread, roots, 1);
     struct hold *hold = roots[0] = tri_new(thread, &hold_type);
@@ -171,13 +185,19 @@ static void count_marking(void) {
     child = new_typed();
     tri_store(thread, parent, &parent->left, child);
     tri_store(thread, top, &top->right, child);
+    array_to(child);
+    tri_store(thread, parent, &parent->right, array);
     pthread_t collector;
     if (pthread_create(&collector, NULL, collect, heap) != 0) exit(1);
     for (; !__atomic_load_n(&holding, __ATOMIC_ACQUIRE); nap()) tri_poll(thread);
     COUNT(store_first);
+    COUNT(move_one_first);
+    COUNT(move_many_first);
     __atomic_store_n(&go_on, 1, __ATOMIC_RELEASE);
     while (!__atomic_load_n(&flushing, __ATOMIC_ACQUIRE)) nap();
     COUNT(store_again);
+    COUNT(move_one_again);
+    COUNT(move_many_again);
 }
 
 int main(void) {
@@ -198,6 +218,9 @@ int main(void) {
     COUNT_NEW(new_bytes);
     COUNT(init);
     COUNT(store);
+    array_to(child);
+    COUNT(move_one);
+    COUNT(move_many);
     COUNT(load);
     COUNT(poll);
     COUNT(frame);

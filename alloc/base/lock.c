@@ -16,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "alloc/base/atomic.h"
 #include "alloc/base/bits.h"
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
@@ -153,22 +154,52 @@ void tri__lock_fini(struct lock *lock) {
     check_always(error == 0, "I-LOCK a lock is free when it ends");
 }
 
-static _Thread_local uint64_t waited_ns; /* for locks, since the thread asked last */
+enum { SPIN_NS = 20000, LOOKS_A_CLOCK = 8, RELAXES_A_LOOK = 8 };
+
+static _Thread_local uint64_t waited_ns, longest_ns; /* for locks, since the thread asked last; for one of them */
+static _Thread_local int longest_rank;
+
+static void add_waited(uint64_t ns, int rank) {
+    waited_ns += ns;
+    if (ns < longest_ns) return;
+    longest_ns = ns;
+    longest_rank = rank;
+}
+
+/* Critical sections take a few microseconds at most as a rule: who sleeps for one costs the holder a wakeup, and gets
+ * the lock when the system has found it a core, which takes ten times as long and may take a thousand times. So it
+ * looks again for a while, and sleeps when the holder has, most likely, lost its own core. False: it is to sleep. */
+static bool spin_for(struct lock *lock, uint64_t start_ns) {
+    static unsigned ncpus; /* asked for once: what a process may use rarely changes */
+    unsigned n = atomic_load_relaxed(&ncpus);
+    if (n == 0) atomic_store_relaxed(&ncpus, n = tri__os_ncpus());
+    if (n == 1) return false;
+    do
+        for (int i = 0; i < LOOKS_A_CLOCK; i++) {
+            for (int k = 0; k < RELAXES_A_LOOK; k++) cpu_relax();
+            if (pthread_mutex_trylock(&lock->mutex) == 0) return true;
+        }
+    while (tri__os_now_ns() - start_ns < SPIN_NS);
+    return false;
+}
 
 static TRI_COLD void take_from_another(struct lock *lock) {
     uint64_t start = tri__os_now_ns();
-    int error = pthread_mutex_lock(&lock->mutex);
-    check_always(error == 0, "I-LOCK an initialised lock can be taken");
-    waited_ns += tri__os_now_ns() - start;
+    if (!spin_for(lock, start)) {
+        int error = pthread_mutex_lock(&lock->mutex);
+        check_always(error == 0, "I-LOCK an initialised lock can be taken");
+    }
+    add_waited(tri__os_now_ns() - start, lock->rank);
 }
 
 void tri__lock_add_waited(uint64_t ns) {
-    waited_ns += ns;
+    add_waited(ns, 0);
 }
 
-uint64_t tri__lock_take_waited(void) {
+uint64_t tri__lock_take_waited(int *rank) {
     uint64_t ns = waited_ns;
-    if (TRI_UNLIKELY(ns != 0)) waited_ns = 0;
+    *rank = longest_rank;
+    if (TRI_UNLIKELY(ns != 0)) waited_ns = longest_ns = 0;
     return ns;
 }
 

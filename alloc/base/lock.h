@@ -48,9 +48,9 @@ bool tri__lock_held(const struct lock *lock);
 /* True if the calling thread holds no lock of ours (always true in unchecked builds): before each wait (R14). */
 bool tri__lock_none_held(void);
 
-/* For how long the calling thread has waited for locks that others held, since it asked last; and what is to be added,
- * for whoever waits for others by other means. */
-uint64_t tri__lock_take_waited(void);
+/* For how long the calling thread has waited for locks that others held, since it asked last; *rank: of the one that it
+ * waited for longest, 0: it waited by other means. And what is to be added, for whoever does. */
+uint64_t tri__lock_take_waited(int *rank);
 void tri__lock_add_waited(uint64_t ns);
 
 /* A condition variable to go with a lock; timeouts on the monotonic clock. */

@@ -94,6 +94,7 @@
  *                                  -DFAULT_COPY_REPLACED  (with CORO) a stack's newer copy replaces the older
  *   -DWEAK     a weak slot:        -DFAULT_WEAK         a load in the closing rounds spoils nothing
  *   -DEPH      an ephemeron:       -DFAULT_EPH          settled only after the close
+ *                                  -DFAULT_EPH_ONCE     (with FIN: a get is in steps) settled in rounds only, not before
  *   -DMAYBE    maybe words:        -DFAULT_MAYBE        shaded without the weak-load rule
  *   -DFIND     a reference by address, of whatever is allocated:
  *                                  -DFAULT_GATE_GIVES   what is unmarked is given away after the close
@@ -149,6 +150,7 @@
  *
  * -DNOROOT narrows a search: the mutators leave the global root alone.
  * -DNOWEAK   the same for the global weak slot (FIN, CLEANUP, FIND).
+ * -DNOFIELD  the same for the objects' fields: what is referred to is on stacks, in weak slots, entries and queues.
  * -DSHARED   begins with one object that is on every stack.
  */
 #ifndef FAULT_QUIET
@@ -206,6 +208,9 @@
 #endif
 #if defined(FIN) || defined(CLEANUP) || defined(FIND)
 #define DEATH                   /* the gate is closed until the flip; weak loads and what clears slots are in steps */
+#endif
+#if defined(EPH) && defined(DEATH) && !defined(FAULT_EPH_ONCE)
+#define SETTLE_BEFORE
 #endif
 #ifndef NO
 #define NO 2
@@ -902,7 +907,7 @@ proctype mutator(byte t) {
        pend[t] = o;
 #endif
        loc[t*NL+i] = o };
-#ifndef LATEINIT
+#if !defined(LATEINIT) && !defined(NOFIELD)
      if :: slot[o] = old :: skip fi;   /* initialising store, no barrier, before the next safepoint */
 #endif
 #endif
@@ -940,10 +945,13 @@ proctype mutator(byte t) {
        fi;
        sweep_span(o); o = 0 }
 #endif
+#if !defined(NOFIELD) || !defined(NOROOT)
   :: atomic {                   /* M-LOAD: a field or the root */
        HAND; pick(i); pick(j);
        if
+#ifndef NOFIELD
        :: loc[t*NL+i] != NIL -> assert(USABLE(loc[t*NL+i])); loc[t*NL+j] = slot[loc[t*NL+i]]
+#endif
 #ifndef NOROOT
        :: loc[t*NL+j] = slot[ROOT]
 #endif
@@ -952,9 +960,12 @@ proctype mutator(byte t) {
        i = 0; j = 0 }
   :: atomic {                   /* M-STORE: a local or NIL into a field or the root */
        HAND; pick(i); pick(j);
-       if :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(USABLE(x))
+       if
+#ifndef NOFIELD
+       :: loc[t*NL+i] != NIL -> x = loc[t*NL+i]; assert(USABLE(x))
+#endif
 #ifndef NOROOT
-          :: x = ROOT
+       :: x = ROOT
 #endif
        fi;
        if :: o = loc[t*NL+j] :: o = NIL fi;
@@ -1003,7 +1014,7 @@ stored: x = 0; o = 0
 #endif
      x = 0; o = 0
 #endif
-
+#endif
 #ifdef OVERFLOW
 #ifndef EAGER
   :: atomic { cand[t] != 0 -> tell(t) }; atomic { flush_candidates(t) }         /* M-FLUSH between answers */
@@ -1167,6 +1178,22 @@ unblock:
 #ifdef EPH
   :: atomic { pick(i); ek = loc[t*NL+i]; ev = NIL; i = 0 }
   :: atomic { ek != NIL -> pick(j); ev = loc[t*NL+j]; j = 0 }
+#ifdef DEATH
+  :: atomic {                   /* M-LOAD: get with a key that is in hand, in steps: the entry, */
+       ek != NIL && (loc[t*NL] == ek || loc[t*NL+NL-1] == ek) ->
+       if :: loc[t*NL] == ek -> i = 0 :: loc[t*NL+NL-1] == ek -> i = NL-1 fi;
+       pick(j); x = ev };
+     atomic {                   /* the gate, which trusts a mark: what a held key leads to was reachable at the close */
+       o = x; ask_gate(t, o, false);
+#ifndef FAULT_EPH_ONCE
+       assert(o == x);          /* else: a live key's value reads as gone */
+#endif
+#ifdef FIN
+       assert(o == NIL || !(reviving && (revived & BIT(o))));   /* I-DEATH1: black before anybody gets it */
+#endif
+       assert(o == NIL || USABLE(o));
+       loc[t*NL+j] = o; x = 0; o = 0; i = 0; j = 0 }
+#else
   :: atomic { /* M-LOAD: get with a key that is in hand */
        pick(i); pick(j); if :: loc[t*NL+i] != NIL && loc[t*NL+i] == ek -> o = ev; assert(o == NIL || LIVE(o));
        if
@@ -1177,6 +1204,7 @@ unblock:
        :: o != NIL && wstate == w_closed -> assert(MARKED(o))  /* else: a live key's value reads as gone */
        fi;
        loc[t*NL+j] = o; o = 0 :: else fi; i = 0; j = 0 }
+#endif
 #endif
 #ifdef MAYBE
   :: atomic { armed[t]; pick_bit(ALL, o); if :: LIVE(o) ->
@@ -1666,10 +1694,24 @@ mark_phase:
 #endif
 #endif
         skip };
+#ifdef SETTLE_BEFORE            /* R6: from here on an entry of a held key that names what is unmarked fails the round */
+        d_step { if :: ek != NIL && ev != NIL && MARKED(ek) -> found_word(queue, ev) :: else fi };
+#endif
 #ifdef QUIETROUND
         tracing = 0; nassist == 0;                              /* R3: no assist from here to the next M-MARK */
         if
         :: queue != 0 || COPYWORK || RESCANS -> tracing = 1;
+#ifdef WORKERS
+#ifndef WORKERROUND
+           open = 1;
+#endif
+#endif
+           skip
+        :: else -> break
+        fi
+#elif defined(SETTLE_BEFORE)
+        if
+        :: queue != 0 ->
 #ifdef WORKERS
 #ifndef WORKERROUND
            open = 1;
