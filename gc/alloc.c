@@ -399,7 +399,9 @@ static void warm(tri_heap *heap, const struct request *r, size_t n) {
 
 size_t tri_new_batch(tri_thread *thread, tri_type *type, void **out, size_t n) {
     struct mutator *m = tri__mutator_check(thread, "tri_new_batch");
-    if (!m || tri__type_bind(type, "tri_new_batch") != TRI_OK || n == 0) return 0;
+    if (!m) return 0;
+    IN_CALL("tri_new_batch");
+    if (tri__type_bind(type, "tri_new_batch") != TRI_OK || n == 0) return 0;
     if (!out) {
         tri__error(TRI_EINVAL, "tri_new_batch", "out is NULL; give an array of n pointers");
         return 0;

@@ -160,6 +160,8 @@ static void fini_parts(tri_heap *heap) {
     free(heap);
 }
 
+static int set_option(tri_heap *heap, const char *key_equals_value);
+
 /* TRI_OPTIONS="key=value,...": what is refused is reported, and the heap is made all the same. */
 static void apply_environment(tri_heap *heap) {
     const char *trace = getenv("TRI_TRACE");
@@ -171,7 +173,7 @@ static void apply_environment(tri_heap *heap) {
         if (n < sizeof item) {
             memcpy(item, options, n);
             item[n] = '\0';
-            if (n && tri_heap_set(heap, item) != TRI_OK) tri__report(heap, "TRI_OPTIONS", "%s is refused", item);
+            if (n && set_option(heap, item) != TRI_OK) tri__report(heap, "TRI_OPTIONS", "%s is refused", item);
         } else {
             tri__report(heap, "TRI_OPTIONS", "\"%.40s...\" is refused: it is too long for an option", options);
         }
@@ -183,6 +185,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
     if (!out) return tri__error(TRI_EINVAL, "tri_heap_create", "out is NULL");
     *out = NULL;
     if (tri__callback_calls(NULL, "tri_heap_create")) return TRI_ESTATE;
+    IN_CALL("tri_heap_create");
     if (abi != TRI_ABI)
         return tri__error(TRI_EABI, "tri_heap_create",
                           "the program was compiled against ABI %u of trigc.h, the library has %u; rebuild it", abi,
@@ -212,6 +215,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
         return tri__error(TRI_ENOMEM, "tri_heap_create", "the system refuses memory or a thread for the collector");
     }
     tri__scavenger_start(heap);
+    tri__stress_delay(heap); /* its threads run */
     tri__fork_add_heap(heap);
     heap->made = true;
     *out = heap;
@@ -221,6 +225,7 @@ int tri_heap_create_abi(const tri_config *config, uint32_t abi, tri_heap **out) 
 int tri_heap_destroy(tri_heap *heap) {
     if (!heap) return tri__error(TRI_EINVAL, "tri_heap_destroy", "heap is NULL");
     if (tri__callback_calls(heap, "tri_heap_destroy")) return TRI_ESTATE;
+    IN_CALL("tri_heap_destroy");
     tri__lock_acquire(&heap->threads_lock);
     uint32_t n = heap->nthreads;
     tri__lock_release(&heap->threads_lock);
@@ -228,6 +233,7 @@ int tri_heap_destroy(tri_heap *heap) {
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
     tri__fork_remove_heap(heap);
+    tri__stress_delay(heap); /* a cycle may be anywhere */
     tri__collector_stop(heap);
     tri__workers_stop(heap);
     tri__scavenger_stop(heap); /* the collector tells it of cycles */
@@ -326,9 +332,7 @@ static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pac
     return TRI_OK;
 }
 
-int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
-    if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
-    if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
+static int set_option(tri_heap *heap, const char *key_equals_value) {
     char key[64];
     const char *equals = strchr(key_equals_value, '=');
     size_t n = equals ? (size_t)(equals - key_equals_value) : sizeof key, size;
@@ -347,9 +351,17 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     bool is_pace;
     err = set_number(heap, key, size, &is_pace);
     if (err != TRI_OK) return err;
+    tri__stress_delay(heap); /* the goal is of the options before */
     if (is_pace) tri__pace_again(heap);
     tri__scavenger_options(heap);
     return TRI_OK;
+}
+
+int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
+    if (!heap || !key_equals_value) return tri__error(TRI_EINVAL, "tri_heap_set", "heap or option is NULL");
+    if (tri__callback_calls(heap, "tri_heap_set")) return TRI_ESTATE;
+    IN_CALL("tri_heap_set");
+    return set_option(heap, key_equals_value);
 }
 
 size_t tri_trim(tri_heap *heap) {

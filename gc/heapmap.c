@@ -120,6 +120,7 @@ static size_t dump_page(struct dump *d, size_t page, size_t end) {
 int tri_dump_heap_map(tri_heap *heap, int fd) {
     if (!heap) return tri__error(TRI_EINVAL, "tri_dump_heap_map", "heap is NULL");
     if (tri__callback_calls(heap, "tri_dump_heap_map")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_dump_heap_map");
     struct dump d = {.space = &heap->mem.space, .pages = heap->mem.pages, .chunk = SIZE_MAX, .fd = fd};
     size_t end = atomic_load_acquire(&d.space->committed_pages), page = 0; /* pairs with space_commit */
     while (page < end && !d.error) page += dump_page(&d, page, end);

@@ -30,8 +30,7 @@ static void *try_once(tri_heap *heap, const struct want *w, bool *clean) {
 
 /* Whether the hook may be called here: it wants a thread of the heap that is not in a blocking region. */
 static bool may_call_hook(tri_heap *heap) {
-    IN_HOOK(); /* tri_self is a public call, and another one is under way */
-    tri_thread *thread = tri_self(heap);
+    tri_thread *thread = tri__self(heap);
     return heap->config.oom && thread->reserved == 0 && /* not the sentinel of unattached threads */
            atomic_load_relaxed(&mutator_of(thread)->os->state) == OS_RUNNING; /* own word */
 }
@@ -125,6 +124,7 @@ static TRI_COLD void *allocate(tri_heap *heap, const struct want *w, bool *clean
         tri__error(TRI_EINVAL, w->call, "heap is NULL");
         return NULL;
     }
+    tri__stress_delay(heap);
     void *block = try_once(heap, w, clean);
     if (!block) block = without_memory(heap, w, clean);
     return block ? note(heap, w, block) : NULL;
@@ -138,6 +138,7 @@ static TRI_COLD void *alloc_slow(tri_heap *heap, size_t size_bytes) {
 
 void *tri_manual_alloc(tri_heap *heap, size_t size_bytes) {
     if (tri__callback_calls(heap, "tri_manual_alloc")) return NULL;
+    IN_CALL("tri_manual_alloc");
     void *block = manual_alloc_fast(&heap->mem, size_bytes); /* NULL as heap fits no cache */
     if (TRI_UNLIKELY(!block)) return alloc_slow(heap, size_bytes);
     struct want w = {"tri_manual_alloc", 0, size_bytes, false};
@@ -158,6 +159,7 @@ static void *calloc_block(tri_heap *heap, const char *call, size_t n, size_t siz
 
 void *tri_manual_calloc(tri_heap *heap, size_t n, size_t size_bytes) {
     if (tri__callback_calls(heap, "tri_manual_calloc")) return NULL;
+    IN_CALL("tri_manual_calloc");
     return calloc_block(heap, "tri_manual_calloc", n, size_bytes, false);
 }
 
@@ -165,6 +167,7 @@ void *tri_manual_aligned(tri_heap *heap, size_t align_bytes, size_t size_bytes) 
     struct want w = {"tri_manual_aligned", align_bytes, size_bytes, false};
     bool clean;
     if (tri__callback_calls(heap, w.call)) return NULL;
+    IN_CALL(w.call);
     if (!is_power_of_two(align_bytes) || align_bytes > (size_t)1 << 30) {
         tri__error(TRI_EINVAL, w.call, "align_bytes %zu is no power of two up to 1 GiB", align_bytes);
         return NULL;
@@ -174,14 +177,20 @@ void *tri_manual_aligned(tri_heap *heap, size_t align_bytes, size_t size_bytes) 
 
 static TRI_COLD void free_slow(tri_heap *heap, void *block) {
     if (!block) return;
+    if (heap) tri__stress_delay(heap);
     if (!heap || !tri__manual_free(&heap->mem, block))
         tri__report(heap, "tri_manual_free", "%p is no block of this heap's manual memory", block);
 }
 
-void tri_manual_free(tri_heap *heap, void *block) {
-    if (tri__callback_calls(heap, "tri_manual_free")) return;
+static inline void free_block(tri_heap *heap, void *block) {
     if (TRI_CHECKS >= 1 && heap && block && !may_free(heap, "tri_manual_free", block, false)) return;
     if (TRI_UNLIKELY(!manual_free_fast(&heap->mem, block))) free_slow(heap, block);
+}
+
+void tri_manual_free(tri_heap *heap, void *block) {
+    if (tri__callback_calls(heap, "tri_manual_free")) return;
+    IN_CALL("tri_manual_free");
+    free_block(heap, block);
 }
 
 size_t tri_manual_usable_size(tri_heap *heap, const void *block) {
@@ -193,6 +202,7 @@ void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
     struct want w = {"tri_manual_realloc", 0, size_bytes, false};
     bool clean;
     if (tri__callback_calls(heap, w.call)) return NULL;
+    IN_CALL(w.call);
     if (!block) return allocate(heap, &w, &clean);
     size_t old_bytes = tri_manual_usable_size(heap, block);
     if (old_bytes == 0) {
@@ -206,7 +216,7 @@ void *tri_manual_realloc(tri_heap *heap, void *block, size_t size_bytes) {
     void *moved = allocate(heap, &w, &clean);
     if (!moved) return NULL;
     memcpy(moved, block, min_size(old_bytes, size_bytes));
-    tri_manual_free(heap, block);
+    free_block(heap, block);
     return moved;
 }
 
@@ -225,17 +235,28 @@ size_t tri_manual_bytes(tri_heap *heap) {
 
 /* ---- blocks that are roots ----------------------------------------------------------------------------------- */
 
+static tri_root *add_range(tri_thread *thread, void *block, size_t nslots, const tri_enc *enc) {
+    IN_HOOK(); /* a public call in another */
+    return tri_root_add(thread, block, nslots, enc);
+}
+
+static void remove_range(tri_thread *thread, tri_root *root) {
+    IN_HOOK();
+    tri_root_remove(thread, root);
+}
+
 void *tri_manual_root_new(tri_thread *thread, size_t nslots, const tri_enc *enc, tri_root **root) {
     struct mutator *m = tri__mutator_check(thread, "tri_manual_root_new");
     if (root) *root = NULL;
     if (!m) return NULL;
+    IN_CALL("tri_manual_root_new");
     if (!root || nslots == 0) {
         tri__error(TRI_EINVAL, "tri_manual_root_new", "root is NULL, or nslots is 0");
         return NULL;
     }
     void *block = calloc_block(m->heap, "tri_manual_root_new", nslots, sizeof(tri_word), true);
     if (!block) return NULL;
-    *root = tri_root_add(thread, block, nslots, enc);
+    *root = add_range(thread, block, nslots, enc);
     if (*root) return block;
     if (may_free(m->heap, "tri_manual_root_new", block, true)) tri__manual_free(&m->heap->mem, block);
     return NULL;
@@ -244,9 +265,11 @@ void *tri_manual_root_new(tri_thread *thread, size_t nslots, const tri_enc *enc,
 void tri_manual_root_free(tri_thread *thread, tri_root *root) {
     struct mutator *m = tri__mutator_check(thread, "tri_manual_root_free");
     if (!m || !root) return;
+    IN_CALL("tri_manual_root_free");
     void *block = (void *)(uintptr_t)root->slots;
     if (!may_free(m->heap, "tri_manual_root_free", block, true)) return;
-    tri_root_remove(thread, root); /* no collector reads the slots from here on */
+    remove_range(thread, root); /* no collector reads the slots from here on */
+    tri__stress_delay(m->heap);
     if (!tri__manual_free(&m->heap->mem, block))
         tri__report(m->heap, "tri_manual_root_free", "%p was not made by tri_manual_root_new", block);
 }

@@ -53,11 +53,14 @@ struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
     return m;
 }
 
-tri_thread *tri_self(tri_heap *heap) {
-    if (self && !tri__callback_calls(heap, "tri_self"))
-        for (struct mutator *m = self->attachments; m; m = m->next_attachment)
-            if (m->heap == heap) return &m->pub;
+tri_thread *tri__self(const tri_heap *heap) {
+    for (struct mutator *m = self ? self->attachments : NULL; m; m = m->next_attachment)
+        if (m->heap == heap) return &m->pub;
     return &sentinel;
+}
+
+tri_thread *tri_self(tri_heap *heap) {
+    return !self || tri__callback_calls(heap, "tri_self") ? &sentinel : tri__self(heap);
 }
 
 tri_heap *tri_thread_heap(tri_thread *thread) {
@@ -192,6 +195,11 @@ struct blocking_call {
     void *arg, *result;
 };
 
+static void *call_host(const struct blocking_call *call) {
+    IN_HOOK();
+    return call->fn(call->arg);
+}
+
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
     tri_word outer = os->blocking_arg;
@@ -200,7 +208,7 @@ static void run_blocking(struct osthread *os, void *p) {
     answer_all(os);
     os->depth++;
     enter_blocked(os, outer_sp);
-    call->result = call->fn(call->arg);
+    call->result = call_host(call);
     leave_timed(os);
     os->depth--;
     atomic_store_release(&os->sp, outer_sp);
@@ -222,6 +230,7 @@ static bool is_callable(struct mutator *m, const char *call, void *(*fn)(void *)
 void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_blocking");
     if (!m || !is_callable(m, "tri_blocking", fn)) return NULL;
+    IN_CALL("tri_blocking");
     note_site(m, CALL_SITE("tri_blocking"));
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
@@ -235,13 +244,14 @@ void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
 static void run_callin(struct osthread *os, void *p) {
     struct blocking_call *call = p;
     safepoint_spilled(os, NULL);
-    call->result = call->fn(call->arg);
+    call->result = call_host(call);
     safepoint_spilled(os, NULL); /* the result is the host's business: it is no root here */
 }
 
 void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct mutator *m = attached(thread, "tri_callin");
     if (!m || !is_callable(m, "tri_callin", fn)) return NULL;
+    IN_CALL("tri_callin");
     note_site(m, CALL_SITE("tri_callin"));
     struct osthread *os = m->os;
     if (os->depth == 0 || atomic_load_relaxed(&os->state) == OS_RUNNING) { /* own word: HELD or BLOCKED otherwise */
@@ -306,6 +316,7 @@ static void drop_roots(struct mutator *m) {
 static void thread_exits(void *p) {
     struct osthread *os = p;
     self = os;
+    running_ends();
     if (atomic_load_relaxed(&os->state) != OS_RUNNING) { /* it ended inside a blocking region (R20) */
         leave_blocked(os);
     }
@@ -419,7 +430,8 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
     if (!heap || !out) return tri__error(TRI_EINVAL, "tri_attach", "heap or out is NULL");
     if (flags & ~(uint32_t)TRI_ATTACH_PRECISE) return tri__error(TRI_EINVAL, "tri_attach", "unknown flags 0x%x", flags);
     if (tri__callback_calls(heap, "tri_attach")) return TRI_ESTATE;
-    if (tri_self(heap) != &sentinel)
+    IN_CALL("tri_attach");
+    if (tri__self(heap) != &sentinel)
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is attached to this heap already; use tri_self");
     if (self && atomic_load_relaxed(&self->state) != OS_RUNNING) /* own word */
         return tri__error(TRI_ESTATE, "tri_attach", "the thread is inside tri_blocking; go through tri_callin");
@@ -479,6 +491,7 @@ static void put_mutator(struct mutator *m) {
 int tri_detach(tri_thread *thread) {
     struct mutator *m = attached(thread, "tri_detach");
     if (!m) return TRI_EUNATTACHED;
+    IN_CALL("tri_detach");
     if (m->os != self) return tri__error(TRI_ESTATE, "tri_detach", "this tri_thread belongs to another thread");
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING || m->os->depth || m->os->ncallins)
         return tri__error(TRI_ESTATE, "tri_detach", "the thread is inside tri_blocking; return from it first");

@@ -123,6 +123,8 @@ static inline struct mutator *mutator_of(tri_thread *thread) {
 
 /* NULL (with the error set, naming the call) for NULL or the sentinel of unattached threads. */
 struct mutator *tri__mutator_check(tri_thread *thread, const char *call);
+/* tri_self, asked by the library. */
+tri_thread *tri__self(const tri_heap *heap);
 
 /* Does every pending step of every attachment of the calling OS thread (R1). Spills registers first. */
 void tri__safepoint(struct mutator *m);

@@ -7,8 +7,11 @@
  *        every public call asks tri__callback_calls.
  *
  *   signals  a handler that interrupts a call of its thread makes none: IN_CALL stands in the calls that have
- *        safepoints, NO_SAFEPOINT in the others, and every public call asks whether one is under way
- *        (tri__callback_calls). Hooks of the host run in IN_HOOK.
+ *        safepoints or run functions of the host's, NO_SAFEPOINT in the others, and every public call asks whether one
+ *        is under way (tri__callback_calls). The host's own functions run in IN_HOOK: hooks, cleanups, what
+ *        tri_blocking and tri_callin call; so do public calls that another one is made of. Left out are calls that read
+ *        a word or two and the inline fast paths; and tri_native_switch, whose jump may come back on another thread, is
+ *        covered up to it.
  *
  * Without checks all of it is nothing. Both belong to the running thread, not to an attachment: a safepoint answers all
  * heaps of its thread, and callbacks run on collectors, too. */
@@ -24,7 +27,7 @@
 struct running {
     const char *no_safepoint; /* what may reach none, or NULL */
     const char *callback;     /* the kind of host's callback that runs, or NULL */
-    const char *call;         /* the call with safepoints that is under way, or NULL */
+    const char *call;         /* the call of IN_CALL that is under way, or NULL */
     bool hook;                /* a hook of the host's runs, which may make calls */
 };
 extern _Thread_local struct running tri__running;
@@ -61,6 +64,10 @@ static inline struct running running_hook(void) {
 static inline void running_back(struct running *outer) {
     tri__running = *outer;
 }
+/* At a thread's end: no call goes on, whatever it was ended in. */
+static inline void running_ends(void) {
+    tri__running = (struct running){0};
+}
 static inline void may_safepoint(void) {
     if (TRI_UNLIKELY(tri__running.no_safepoint != NULL)) tri__safepoint_refused();
 }
@@ -81,6 +88,7 @@ static inline bool tri__callback_calls(tri_heap *heap, const char *call) {
     (void)heap, (void)call;
     return false;
 }
+static inline void running_ends(void) {}
 static inline void may_safepoint(void) {}
 
 #define NO_SAFEPOINT(what) ((void)0)

@@ -123,6 +123,7 @@ int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
         return tri__error(TRI_EINVAL, "tri_histogram", "heap or buckets is NULL, or kind %d is not a TRI_PAUSE_*",
                           kind);
     if (tri__callback_calls(heap, "tri_histogram")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_histogram");
     size_t count = min_size(n, PAUSE_BUCKETS);
     for (size_t i = 0; i < count; i++) buckets[i] = atomic_load_relaxed(&heap->stats.pauses[kind][i]);
     return (int)count;
@@ -134,9 +135,11 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         return tri__error(TRI_EINVAL, "tri_stats_get",
                           "heap or out is NULL, or out->struct_size is not sizeof(tri_stats)");
     if (tri__callback_calls(heap, "tri_stats_get")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_stats_get");
     struct stats *s = &heap->stats;
     struct pageheap_stats ps;
     tri__pageheap_get_stats(heap->mem.pages, &ps);
+    tri__stress_delay(heap); /* the figures are of several moments */
     tri_stats stats = {
         .struct_size = out->struct_size,
         .nthreads = atomic_load_relaxed(&heap->nthreads),

@@ -361,11 +361,13 @@ int tri__type_bind(tri_type *type, const char *call) {
 
 int tri_type_register(tri_type *type) {
     if (tri__callback_calls(NULL, "tri_type_register")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_type_register");
     return tri__type_bind(type, "tri_type_register");
 }
 
 int tri_type_describe(tri_type *type, tri_type_data *out) {
     if (tri__callback_calls(NULL, "tri_type_describe")) return TRI_ESTATE;
+    NO_SAFEPOINT("tri_type_describe");
     int err = tri__type_bind(type, "tri_type_describe");
     if (err != TRI_OK) return err;
     if (!out || out->struct_size != sizeof *out)

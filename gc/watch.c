@@ -360,12 +360,14 @@ static void run(struct watches *ws, struct watch *w) {
     void *arg = w->arg;
     tri__fixalloc_put(&ws->fix, w); /* I-WATCH2: nobody else has it */
     atomic_add_relaxed(&ws->nrun, 1);
+    IN_HOOK();
     fn(arg);
 }
 
 size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     struct mutator *m = tri__mutator_check(thread, "tri_cleanup_run");
     if (!m) return 0;
+    IN_CALL("tri_cleanup_run");
     may_safepoint();
     tri_heap *heap = m->heap;
     struct watches *ws = &heap->death.watches;
@@ -373,11 +375,12 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     while (n < max && atomic_load_relaxed(&ws->ndue)) { /* a hint: the lock decides */
         struct watch *w = take_due(ws);
         if (!w) break;
+        tri__stress_delay(heap);
         uint32_t outer = m->ncleaning;
         m->ncleaning = outer + 1;
         run(ws, w);
         n++;
-        if (tri_self(heap) != thread) break; /* it has detached the thread: attachment and heap may be gone */
+        if (tri__self(heap) != thread) break; /* it has detached the thread: attachment and heap may be gone */
         m->ncleaning = outer;
     }
     return n;

@@ -64,12 +64,19 @@ static struct wmap *map_of(struct mutator *m, const void *map, const char *call)
     return found;
 }
 
+static struct wmap_object *new_object(tri_thread *thread) {
+    IN_HOOK(); /* a public call in another */
+    return tri_new(thread, &wmap_type);
+}
+
 void *tri_wmap_new(tri_thread *thread, const tri_enc *enc) {
     struct mutator *m = tri__mutator_check(thread, "tri_wmap_new");
-    if (!m || tri__enc_check(enc, "tri_wmap_new") != TRI_OK) return NULL;
+    if (!m) return NULL;
+    IN_CALL("tri_wmap_new");
+    if (tri__enc_check(enc, "tri_wmap_new") != TRI_OK) return NULL;
     struct wmaps *ms = &m->heap->death.maps;
     struct wmap *map = tri__fixalloc_get(&ms->fix);
-    struct wmap_object *obj = map ? tri_new(thread, &wmap_type) : NULL;
+    struct wmap_object *obj = map ? new_object(thread) : NULL;
     if (!obj) {
         if (map)
             tri__fixalloc_put(&ms->fix, map);
@@ -172,6 +179,7 @@ static bool read_entry(struct mutator *m, struct wmap *map, uintptr_t key, tri_w
 bool tri_wmap_get(tri_thread *thread, void *map, const void *key, tri_word *value) {
     struct mutator *m = tri__mutator_check(thread, "tri_wmap_get");
     if (!m) return false;
+    IN_CALL("tri_wmap_get");
     struct wmap *wm = map_of(m, map, "tri_wmap_get");
     uintptr_t addr = tri__object_of(m, key, "tri_wmap_get");
     tri_word found = 0, refused = 0;
@@ -218,6 +226,7 @@ static bool next_entry(struct mutator *m, struct wmap *map, uint64_t *position, 
 
 bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, tri_word *value) {
     struct mutator *m = tri__mutator_check(thread, "tri_wmap_next");
+    IN_CALL("tri_wmap_next");
     struct wmap *wm = m ? map_of(m, map, "tri_wmap_next") : NULL;
     if (wm && !position) (void)tri__error(TRI_EINVAL, "tri_wmap_next", "position is NULL; pass one that begins at 0");
     if (!wm || !position) return false;

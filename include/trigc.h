@@ -17,7 +17,9 @@
  *    calls out of a trace or root callback (TRI_ESTATE, where there is a status), stores that miss their object.
  *  - SAFEPOINT marks the calls at which the collector may scan the thread's roots: every live reference must then be
  *    in a root. Calls without the mark are never safepoints (rule R1 of docs/design.md).
- *  - No call may be made by a signal handler; builds with checks report one that interrupts another on its thread.
+ *  - No call may be made by a signal handler; builds with checks report one that interrupts another on its thread, but
+ *    for inline fast paths and calls that read a word or two (tri_load, tri_last_error). Functions that the host gives
+ *    a call to run (tri_blocking, cleanups, hooks) interrupt nothing.
  *  - After fork, from a thread that is attached or not, in tri_blocking or not, the child has every heap as it was,
  *    with the calling thread's attachments alone. Other threads' tri_thread pointers are void, their roots gone; a
  *    value stack that one of them ran may only be removed. The parent is not disturbed. Not out of a callback or an
@@ -199,7 +201,8 @@ TRI_API void tri_config_init(tri_config *config);
 static inline int tri_heap_create(const tri_config *config, tri_heap **out);
 
 /* Ends the heap: joins its threads, unmaps everything. With TRI_HEAP_RUN_CLEANUPS, cleanups run first, on the calling
- * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues is dropped.
+ * thread: they may use the heap's manual memory and nothing else of it. What lies in finalizer queues, and what they
+ * still watch, is dropped without being seen: tri_finq_new says what to do before the last tri_detach.
  * TRI_EBUSY while a thread is attached. Any thread, not concurrently with another call on the same heap. */
 TRI_API int tri_heap_destroy(tri_heap *heap);
 

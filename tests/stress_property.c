@@ -234,9 +234,12 @@ static void coordinate(struct run *run) {
     fflush(stdout);
 }
 
-static void run_property(struct options options) {
-    struct run run = {.options = options, .nheaps = options.nheaps};
-    run.seed = test_env_u64("TRI_PROPERTY_SEED", now_ns() % 1000000007);
+static uint64_t draw_seed(void) {
+    return test_env_u64("TRI_PROPERTY_SEED", now_ns() % 1000000007);
+}
+
+static void run_seeded(struct options options, uint64_t seed) {
+    struct run run = {.options = options, .nheaps = options.nheaps, .seed = seed};
     run.nworkers = (int)test_env_u64("TRI_PROPERTY_THREADS", 5);
     if (run.nworkers > MAX_THREADS) run.nworkers = MAX_THREADS;
     printf("property: %s: seed %llu\n", options.name, (unsigned long long)run.seed);
@@ -262,6 +265,10 @@ static void run_property(struct options options) {
         free(run.worlds[h]);
     }
     free(run.workers);
+}
+
+static void run_property(struct options options) {
+    run_seeded(options, draw_seed());
 }
 
 /* ---- the tests -------------------------------------------------------------------------------------------------- */
@@ -323,20 +330,22 @@ TEST(property, with_every_stack_copied) {
                                   .settings = {"stress.copy=1", "stress.delay=20", "poison=1", "checkmark=1"}});
 }
 
-/* The same operations of the same seed in each of the heap's modes. */
-static void run_in_mode(const char *name, const char *mode) {
-    run_property((struct options){.name = name,
-                                  .nops = scaled(60000),
-                                  .nheaps = 1,
-                                  .min_heap_kib = 256,
-                                  .settings = {mode, "stress.delay=10", "poison=1", "checkmark=1"}});
-}
-
+/* One seed in each of the heap's modes: each thread tries the same operations. (What comes of them depends on how the
+ * threads interleave; the same program with the same outcome is tests/test_modes.c's.) */
 TEST(property, in_every_mode) {
-    run_in_mode("stops", "mode=stop");
-    run_in_mode("stops for marking", "mode=stop-mark");
-    run_in_mode("insertion barrier", "mode=insertion");
-    run_in_mode("incremental", "mode=incremental");
+    static const char *const modes[][2] = {{"stops", "mode=stop"},
+                                           {"stops for marking", "mode=stop-mark"},
+                                           {"insertion barrier", "mode=insertion"},
+                                           {"incremental", "mode=incremental"},
+                                           {"concurrent", "mode=concurrent"}};
+    uint64_t seed = draw_seed();
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        run_seeded((struct options){.name = modes[i][0],
+                                    .nops = scaled(60000),
+                                    .nheaps = 1,
+                                    .min_heap_kib = 256,
+                                    .settings = {modes[i][1], "stress.delay=10", "poison=1", "checkmark=1"}},
+                   seed);
 }
 
 TEST(property, in_two_heaps) {

@@ -237,6 +237,45 @@ struct ref {
 };
 TRI_WEAK_TYPE(ref_type, struct ref, target);
 
+/* What a program does that wants to see all of it: drops its roots, collects, and polls until NULL. */
+static size_t take_all(const struct fixture *f, tri_finq *q) {
+    size_t n = 0;
+    CHECK_EQ(tri_collect(f->thread), TRI_OK);
+    for (; tri_finq_poll(f->thread, q) != NULL; n++) {}
+    return n;
+}
+
+/* A queue of the heap's end, with some that came back and nobody took, and some that still live. `sees`: all of them
+ * are seen before the last detach. */
+static void end_queue(uint32_t flags, bool sees, uint64_t cleanups) {
+    enum { EACH = 20 };
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | flags);
+    forget_calls();
+    TRI_LOCALS(f.thread, roots, 2);
+    tri_finq *q = tri_finq_new(f.thread);
+    for (int i = 0; i < 2 * EACH; i++) { /* two chains */
+        struct pair *p = tri_new(f.thread, &pair_type);
+        tri_init(f.thread, p, &p->left, roots[i % 2]);
+        roots[i % 2] = p;
+        CHECK_EQ(tri_finq_watch(f.thread, q, p), TRI_OK);
+        CHECK_EQ(tri_cleanup_add(f.thread, p, add_to_sum, arg_of(1)), TRI_OK);
+    }
+    roots[1] = NULL;
+    if (sees) CHECK_EQ(take_all(&f, q), EACH);
+    roots[0] = NULL;
+    if (sees) CHECK_EQ(take_all(&f, q), EACH);
+    if (!sees) fixture_collect(&f);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+    CHECK_EQ(ncalls, cleanups);
+}
+
+TEST(death, of_the_heap_drops_what_nobody_took_out_of_a_queue) {
+    end_queue(0, false, 0);
+    end_queue(TRI_HEAP_RUN_CLEANUPS, false, 40); /* of what lies in the queue, too */
+    end_queue(TRI_HEAP_RUN_CLEANUPS, true, 40);
+}
+
 TEST(death, a_watched_object_comes_back_once_with_all_that_it_names) {
     struct fixture f = fixture_open();
     forget_calls();

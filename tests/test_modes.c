@@ -1,6 +1,7 @@
 /*
- * The ways in which a heap collects (gc/mode.c): one program under each of them, with the same survivors; in a stop one
- * collection leaves no garbage at all; the insertion barrier's second scan finds what stacks and new objects hold, and
+ * The ways in which a heap collects (gc/mode.c): one program under each of them, with the same survivors, and
+ * the same weak slots cleared, entries of a weak map gone, cleanups run and objects come back; in a stop one collection
+ * leaves no garbage at all; the insertion barrier's second scan finds what stacks and new objects hold, and
  * checkmark sees it when it does not; modes change between cycles of a running program.
  */
 #include "tests/fixture.h"
@@ -9,11 +10,27 @@
 static const char *const modes[NUM_MODES] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
                                              "mode=incremental"};
 
-struct thing {
-    struct thing *refs[3];
+/* Watched by a finalizer queue. It names nothing: whatever an object that came back names would live until it is taken
+ * out of the queue, so for as long as the cycles have it. */
+struct note {
     uint64_t number, seal;
 };
-TRI_TYPE(thing_type, struct thing, refs[0], refs[1], refs[2]);
+TRI_LEAF_TYPE(note_type, struct note);
+
+struct thing {
+    struct thing *refs[3];
+    struct note *note;
+    struct thing *seen; /* weak */
+    uint64_t number, seal;
+};
+static const uint32_t thing_refs[] = {offsetof(struct thing, refs[0]), offsetof(struct thing, refs[1]),
+                                      offsetof(struct thing, refs[2]), offsetof(struct thing, note)};
+static const uint32_t thing_weaks[] = {offsetof(struct thing, seen)};
+static tri_type thing_type = {.struct_size = sizeof(tri_type),
+                              .name = "struct thing",
+                              .size = sizeof(struct thing),
+                              .pointers = {.noffsets = TRI_COUNT(thing_refs), .offsets = thing_refs},
+                              .weaks = {.noffsets = TRI_COUNT(thing_weaks), .offsets = thing_weaks}};
 
 static uint64_t seal_of(uint64_t number) {
     return (number + 1) * 0x9e3779b97f4a7c15ull;
@@ -29,43 +46,116 @@ static struct fixture open_in(int mode, uint32_t flags) {
 
 /* ---- a program that is the same every time ---------------------------------------------------------------------- */
 
-enum { NROOTS = 64 };
+enum { NROOTS = 64, MAP_ROOT = NROOTS, MADE_ROOT, ALL_ROOTS };
 
-struct survivors {
-    size_t n;
-    uint64_t sum;
+/* A number of objects, and which: the sum of their seals. */
+struct tally {
+    uint64_t n, sum;
 };
 
-static void count_thing(void *obj, const tri_type *type, size_t size_bytes, void *arg) {
+static void tally_up(struct tally *t, uint64_t number) {
+    t->n++;
+    t->sum += seal_of(number);
+}
+
+/* After a stretch: what lives, and what the program was told of since it began. */
+struct survivors {
+    struct tally things, notes, weak, entries, cleanups, finalized;
+};
+
+/* What a thread edits with. */
+struct program {
+    tri_thread *thread;
+    void **roots;
+    tri_finq *queue;
+    uint64_t random, number, nwatched, ncleanups;
+};
+static struct tally cleaned; /* under the mutex */
+static pthread_mutex_t cleaned_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void clean_up(void *arg) {
+    pthread_mutex_lock(&cleaned_mutex);
+    tally_up(&cleaned, (uintptr_t)arg);
+    pthread_mutex_unlock(&cleaned_mutex);
+}
+
+static void count_one(void *obj, const tri_type *type, size_t size_bytes, void *arg) {
     struct survivors *s = arg;
-    const struct thing *t = obj;
     (void)size_bytes;
-    CHECK(type == &thing_type && t->seal == seal_of(t->number));
-    s->n++;
-    s->sum += t->seal;
+    if (type == &note_type) {
+        const struct note *note = obj;
+        CHECK(note->seal == seal_of(note->number));
+        tally_up(&s->notes, note->number);
+    } else if (type == &thing_type) {
+        struct thing *t = obj, *seen = atomic_load_relaxed(&t->seen); /* nobody runs */
+        CHECK(t->seal == seal_of(t->number));
+        tally_up(&s->things, t->number);
+        if (seen) tally_up(&s->weak, t->number ^ seen->number << 20);
+    }
+}
+
+static void open_program(struct program *p, tri_thread *thread, void **roots, uint64_t seed) {
+    *p = (struct program){.thread = thread, .roots = roots, .random = seed, .number = seed << 32};
+    p->queue = tri_finq_new(thread);
+    roots[MAP_ROOT] = tri_wmap_new(thread, NULL);
+    CHECK(p->queue && roots[MAP_ROOT]);
+}
+
+static void watch_note(struct program *p, struct thing *made) {
+    struct note *note = tri_new(p->thread, &note_type);
+    CHECK(note != NULL);
+    made = p->roots[MADE_ROOT];
+    note->number = made->number;
+    note->seal = made->seal;
+    tri_store(p->thread, made, &made->note, note);
+    CHECK_EQ(tri_finq_watch(p->thread, p->queue, note), TRI_OK);
+    p->nwatched++;
+}
+
+static void make_thing(struct program *p, size_t a, size_t b, size_t k) {
+    struct thing *made = p->roots[MADE_ROOT] = tri_new(p->thread, &thing_type);
+    CHECK(made != NULL);
+    struct thing *t = p->roots[a], *u = p->roots[b];
+    tri_init(p->thread, made, &made->refs[0], t);
+    tri_init(p->thread, made, &made->refs[1], u ? tri_load(&u->refs[k]) : NULL);
+    made->number = ++p->number;
+    made->seal = seal_of(made->number);
+    if (made->number % 4 == 0) {
+        CHECK_EQ(tri_cleanup_add(p->thread, made, clean_up, (void *)(uintptr_t)made->number), TRI_OK);
+        p->ncleanups++;
+    }
+    if (made->number % 8 == 1) watch_note(p, made);
+    p->roots[a] = p->roots[MADE_ROOT];
+    p->roots[MADE_ROOT] = NULL;
+}
+
+/* Another reference that keeps nothing alive, or a look into the map. Weak slots are not loaded: that would bring
+ * things back which one mode has cleared already, and another has not. */
+static void name_weakly(struct program *p, size_t a, size_t b, size_t k) {
+    struct thing *t = p->roots[a], *u = p->roots[b];
+    tri_word found;
+    if (!t) return;
+    if (k == 0)
+        tri_store(p->thread, t, &t->seen, u);
+    else if (k == 1 && u)
+        CHECK_EQ(tri_wmap_put(p->thread, p->roots[MAP_ROOT], t, (tri_word)(uintptr_t)u), TRI_OK);
+    else if (k == 2 && tri_wmap_get(p->thread, p->roots[MAP_ROOT], t, &found)) /* it is held, and so is what it has */
+        p->roots[b] = (void *)(uintptr_t)found;
 }
 
 /* Makes objects out of what the roots hold, links, loads and drops: half of all stores take the only way to something
  * away. */
-static void edit(tri_thread *thread, void **roots, uint64_t *random, uint64_t *number, int nops) {
+static void edit(struct program *p, int nops) {
+    tri_thread *thread = p->thread;
+    void **roots = p->roots;
     for (int i = 0; i < nops; i++) {
-        uint64_t r = fixture_random(random);
+        uint64_t r = fixture_random(&p->random);
         size_t a = r % NROOTS, b = (r >> 8) % NROOTS, k = (r >> 16) % 3;
         struct thing *t = roots[a], *u = roots[b];
-        switch ((r >> 24) % 8) {
+        switch ((r >> 24) % 9) {
         case 0:
         case 1:
-        case 2: {
-            struct thing *made = tri_new(thread, &thing_type);
-            CHECK(made != NULL);
-            t = roots[a], u = roots[b];
-            tri_init(thread, made, &made->refs[0], t);
-            tri_init(thread, made, &made->refs[1], u ? tri_load(&u->refs[k]) : NULL);
-            made->number = ++*number;
-            made->seal = seal_of(made->number);
-            roots[a] = made;
-            break;
-        }
+        case 2: make_thing(p, a, b, k); break;
         case 3:
         case 4:
             if (t) tri_store(thread, t, &t->refs[k], u);
@@ -79,40 +169,91 @@ static void edit(tri_thread *thread, void **roots, uint64_t *random, uint64_t *n
                 tri_store(thread, u, &u->refs[(k + 1) % 3], NULL);
             }
             break;
+        case 7: name_weakly(p, a, b, k); break;
         default: roots[a] = NULL;
         }
     }
 }
 
+static void take_finalized(struct program *p, struct tally *finalized) {
+    for (const struct note *note; (note = tri_finq_poll(p->thread, p->queue)) != NULL;) {
+        CHECK(note->seal == seal_of(note->number));
+        tally_up(finalized, note->number);
+    }
+}
+
+/* Collects what is unreachable, and what is no more once it came back. */
+static void count_survivors(const struct fixture *f, struct program *p, int ncollects, struct survivors *s) {
+    struct tally finalized = s->finalized;
+    *s = (struct survivors){.finalized = finalized};
+    for (int k = 0; k < ncollects; k++) CHECK_EQ(tri_collect(f->thread), TRI_OK);
+    take_finalized(p, &s->finalized);
+    for (int k = 0; k < ncollects; k++) CHECK_EQ(tri_collect(f->thread), TRI_OK);
+    tri_cleanup_run(p->thread, SIZE_MAX);
+    s->cleanups = cleaned;
+    CHECK(tri_finq_poll(p->thread, p->queue) == NULL);
+    size_t nwalked = tri_walk(p->thread, count_one, s);
+    CHECK_EQ(nwalked, s->things.n + s->notes.n + 1); /* and the map */
+    size_t position = 0;
+    void *key;
+    for (tri_word value; tri_wmap_next(p->thread, p->roots[MAP_ROOT], &position, &key, &value);)
+        tally_up(&s->entries, ((struct thing *)key)->number ^ ((struct thing *)(uintptr_t)value)->number << 20);
+    CHECK_EQ(tri_wmap_count(p->thread, p->roots[MAP_ROOT]), s->entries.n);
+}
+
 /* What lives after each of some stretches. */
 enum { STRETCHES = 6, OPS = TEST_IS_SLOW ? 20000 : 100000 };
 
-static void run_program(int mode, struct survivors out[STRETCHES], int ncollects) {
+/* The last one of `out` is of a heap where everything but the map was dropped. */
+static void run_program(int mode, struct survivors out[STRETCHES + 1], int ncollects) {
     struct fixture f = open_in(mode, 0);
-    TRI_LOCALS(f.thread, roots, NROOTS);
-    uint64_t random = 20261121, number = 0;
+    TRI_LOCALS(f.thread, roots, ALL_ROOTS);
+    struct program p;
+    struct survivors s = {0};
+    open_program(&p, f.thread, roots, 20261121);
+    cleaned = (struct tally){0};
     for (int i = 0; i < STRETCHES; i++) {
-        edit(f.thread, roots, &random, &number, OPS);
-        for (int k = 0; k < ncollects; k++) fixture_collect(&f);
-        out[i] = (struct survivors){0, 0};
-        size_t walked = tri_walk(f.thread, count_thing, &out[i]);
-        CHECK_EQ(walked, out[i].n);
+        edit(&p, OPS);
+        count_survivors(&f, &p, ncollects, &s);
+        out[i] = s;
     }
+    for (int i = 0; i < NROOTS; i++) roots[i] = NULL;
+    count_survivors(&f, &p, ncollects, &s);
+    out[STRETCHES] = s;
+    CHECK(s.things.n + s.notes.n + s.weak.n + s.entries.n == 0);
+    CHECK_EQ(s.finalized.n, p.nwatched);
+    CHECK_EQ(s.cleanups.n, p.ncleanups);
     CHECK(fixture_stats(f.heap).cycles >= STRETCHES);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
 
+static void expect_same(const char *mode, int stretch, const char *what, struct tally got, struct tally oracle) {
+    CHECK_MSG(got.n == oracle.n && got.sum == oracle.sum, "%s, stretch %d: %llu %s, %llu where every thread stands%s",
+              mode, stretch, (unsigned long long)got.n, what, (unsigned long long)oracle.n,
+              got.n == oracle.n ? ", and others" : "");
+}
+
 TEST(modes, all_leave_the_same_survivors) {
-    struct survivors oracle[STRETCHES], other[STRETCHES];
+    struct survivors oracle[STRETCHES + 1], other[STRETCHES + 1];
     run_program(MODE_STOP, oracle, 1); /* in a stop one collection is exact */
-    CHECK(oracle[STRETCHES - 1].n > 10);
+    const struct survivors *o = &oracle[STRETCHES - 1];
+    CHECK(o->things.n > 10 && o->notes.n > 2 && o->weak.n > 2 && o->entries.n > 2);
+    CHECK(o->cleanups.n > 100 && o->finalized.n > 100);
+    printf("the last stretch leaves %llu things, %llu notes, %llu weak slots and %llu entries; %llu cleanups ran, %llu "
+           "notes came back\n",
+           (unsigned long long)o->things.n, (unsigned long long)o->notes.n, (unsigned long long)o->weak.n,
+           (unsigned long long)o->entries.n, (unsigned long long)o->cleanups.n, (unsigned long long)o->finalized.n);
     for (int mode = 0; mode < NUM_MODES; mode++) {
         run_program(mode, other, mode == MODE_STOP_MARK ? 1 : 2);
-        for (int i = 0; i < STRETCHES; i++)
-            CHECK_MSG(other[i].n == oracle[i].n && other[i].sum == oracle[i].sum,
-                      "%s, stretch %d: %zu survivors, %zu where every thread stands", modes[mode], i, other[i].n,
-                      oracle[i].n);
+        for (int i = 0; i <= STRETCHES; i++) {
+            expect_same(modes[mode], i, "things", other[i].things, oracle[i].things);
+            expect_same(modes[mode], i, "notes", other[i].notes, oracle[i].notes);
+            expect_same(modes[mode], i, "weak slots that name something", other[i].weak, oracle[i].weak);
+            expect_same(modes[mode], i, "entries of the map", other[i].entries, oracle[i].entries);
+            expect_same(modes[mode], i, "cleanups", other[i].cleanups, oracle[i].cleanups);
+            expect_same(modes[mode], i, "notes that came back", other[i].finalized, oracle[i].finalized);
+        }
     }
 }
 
@@ -126,6 +267,8 @@ struct editor {
 
 static void check_reachable(const struct thing *t, int depth) {
     CHECK(t->seal == seal_of(t->number));
+    const struct note *note = tri_load(&t->note);
+    if (note) CHECK(note->seal == seal_of(note->number));
     for (int k = 0; k < 3 && depth > 0; k++) {
         const struct thing *next = tri_load(&t->refs[k]);
         if (next) check_reachable(next, depth - 1);
@@ -135,10 +278,14 @@ static void check_reachable(const struct thing *t, int depth) {
 static void *edit_main(void *arg) {
     struct editor *e = arg;
     tri_thread *thread = fixture_attach(e->heap);
-    TRI_LOCALS(thread, roots, NROOTS);
-    uint64_t random = e->seed, number = e->seed << 32;
+    TRI_LOCALS(thread, roots, ALL_ROOTS);
+    struct program p;
+    struct tally finalized = {0, 0};
+    open_program(&p, thread, roots, e->seed);
     while (!atomic_load_acquire(&e->stop)) {
-        edit(thread, roots, &random, &number, 1000);
+        edit(&p, 1000);
+        take_finalized(&p, &finalized);
+        tri_cleanup_run(thread, SIZE_MAX);
         for (int i = 0; i < NROOTS; i++)
             if (roots[i]) check_reachable(roots[i], 4);
     }

@@ -70,6 +70,11 @@ TRI_API bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void
  * All that die in one cycle come back in it, in no particular order, also those that name each other. Weak slots that
  * named it are cleared before, its cleanups wait until it dies for good. Prefer cleanups: they cost no second cycle.
  *
+ * The heap's end drops queues with all that lies in them, and all that is still watched, dead or not: nothing can be
+ * given to a heap without threads. Who wants to see every object drops the roots that keep them and calls tri_collect
+ * and then tri_finq_poll until NULL, before the last tri_detach (again, for what it watches anew meanwhile). Cleanups
+ * are the other choice: TRI_HEAP_RUN_CLEANUPS.
+ *
  * A new queue, which lives as long as its heap. NULL: TRI_ENOMEM. Not a safepoint. Any attached thread. */
 TRI_API tri_finq *tri_finq_new(tri_thread *thread);
 

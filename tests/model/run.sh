@@ -32,6 +32,7 @@ need() {
 
 # Every configuration: tier, expected outcome, search, name, options of the model.
 #   fast  exhaustive, built quickly    full  exhaustive, states compressed    bits  bitstate, 4 GB of bits
+#   rand  bitstate in a random order, no deeper than 1,500 steps: for faults of models that are too large for the others
 configurations() {
     # The first lines are one mutator, two objects. "two-..." are two mutators that leave the global root alone.
     cat <<'END'
@@ -115,7 +116,7 @@ quick fault fast fin-early        -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_EAR
 quick fault fast fin-untraced     -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_UNTRACED -DONLY_LIVE
 quick fault fast fin-bare         -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_BARE -DONLY_LIVE
 quick fault fast fin-unscanned    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DFAULT_FIN_UNSCANNED -DONLY_LIVE
-quick fault fast fin-unsettled    -DNT=1 -DNOROOT -DFIN -DNOWEAK -DEPH -DFAULT_FIN_UNSETTLED -DONLY_LIVE
+quick fault fast fin-unsettled    -DNT=1 -DNOROOT -DNOFIELD -DFIN -DNOWEAK -DEPH -DFAULT_FIN_UNSETTLED -DONLY_LIVE
 quick fault fast fin-weak-late    -DNT=1 -DNOROOT -DFIN -DFAULT_FIN_WEAK_LATE
 quick fault fast fin-weak-kept    -DNT=1 -DNOROOT -DFIN -DWFIELD -DNOWEAK -DFAULT_FIN_WEAK_KEPT -DONLY_LIVE
 quick fault fast assist-death     -DNT=1 -DNOROOT -DFIN -DNOWEAK -DASSIST -DOVERFLOW
@@ -198,6 +199,11 @@ long  clean full two-weak         -DNT=2 -DNOROOT -DWEAK
 long  clean full two-maybe        -DNT=2 -DNOROOT -DMAYBE
 long  clean full two-cleanup      -DNT=2 -DNOROOT -DCLEANUP -DNOWEAK
 long  clean full two-eph-finalize -DNT=2 -DNOROOT -DNOFIELD -DFIN -DNOWEAK -DEPH
+long  clean full two-eph-copy     -DNT=2 -DNOROOT -DNOFIELD -DEPH -DCOPYSTACK
+long  clean full two-fin-weak     -DNT=2 -DNOROOT -DNOFIELD -DFIN
+long  fault full two-weak-colour  -DNT=2 -DNOROOT -DWEAK -DFAULT_COLOUR -DONLY_LIVE
+long  fault full two-maybe-colour -DNT=2 -DNOROOT -DMAYBE -DFAULT_COLOUR -DONLY_LIVE
+long  fault rand eph-maybe-settle-2 -DNT=2 -DNOFIELD -DEPH -DMAYBE -DFAULT_NO_SETTLE
 long  bound bits base-2           -DNT=2
 long  bound bits candq-2          -DNT=2 -DCANDQ
 long  bound bits lateinit-2       -DNT=2 -DLATEINIT
@@ -212,6 +218,17 @@ long  bound bits copy-2           -DNT=2 -DCOPYSTACK
 long  bound bits copy-assist-2    -DNT=2 -DCOPYSTACK -DASSIST
 long  bound bits two-copy-upvalue -DNT=2 -DNOROOT -DCOPYSTACK -DCORO -DUPVAL
 long  bound bits xchg-2           -DNT=2 -DXCHG -DFAULT_NO_SETTLE
+long  bound bits weak-2           -DNT=2 -DWEAK
+long  bound bits weak-root-2      -DNT=2 -DNOFIELD -DWEAK
+long  bound bits maybe-2          -DNT=2 -DMAYBE
+long  bound bits ephemeron-2      -DNT=2 -DEPH
+long  bound bits eph-maybe-2      -DNT=2 -DNOFIELD -DEPH -DMAYBE
+long  bound bits fin-eph-2        -DNT=2 -DNOFIELD -DFIN -DNOWEAK -DEPH
+long  bound bits two-ephemeron    -DNT=2 -DNOROOT -DEPH
+long  bound bits two-fin-eph      -DNT=2 -DNOROOT -DFIN -DNOWEAK -DEPH
+long  bound bits two-finalize     -DNT=2 -DNOROOT -DFIN -DNOWEAK
+long  bound bits two-find         -DNT=2 -DNOROOT -DFIND -DNOWEAK
+long  bound bits two-upvalue      -DNT=2 -DNOROOT -DCORO -DUPVAL
 END
 }
 
@@ -250,14 +267,17 @@ END
         for second in $seen; do
             case $second+$first in
             candq+candonly | workers+fork | large+span | large+lateinit | ephemeron+free | finalize+free | cleanup+free) continue ;;
-            weak+finalize | weak+cleanup | weak+find) continue ;; # finalize-weak is one of the long ones
+            esac
+            its_options=$first_options
+            case $second in
+            weak) its_options=${first_options% -DNOWEAK} ;;
             esac
             second_options=$(sed -n "s/^$second //p" "$work/options")
-            case "$first_options $second_options" in
+            case "$its_options $second_options" in
             *NL=2*NL=2*) second_options=${second_options%-DNL=2} ;;
             *NOWEAK*NOWEAK*) second_options=${second_options%-DNOWEAK} ;;
             esac
-            echo "pairs clean pair $second+$first -DNT=1 -DNOROOT $first_options $second_options"
+            echo "pairs clean pair $second+$first -DNT=1 -DNOROOT $its_options $second_options"
         done
         seen="$seen $first"
     done <"$work/options"
@@ -266,10 +286,11 @@ END
 # Builds and runs one search; its report is in $work/out.
 search() { # method, options
     case $1 in
-    fast) flags="-O0 -DMEMLIM=2000" args=-m1000000 ;;
+    fast) flags="-O0 -DMEMLIM=2000" args="-m1000000 -w22" ;;
     full) flags="-O1 -DCOLLAPSE -DMEMLIM=${MODEL_MB:-6000}" args=-m2000000 ;;
     pair) flags="-O0 -DCOLLAPSE -DMEMLIM=2600" args="-m2000000 -Q${MODEL_MINUTES:-25}" ;;
     bits) flags="-O2 -DBITSTATE" args="-m10000000 -w35 -Q${MODEL_MINUTES:-25}" ;;
+    rand) flags="-O2 -DBITSTATE -DT_RAND -DP_RAND" args="-m1500 -w30 -RS1 -Q${MODEL_MINUTES:-25}" ;;
     esac
     # shellcheck disable=SC2086 # options are lists of words
     (cd "$work" && rm -f pan* ./*.trail && spin -a $2 onthefly.pml && "$compiler" -w -DSAFETY $flags -o pan pan.c &&
