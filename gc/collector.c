@@ -406,5 +406,5 @@ int tri_collect(tri_thread *thread) {
                       "no cycle ended within %llu ms; a thread does not reach a safepoint "
                       "(the event hook names it): call tri_poll there, or wrap the wait in tri_blocking; or marking "
                       "takes longer than that: raise wait_limit_ms%s",
-                      (unsigned long long)m->heap->config.wait_limit_ms, tri__silent_text(m->heap, silent));
+                      (unsigned long long)(heap_wait_limit_ns(m->heap) / 1000000), tri__silent_text(m->heap, silent));
 }

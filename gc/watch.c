@@ -367,6 +367,7 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     struct mutator *m = tri__mutator_check(thread, "tri_cleanup_run");
     if (!m) return 0;
     may_safepoint();
+    note_site(m, CALL_SITE("tri_cleanup_run"));
     tri_heap *heap = m->heap;
     struct watches *ws = &heap->death.watches;
     size_t n = 0;
