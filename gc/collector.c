@@ -415,6 +415,6 @@ int tri_collect(tri_thread *thread) {
     char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; %s; or marking takes longer than that: raise wait_limit_ms%s",
-                      (unsigned long long)m->heap->config.wait_limit_ms, tri__why_late(m->heap),
+                      (unsigned long long)(heap_wait_limit_ns(m->heap) / 1000000), tri__why_late(m->heap),
                       tri__silent_text(m->heap, silent));
 }

@@ -132,7 +132,7 @@ static void tell_silent(tri_heap *heap, const struct silent *s, uint64_t start_n
 
 const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
     struct silent s = {0};
-    uint64_t waited_ns = tri__os_now_ns() - atomic_load_relaxed(&heap->step_posted_ns); /* for a message */
+    uint64_t asked_ns = atomic_load_relaxed(&heap->step_posted_ns), now_ns = tri__os_now_ns(); /* for a message */
     text[0] = '\0';
     tri__lock_acquire(&heap->threads_lock);
     bool stopping = atomic_load_relaxed(&heap->stopping) != 0; /* under the lock */
@@ -142,10 +142,12 @@ const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
     }
     tri__lock_release(&heap->threads_lock);
     if (s.id)
-        snprintf(text, SILENT_TEXT_BYTES,
-                 "; thread %llu has not reached a safepoint for %llu ms, its last one was in %s, called from %p",
-                 (unsigned long long)s.id, (unsigned long long)(waited_ns / 1000000), s.call ? s.call : "no call",
-                 s.site);
+        snprintf(
+            text, SILENT_TEXT_BYTES,
+            "; thread %llu reaches no safepoint since %llu ms; its last call that took the library's slow path was "
+            "%s, called from %p",
+            (unsigned long long)s.id, (unsigned long long)((now_ns - max_size(asked_ns, s.since_ns)) / 1000000),
+            s.call ? s.call : "none", s.site);
     return text;
 }
 
@@ -171,13 +173,13 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
 
 /* Builds with checks wait without an end where nobody asks for silent threads: a wakeup that is lost shows. */
 static uint64_t longest_sleep_ns(const tri_heap *heap) {
-    return TRI_CHECKS >= 1 && heap->config.silent_after_ms == 0 ? UINT64_MAX : MAX_SLEEP_NS;
+    return TRI_CHECKS >= 1 && heap_silent_ns(heap) == 0 ? UINT64_MAX : MAX_SLEEP_NS;
 }
 
 /* Once for each silent_after_ms that the step has waited, whoever waits for it. */
 static void watch_silence(tri_heap *heap, const struct silent *s, uint64_t now_ns) {
     struct cycle_run *run = &heap->run;
-    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, waited_ns = now_ns - run->posted_ns;
+    uint64_t silent_ns = heap_silent_ns(heap), waited_ns = now_ns - run->posted_ns;
     if (!silent_ns || waited_ns / silent_ns <= run->silent_told) return;
     run->silent_told = waited_ns / silent_ns;
     tell_silent(heap, s, run->posted_ns);
@@ -257,7 +259,7 @@ bool tri__world_stop(tri_heap *heap) {
 
 bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
     uint64_t start = tri__os_now_ns(), told = 0;
-    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000;
+    uint64_t silent_ns = heap_silent_ns(heap);
     if (heap->nstops > 0) { /* within a stop of the cycle's */
         heap->nstops++;
         return true;

@@ -294,7 +294,12 @@ uint32_t tri__pace_markers(tri_heap *heap);
 /* wait_limit_ms in nanoseconds, at most a hundred years. */
 static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
     const uint64_t most_ms = 100ull * 365 * 24 * 3600 * 1000;
-    return (heap->config.wait_limit_ms < most_ms ? heap->config.wait_limit_ms : most_ms) * 1000000;
+    uint64_t ms = atomic_load_relaxed(&heap->config.wait_limit_ms); /* an option */
+    return (ms < most_ms ? ms : most_ms) * 1000000;
+}
+/* silent_after_ms in nanoseconds; 0: nobody is told. */
+static inline uint64_t heap_silent_ns(const tri_heap *heap) {
+    return (uint64_t)atomic_load_relaxed(&heap->config.silent_after_ms) * 1000000; /* an option */
 }
 
 /* collector.c */

@@ -622,6 +622,63 @@ TEST(seen, the_trace_is_one_line_a_cycle_in_the_documented_format) {
     CHECK_STR_EQ(line, "");
 }
 
+static void traced_reasons(const void *arg) {
+    (void)arg;
+    setenv("TRI_TRACE", "1", 1);
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.hard_limit_bytes = 8 * MIB;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new_bytes(f.thread, 5 * MIB);
+    CHECK(tri_new_bytes(f.thread, 4 * MIB) == NULL);
+    fixture_collect(&f);
+    roots[0] = NULL;
+    uint64_t before = fixture_stats(f.heap).cycles;
+    while (fixture_stats(f.heap).cycles < before + 2) CHECK(tri_new(f.thread, &pair_type) != NULL);
+}
+
+TEST(seen, the_trace_says_what_began_each_cycle) {
+    static char text[1 << 16];
+    CHECK_EQ(process_in_child(traced_reasons, NULL, text, sizeof text), 0);
+    CHECK_MSG(strstr(text, "s limit: ") && strstr(text, "s forced: ") && strstr(text, "s trigger: "), "%s", text);
+    CHECK_MSG(strstr(text, " us (limit)"), "%s", text);
+    CHECK(!strstr(text, "workers marked"));
+}
+
+static void traced_workers(const void *arg) {
+    (void)arg;
+    setenv("TRI_TRACE", "1", 1);
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.workers = 4;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 64);
+    for (int i = 0; i < 64; i++) grow(&f, &roots[i], 5000); /* several lists: enough for each */
+    for (int i = 0; i < 100 && atomic_load_relaxed(&f.heap->stats.worker_ns) == 0; i++) fixture_collect(&f);
+}
+
+TEST(seen, the_trace_says_how_many_workers_marked_and_for_how_long) {
+    static char text[1 << 16];
+    CHECK_EQ(process_in_child(traced_workers, NULL, text, sizeof text), 0);
+    const char *at = strstr(text, " threads, ");
+    unsigned n = 0;
+    double ms = 0;
+    CHECK_MSG(at && sscanf(at, " threads, %u workers marked for %lf ms beside it", &n, &ms) == 2, "%s", text);
+    CHECK(n >= 1 && n <= 3 && ms > 0);
+}
+
+static void note_call(void *arg) {
+    const char *call = mutator_of(arg)->os->site_call;
+    CHECK_MSG(strcmp(call, "tri_cleanup_run") == 0, "%s", call);
+}
+
+TEST(seen, a_cleanup_has_its_call_site) {
+    struct fixture f = fixture_open();
+    CHECK_EQ(tri_cleanup_add(f.thread, tri_new(f.thread, &leaf_type), note_call, f.thread), TRI_OK);
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, 1), 1);
+    fixture_close(&f);
+}
+
 /* A frame has some 16 ms: a thousandth of that is cheap. On a busy machine the least of many counts. */
 TEST(seen, statistics_are_cheap_enough_for_each_frame) {
     struct fixture f = fixture_open();
