@@ -210,7 +210,8 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=..." (0: none), "min_heap_bytes=...", "cpu_percent=..." (of these goal and trigger are set anew at
- * once, in the middle of a cycle too), "idle_trim_ms=...", "wait_limit_ms=...", "silent_after_ms=..." (from the next wait on), "workers=N" (1 or more, where there is one),
+ * once, in the middle of a cycle too), "idle_trim_ms=...", "wait_limit_ms=...", "silent_after_ms=..." (from
+ * the next wait on), "workers=N" (1 or more, where there is one),
  * "mode=concurrent|insertion|stop-mark|stop|incremental" (how cycles run; between two cycles, else TRI_EBUSY;
  * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
  * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the

@@ -29,8 +29,7 @@ typedef struct tri_stats {
     uint64_t mark_ns;         /* time spent tracing by the collector, ever */
     uint64_t assist_ns;       /* by mutators */
     uint64_t sweep_ns;        /* by the collector */
-    uint64_t
-        worst_pause_ns; /* longest that a mutator was kept from running, ever; what the host asked for (TRI_PAUSE_WAIT) apart */
+    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever; TRI_PAUSE_WAIT apart */
     uint64_t handshakes;      /* steps answered */
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
