@@ -279,6 +279,10 @@ static enum settled settle_maps(tri_heap *heap, bool in_round, uint64_t deadline
     return settled;
 }
 
+/* The look at weak maps inside the round is R6's. Behind the one that ends the mark phase and found nothing it finds
+ * nothing either, by argument: a mark that somebody made since then is an answer of "any" (R2) or spoils the round
+ * (R5). (The model with a look before the round alone has no error with one mutator, nor with assists, nor with
+ * attach.) It costs one look at the entries a cycle, and holds also where that other look should be left out. */
 static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
     if (!heap->run.posted && !heap->run.settling) {
         if (!stop_assists(heap, deadline_ns)) return ROUND_WAITS;

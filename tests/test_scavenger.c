@@ -73,7 +73,6 @@ static bool idle_until_cycles(struct fixture *f, uint64_t n) {
 
 static struct fixture open_with(uint32_t flags, uint64_t idle_trim_ms) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE | flags);
-    tri__pressure_set_root("/nonexistent"); /* what happens on the machine is not part of these tests */
     config.idle_trim_ms = idle_trim_ms;
     return fixture_open_config(&config);
 }
@@ -220,6 +219,44 @@ TEST(scavenger, a_peak_of_manual_memory_goes_back_too) {
               "%zu KiB resident of %zu KiB live, after a peak of %zu", heap_resident(f.heap) >> 10, live >> 10,
               peak >> 10);
     for (int i = 0; i < KEPT; i++) tri_manual_free(f.heap, blocks[i]);
+    fixture_close(&f);
+}
+
+static size_t trace_for_long(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
+    (void)visitor, (void)obj, (void)from, (void)budget;
+    for (uint64_t end = tri__os_thread_cpu_ns() + 1000000000; tri__os_thread_cpu_ns() < end;) {}
+    return 0;
+}
+static tri_type costly_type = {.struct_size = sizeof(tri_type), .name = "costly", .size = 16, .trace = trace_for_long};
+
+/* An idle cycle that took a second is not made again for a hundred; what is free goes back all the same. */
+TEST(scavenger, what_is_free_does_not_wait_for_a_costly_cycle) {
+    struct fixture f = open_with(0, 100);
+    tri_handle costly = tri_global(f.thread, tri_new(f.thread, &costly_type));
+    CHECK(idle_until_cycles(&f, 1));
+    void *block = tri_manual_alloc(f.heap, 40 * MIB);
+    CHECK(block != NULL);
+    memset(block, 1, 40 * MIB);
+    idle_ms(&f, 300);
+    CHECK(heap_resident(f.heap) >= 40 * MIB);
+    tri_manual_free(f.heap, block);
+    CHECK_MSG(falls_to(f.heap, 4 * MIB, 30000), "%zu KiB resident", heap_resident(f.heap) >> 10);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    tri_global_free(f.thread, costly);
+    fixture_close(&f);
+}
+
+/* Whose thread keeps the idle cycle waiting gets back what is free. */
+TEST(scavenger, what_is_free_does_not_wait_for_a_silent_thread) {
+    struct fixture f = open_with(0, 100);
+    void *block = tri_manual_alloc(f.heap, 40 * MIB);
+    CHECK(block != NULL);
+    memset(block, 1, 40 * MIB);
+    while (heap_phase(f.heap) == PHASE_IDLE) fixture_sleep_ms(5); /* the first period's cycle waits for this thread */
+    CHECK(heap_resident(f.heap) >= 40 * MIB);
+    tri_manual_free(f.heap, block);
+    CHECK_MSG(falls_to(f.heap, 4 * MIB, 30000), "%zu KiB resident", heap_resident(f.heap) >> 10);
+    CHECK(heap_phase(f.heap) != PHASE_IDLE);
     fixture_close(&f);
 }
 
