@@ -416,29 +416,6 @@ bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     return settled;
 }
 
-/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to
- * a stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
-static void verify_now_and_then(tri_heap *heap) {
-    enum { EVERY_CYCLES = 8, SHARE = 10, STOP_NS = 2000000 };
-    uint64_t start = tri__os_now_ns();
-    if (heap->cycle_number % EVERY_CYCLES != 1 || heap->whole_ns > (start - heap->created_ns) / SHARE) return;
-    if (tri__world_stop_within(heap, STOP_NS)) {
-        tri__verify(heap);
-        tri__world_start(heap);
-    }
-    heap->whole_ns += tri__os_now_ns() - start;
-}
-
-static void verify(tri_heap *heap) {
-    if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
-        if (!tri__world_stop(heap)) return;                             /* as in check_marked() */
-        tri__verify(heap);
-        tri__world_start(heap);
-    } else if (TRI_CHECKS >= 3) {
-        verify_now_and_then(heap);
-    }
-}
-
 /* What survived the cycle, and the next goal. */
 static size_t pace_next(tri_heap *heap, size_t heap_before_flip) {
     NO_FORK_REST(); /* figures that belong together */
@@ -579,7 +556,7 @@ bool tri__cycle_continue(tri_heap *heap, uint64_t deadline_ns) {
     }
     if (!sweep(heap, deadline_ns)) return false;
     phase_set(heap, PHASE_IDLE);
-    verify(heap);
+    tri__verify_cycle(heap);
     atomic_add_relaxed(&heap->stats.cycles, 1);
     tri__scavenger_cycle_ended(heap);
     tell_cycle(heap);
