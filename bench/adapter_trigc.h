@@ -64,8 +64,8 @@ static inline ad_thread *ad_attach(void) {
 }
 
 /* In the order of TRI_PAUSE_*. */
-static const char *const ad_causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
-                                                       "nap",       "zero", "lock",   "system", "core"};
+static const char *const ad_causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep", "wait",  "nap",
+                                                       "zero",      "lock", "system", "core",  "limit", "gate"};
 
 static inline void ad_on_event(const tri_event *event, void *user) {
     (void)user;

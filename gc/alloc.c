@@ -271,12 +271,12 @@ static TRI_COLD void *without_memory(struct mutator *m, const struct request *r)
                   !is_hopeless(heap, r); /* an option */
     if (cycles)
         for (int i = 0; i < 2 && !obj; i++) {
-            ended = tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap));
+            ended = tri__cycle_wait_at_limit(m);
             if (!ended) break;
             obj = try_once(m, r);
         }
     while (!obj && heap->config.oom && ask_host(heap, r->size_bytes)) {
-        if (cycles) tri__cycle_wait(m, "limit", heap_wait_limit_ns(heap));
+        if (cycles) tri__cycle_wait_at_limit(m);
         obj = try_once(m, r);
         if (!obj) break; /* one more try, as the hook's contract says */
     }

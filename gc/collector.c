@@ -81,7 +81,15 @@ bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns)
     struct cycle_waiter w = {m->heap, reason, timeout_ns, false};
     uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, wait_for_cycle, &w);
-    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    return w.ended;
+}
+
+bool tri__cycle_wait_at_limit(struct mutator *m) {
+    struct cycle_waiter w = {m->heap, "limit", heap_wait_limit_ns(m->heap), false};
+    uint64_t start = tri__stats_limit_begin(m->heap);
+    tri__blocking_wait(m, wait_for_cycle, &w);
+    tri__stats_limit_end(m, start);
     return w.ended;
 }
 
@@ -124,7 +132,9 @@ static void wait_for_job(void *p) {
 
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg) {
     struct job_waiter w = {m->heap, {NULL, fn, arg, false, false}};
+    uint64_t start = tri__os_now_ns();
     tri__blocking_wait(m, wait_for_job, &w);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
     return w.job.ran;
 }
 
@@ -382,6 +392,7 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
     heap->collector_lost = !heap->threadless;
+    heap->stats.limit_since_ns = 0;
 }
 
 const char *tri__why_late(tri_heap *heap) {
@@ -404,6 +415,6 @@ int tri_collect(tri_thread *thread) {
     char silent[SILENT_TEXT_BYTES];
     return tri__error(TRI_ETIMEDOUT, "tri_collect",
                       "no cycle ended within %llu ms; %s; or marking takes longer than that: raise wait_limit_ms%s",
-                      (unsigned long long)m->heap->config.wait_limit_ms, tri__why_late(m->heap),
+                      (unsigned long long)(heap_wait_limit_ns(m->heap) / 1000000), tri__why_late(m->heap),
                       tri__silent_text(m->heap, silent));
 }

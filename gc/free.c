@@ -54,7 +54,7 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     root[0] = obj;
     tri__blocking_wait(m, wait_for_flip, w);
     TRI_POP(&m->pub, root);
-    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - start);
     return true;
 }
 
@@ -91,7 +91,7 @@ int tri_free(tri_thread *thread, void *obj) {
         if (outcome != FREE_BUSY) return TRI_OK;
         if (tri__os_now_ns() >= w.end_ns)
             return tri__error(TRI_ETIMEDOUT, "tri_free", "a cycle has been marking for %llu ms",
-                              (unsigned long long)m->heap->config.wait_limit_ms);
+                              (unsigned long long)(heap_wait_limit_ns(m->heap) / 1000000));
         if (!is_marking(m->heap))
             tri__os_yield(); /* its span is being swept */
         else if (!wait_with_root(m, &w, obj))

@@ -37,9 +37,13 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq) {
 }
 
 /* Takes the state word of a blocked thread. */
-static bool hold(struct osthread *os) {
+static bool hold(struct mutator *m) {
+    struct osthread *os = m->os;
     uint32_t expected = OS_BLOCKED;
-    return atomic_cas_seq(&os->state, &expected, OS_HELD); /* I-HS2; pairs with enter_blocked and leave_blocked */
+    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and leave_blocked */
+    os->held_for = m;
+    if (!atomic_load_relaxed(&os->leaves)) m->scan_ns = 0; /* set before the word says that it is waited for */
+    return true;
 }
 
 static void release_hold(struct osthread *os) {
@@ -81,7 +85,7 @@ static struct owing look(tri_heap *heap, uint64_t seq) {
         if (atomic_load_acquire(&m->answer_seq) >= seq) continue; /* pairs with mutator_answer's release */
         if (m->stopped) {                                         /* by the cycle itself (mode.c) */
             o.held = m;
-        } else if (hold(m->os)) {
+        } else if (hold(m)) {
             if (atomic_load_acquire(&m->answer_seq) >= seq) /* it answered between the two looks */
                 release_hold(m->os);
             else
@@ -102,6 +106,10 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     struct owing o = look(heap, seq);
     if (o.held) {
         tri__mutator_answer(o.held);
+        if (o.held->scan_ns > 0 && tri__mutator_is_own(o.held)) { /* part of a slice, which is its pause */
+            tri__stats_pause_of(heap, o.held, TRI_PAUSE_SCAN, o.held->scan_ns);
+            o.held->scan_ns = 0;
+        }
         if (!o.held->stopped) release_hold(o.held->os);
     }
     return o;
@@ -124,7 +132,7 @@ static void tell_silent(tri_heap *heap, const struct silent *s, uint64_t start_n
 
 const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
     struct silent s = {0};
-    uint64_t waited_ns = tri__os_now_ns() - atomic_load_relaxed(&heap->step_posted_ns); /* for a message */
+    uint64_t asked_ns = atomic_load_relaxed(&heap->step_posted_ns), now_ns = tri__os_now_ns(); /* for a message */
     text[0] = '\0';
     tri__lock_acquire(&heap->threads_lock);
     bool stopping = atomic_load_relaxed(&heap->stopping) != 0; /* under the lock */
@@ -134,10 +142,12 @@ const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
     }
     tri__lock_release(&heap->threads_lock);
     if (s.id)
-        snprintf(text, SILENT_TEXT_BYTES,
-                 "; thread %llu has not reached a safepoint for %llu ms, its last one was in %s, called from %p",
-                 (unsigned long long)s.id, (unsigned long long)(waited_ns / 1000000), s.call ? s.call : "no call",
-                 s.site);
+        snprintf(
+            text, SILENT_TEXT_BYTES,
+            "; thread %llu reaches no safepoint since %llu ms; its last call that took the library's slow path was "
+            "%s, called from %p",
+            (unsigned long long)s.id, (unsigned long long)((now_ns - max_size(asked_ns, s.since_ns)) / 1000000),
+            s.call ? s.call : "none", s.site);
     return text;
 }
 
@@ -163,13 +173,13 @@ static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
 
 /* Builds with checks wait without an end where nobody asks for silent threads: a wakeup that is lost shows. */
 static uint64_t longest_sleep_ns(const tri_heap *heap) {
-    return TRI_CHECKS >= 1 && heap->config.silent_after_ms == 0 ? UINT64_MAX : MAX_SLEEP_NS;
+    return TRI_CHECKS >= 1 && heap_silent_ns(heap) == 0 ? UINT64_MAX : MAX_SLEEP_NS;
 }
 
 /* Once for each silent_after_ms that the step has waited, whoever waits for it. */
 static void watch_silence(tri_heap *heap, const struct silent *s, uint64_t now_ns) {
     struct cycle_run *run = &heap->run;
-    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000, waited_ns = now_ns - run->posted_ns;
+    uint64_t silent_ns = heap_silent_ns(heap), waited_ns = now_ns - run->posted_ns;
     if (!silent_ns || waited_ns / silent_ns <= run->silent_told) return;
     run->silent_told = waited_ns / silent_ns;
     tell_silent(heap, s, run->posted_ns);
@@ -207,7 +217,7 @@ static bool stop_round(tri_heap *heap) {
     bool all = true;
     tri__lock_acquire(&heap->threads_lock);
     for (struct mutator *m = heap->threads; m; m = m->next) {
-        if (m->stopped || (m->stopped = hold(m->os))) continue;
+        if (m->stopped || (m->stopped = hold(m))) continue;
         all = false;
         tri__lock_acquire(&m->os->lock);
         for (struct mutator *a = m->os->attachments; a; a = a->next_attachment) atomic_store_seq(&a->pub.request, 1);
@@ -249,7 +259,7 @@ bool tri__world_stop(tri_heap *heap) {
 
 bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
     uint64_t start = tri__os_now_ns(), told = 0;
-    uint64_t silent_ns = (uint64_t)heap->config.silent_after_ms * 1000000;
+    uint64_t silent_ns = heap_silent_ns(heap);
     if (heap->nstops > 0) { /* within a stop of the cycle's */
         heap->nstops++;
         return true;

@@ -309,7 +309,8 @@ static int out_of_range(const char *key, size_t value, size_t least, size_t most
 /* The options that are numbers; *is_pace: the goal depends on it. */
 static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pace) {
     size_t npages = heap->mem.space.npages;
-    *is_pace = strcmp(key, "idle_trim_ms") != 0;
+    size_t length = strlen(key);
+    *is_pace = length < 3 || strcmp(key + length - 3, "_ms") != 0;
     if (strcmp(key, "growth_percent") == 0) { /* options: order nothing, but for the pace lock that comes after */
         if (size < MIN_GROWTH || size > MAX_GROWTH) return out_of_range(key, size, MIN_GROWTH, MAX_GROWTH);
         atomic_store_relaxed(&heap->config.growth_percent, (uint32_t)size);
@@ -325,6 +326,11 @@ static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pac
         atomic_store_relaxed(&heap->mem.limit_pages, size ? min_size(size >> PAGE_SHIFT, npages) : npages);
     } else if (strcmp(key, "idle_trim_ms") == 0) {
         atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
+    } else if (strcmp(key, "wait_limit_ms") == 0) {
+        atomic_store_relaxed(&heap->config.wait_limit_ms, (uint64_t)size);
+    } else if (strcmp(key, "silent_after_ms") == 0) {
+        if (size > UINT32_MAX) return out_of_range(key, size, 0, UINT32_MAX);
+        atomic_store_relaxed(&heap->config.silent_after_ms, (uint32_t)size);
     } else {
         return tri__error(TRI_EINVAL, "tri_heap_set", "\"%s\" is no option of this build; see tri_heap_set in trigc.h",
                           key);

@@ -134,6 +134,7 @@ enum fault {
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
+    uint64_t limit_since_ns, limit_told_ns; /* a wait at the limit, while it lasts; the last one that was told */
     uint64_t stall_ns, limited_cycles, capped_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent, cpu_permille, widened_percent;
@@ -293,7 +294,12 @@ uint32_t tri__pace_markers(tri_heap *heap);
 /* wait_limit_ms in nanoseconds, at most a hundred years. */
 static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
     const uint64_t most_ms = 100ull * 365 * 24 * 3600 * 1000;
-    return (heap->config.wait_limit_ms < most_ms ? heap->config.wait_limit_ms : most_ms) * 1000000;
+    uint64_t ms = atomic_load_relaxed(&heap->config.wait_limit_ms); /* an option */
+    return (ms < most_ms ? ms : most_ms) * 1000000;
+}
+/* silent_after_ms in nanoseconds; 0: nobody is told. */
+static inline uint64_t heap_silent_ns(const tri_heap *heap) {
+    return (uint64_t)atomic_load_relaxed(&heap->config.silent_after_ms) * 1000000; /* an option */
 }
 
 /* collector.c */
@@ -305,6 +311,7 @@ void tri__collector_stop(tri_heap *heap);
 void tri__cycle_request(tri_heap *heap, const char *reason);
 /* Waits for a cycle that starts after the call (R14); false when timeout_ns passed. */
 bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns);
+bool tri__cycle_wait_at_limit(struct mutator *m); /* for "limit", a pause; wait_limit_ms at most */
 /* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. False: the world could
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
@@ -416,12 +423,18 @@ void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, ui
 static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
 }
+/* The thread's answers to steps, or a wait while somebody else answers for it: a handshake, and the scan of its roots
+ * (m->scan_ns) as far as it falls into that time. The longer part is the cause. */
+void tri__stats_answer(const struct mutator *m, uint64_t ns);
 /* The thread's own waits for locks since it told last. */
 static inline void tri__stats_locks(const struct mutator *m) {
     int rank;
     uint64_t ns = tri__lock_take_waited(&rank);
     if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_lock(m->heap, m, rank, ns);
 }
+/* A wait for a cycle at the limit of memory: whose line is told before the wait is over. */
+uint64_t tri__stats_limit_begin(tri_heap *heap);
+void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns);
 /* The longest since this was asked last, and its kind; of a wait for locks, the rank of the one that took longest. */
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */

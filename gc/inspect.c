@@ -84,7 +84,7 @@ bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call) {
         return false;
     }
     tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
-    tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - now);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - now);
     return true;
 }
 

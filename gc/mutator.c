@@ -80,6 +80,17 @@ static void leave_blocked(struct osthread *os) {
     }
 }
 
+/* The same where nobody else times it: a collector that holds the word answers a step for this thread. */
+static void leave_timed(struct osthread *os) {
+    uint32_t expected = OS_BLOCKED;
+    if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* as leave_blocked */
+    uint64_t start = tri__os_now_ns();
+    atomic_store_relaxed(&os->leaves, 1); /* the state word orders it */
+    leave_blocked(os);
+    atomic_store_relaxed(&os->leaves, 0);
+    tri__stats_answer(os->held_for, tri__os_now_ns() - start); /* of several holders the last; it is attached still */
+}
+
 static bool any_request(struct osthread *os) {
     for (struct mutator *m = os->attachments; m; m = m->next_attachment)
         if (atomic_load_seq(&m->pub.request)) return true; /* after the state change, both seq_cst (R16) */
@@ -98,7 +109,7 @@ static void enter_blocked(struct osthread *os, uintptr_t sp) {
     for (;;) {
         atomic_store_seq(&os->state, OS_BLOCKED); /* pairs with the collector's look at the state after its post */
         if (!any_request(os)) return;
-        leave_blocked(os);
+        leave_timed(os);
         answer_all(os);
     }
 }
@@ -114,8 +125,9 @@ static void answer_all(struct osthread *os) {
         if (seq == m->answer_seq) continue;
         uint64_t start = tri__os_now_ns();
         NO_FORK(os);
+        m->scan_ns = 0;
         tri__mutator_answer(m);
-        tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
+        tri__stats_answer(m, tri__os_now_ns() - start);
     }
     if (os->attachments) tri__stats_locks(os->attachments);
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_recently_ns()); /* for messages */
@@ -138,11 +150,14 @@ __attribute__((noinline)) void tri__with_registers_spilled(spilled_fn fn, struct
 static void park_while_stopped(struct mutator *m) {
     while (atomic_load_acquire(&m->heap->stopping)) { /* pairs with world_start */
         uint64_t start = tri__os_now_ns();
+        m->scan_ns = 0;
         enter_blocked(m->os, atomic_load_relaxed(&m->os->sp));
         tri__os_futex_wait(&m->heap->stopping, 1, 0);
         leave_blocked(m->os);
-        bool cycles = tri__mode(m->heap) != MODE_CONCURRENT; /* the cycle may have stopped it: a pause */
-        tri__stats_pause(m->heap, cycles ? TRI_PAUSE_HANDSHAKE : TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+        if (tri__mode(m->heap) != MODE_CONCURRENT) /* the cycle may have stopped it: a pause */
+            tri__stats_answer(m, tri__os_now_ns() - start);
+        else
+            tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
     }
 }
 
@@ -183,17 +198,6 @@ struct blocking_call {
 static void *call_host(const struct blocking_call *call) {
     IN_HOOK();
     return call->fn(call->arg);
-}
-
-/* At the end of a region of the host's: a collector that holds the word answers a step for this thread. Which heap's it
- * was is not known here; it counts for the attachment made last. */
-static void leave_timed(struct osthread *os) {
-    uint32_t expected = OS_BLOCKED;
-    if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* as leave_blocked */
-    uint64_t start = tri__os_now_ns();
-    leave_blocked(os);
-    const struct mutator *m = os->attachments;
-    if (m) tri__stats_pause_of(m->heap, m, TRI_PAUSE_HANDSHAKE, tri__os_now_ns() - start);
 }
 
 static void run_blocking(struct osthread *os, void *p) {
@@ -258,7 +262,7 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     struct blocking_call call = {fn, arg, NULL};
     tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp); /* the frames from the region's entry up stay roots */
-    leave_blocked(os);
+    leave_timed(os);
     uint32_t depth = os->depth;
     os->depth = 0;
     os->ncallins++;
@@ -530,6 +534,10 @@ int tri_detach(tri_thread *thread) {
 
 bool tri__mutator_is_unforkable(void) {
     return self && atomic_load_relaxed(&self->unforkable) != 0; /* own */
+}
+
+bool tri__mutator_is_own(const struct mutator *m) {
+    return m->os == self;
 }
 
 /* As if it had just retired, or never been in a cycle. */

@@ -39,8 +39,10 @@ struct osthread {
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
     tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
     uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
-    const char *site_call;       /* the last call with a safepoint, for messages [atomic] */
+    const char *site_call;       /* the last call that took a slow path with a safepoint, for messages [atomic] */
     const void *site;            /* and the host's address that it returns to [atomic] */
+    uint32_t leaves;             /* waits for the word at a region's end (leave_timed) [atomic; its thread writes] */
+    struct mutator *held_for;    /* whose answer the word was held for last [who holds it, then the thread] */
     uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
@@ -94,6 +96,7 @@ struct mutator {
     bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
     uint64_t request_seq;            /* last step asked of it [atomic] */
     uint64_t answer_seq;             /* last step answered [atomic; owner writes] */
+    uint64_t scan_ns;                /* of its roots, in the answers since it or its holder began; for stats [owner] */
     struct cache cache;              /* [owner] */
     struct marker marker;            /* [owner] */
     size_t nshade;                   /* [owner] */
@@ -156,7 +159,7 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq);
 bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns);
 /* "; thread ..., called from ...": the one that keeps the heap's cycle, or a stop of the world, waiting; empty where
  * none does. For messages, no lock held. */
-enum { SILENT_TEXT_BYTES = 160 };
+enum { SILENT_TEXT_BYTES = 200 };
 const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]);
 /* Holds every attached thread at a safepoint until tri__world_start. False, with nothing held, when a thread reached no
  * safepoint within wait_limit_ms. Collector only. */
@@ -178,6 +181,8 @@ void tri__mutator_count_frames(struct mutator *m);
 
 /* Whether the calling thread is in a section that a fork waits for. */
 bool tri__mutator_is_unforkable(void);
+/* Whether the attachment is the calling thread's: who runs a slice answers for itself. */
+bool tri__mutator_is_own(const struct mutator *m);
 /* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
  * tri__mutators_settle to give back what they held, before the first cycle. */
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned);

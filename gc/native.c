@@ -93,6 +93,7 @@ int tri_native_switch(tri_thread *thread, tri_vmstack *to, void (*jump)(void *ar
         return tri__error(TRI_EINVAL, "tri_native_switch", "jump is NULL, or `to` is no native stack of this heap");
     if (to == m->native)
         return tri__error(TRI_ESTATE, "tri_native_switch", "the calling thread runs on that stack already");
+    note_site(m, CALL_SITE("tri_native_switch"));
     struct switching s = {m, to, jump, arg, TRI_OK};
     tri__with_registers_spilled(switch_spilled, m->os, &s);
     return s.err;

@@ -43,30 +43,73 @@ void tri__stats_phase(tri_heap *heap, enum phase phase) {
     heap->config.event(&event, heap->config.user);
 }
 
-uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
-    uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
-    *kind = (uint32_t)(told & ((1 << KIND_BITS) - 1));
-    *rank = (int)(told >> KIND_BITS & ((1 << RANK_BITS) - 1));
-    return told >> WORST_BITS;
-}
-
-static void count_pause(tri_heap *heap, const struct mutator *m, int kind, int rank, uint64_t ns) {
+static void count_pause(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
     unsigned bucket = ns ? bit_highest(ns) + 1 : 0;
     if (bucket >= PAUSE_BUCKETS) bucket = PAUSE_BUCKETS - 1;
     atomic_add_relaxed(&heap->stats.pauses[kind][bucket], 1);
     if (kind == TRI_PAUSE_CORE) return; /* of whoever waits for that core, if anybody does */
     if (TRI_UNLIKELY(tells_all(heap))) tell_pause(heap, m, kind, ns);
-    if (kind == TRI_PAUSE_WAIT) return; /* the host asked for it, or ran out of memory */
+}
+
+static uint64_t worst_of(int kind, int rank, uint64_t ns) {
+    return ns << WORST_BITS | (uint64_t)rank << KIND_BITS | (uint64_t)kind;
+}
+
+static void raise_worst(tri_heap *heap, int kind, int rank, uint64_t ns) {
     raise_to(&heap->stats.worst_pause_ns, ns);
-    raise_to(&heap->stats.worst_told, ns << WORST_BITS | (uint64_t)rank << KIND_BITS | (uint64_t)kind);
+    raise_to(&heap->stats.worst_told, worst_of(kind, rank, ns));
 }
 
 void tri__stats_pause_of(tri_heap *heap, const struct mutator *m, int kind, uint64_t ns) {
-    count_pause(heap, m, kind, 0, ns);
+    count_pause(heap, m, kind, ns);
+    if (kind == TRI_PAUSE_CORE || kind == TRI_PAUSE_WAIT) return; /* the host asked for it */
+    raise_worst(heap, kind, 0, ns);
 }
 
 void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, uint64_t ns) {
-    count_pause(heap, m, TRI_PAUSE_LOCK, rank, ns);
+    count_pause(heap, m, TRI_PAUSE_LOCK, ns);
+    raise_worst(heap, TRI_PAUSE_LOCK, rank, ns);
+}
+
+void tri__stats_answer(const struct mutator *m, uint64_t ns) {
+    uint64_t scan_ns = m->scan_ns < ns ? m->scan_ns : ns; /* the rest was done while it was away */
+    if (scan_ns > 0) count_pause(m->heap, m, TRI_PAUSE_SCAN, scan_ns);
+    count_pause(m->heap, m, TRI_PAUSE_HANDSHAKE, ns);
+    raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, 0, ns);
+}
+
+uint64_t tri__stats_limit_begin(tri_heap *heap) {
+    uint64_t start = tri__os_now_ns(), none = 0;
+    (void)atomic_cas_relaxed(&heap->stats.limit_since_ns, &none, start); /* of several at once the first */
+    return start;
+}
+
+/* What the line of the cycle has told already is not the worst of the next one, too. */
+void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns) {
+    tri_heap *heap = m->heap;
+    uint64_t since = start_ns, ns = tri__os_now_ns() - start_ns;
+    bool first = atomic_cas_relaxed(&heap->stats.limit_since_ns, &since, 0);
+    count_pause(heap, m, TRI_PAUSE_LIMIT, ns);
+    if (first && atomic_load_relaxed(&heap->stats.limit_told_ns) == start_ns)
+        raise_to(&heap->stats.worst_pause_ns, ns);
+    else
+        raise_worst(heap, TRI_PAUSE_LIMIT, 0, ns);
+}
+
+/* A wait for the cycle that ends now, up to now. */
+static void tell_limit(struct stats *s) {
+    uint64_t since = atomic_load_relaxed(&s->limit_since_ns);
+    if (since == 0) return;
+    raise_to(&s->worst_told, worst_of(TRI_PAUSE_LIMIT, 0, tri__os_now_ns() - since));
+    atomic_store_relaxed(&s->limit_told_ns, since);
+}
+
+uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
+    tell_limit(&heap->stats);
+    uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
+    *kind = (uint32_t)(told & ((1 << KIND_BITS) - 1));
+    *rank = (int)(told >> KIND_BITS & ((1 << RANK_BITS) - 1));
+    return told >> WORST_BITS;
 }
 
 uint64_t tri__stats_busy_ns(tri_heap *heap) {
@@ -143,8 +186,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
 }
 
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e, int rank) {
-    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep",  "wait",
-                                                        "nap",       "zero", "lock",   "system", "core"};
+    static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep", "wait",  "nap",
+                                                        "zero",      "lock", "system", "core",  "limit", "gate"};
     char workers[64] = "", lock[32] = "";
     if (rank) snprintf(lock, sizeof lock, ", a lock of rank %d", rank);
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;

@@ -369,6 +369,7 @@ size_t tri_cleanup_run(tri_thread *thread, size_t max) {
     if (!m) return 0;
     IN_CALL("tri_cleanup_run");
     may_safepoint();
+    note_site(m, CALL_SITE("tri_cleanup_run"));
     tri_heap *heap = m->heap;
     struct watches *ws = &heap->death.watches;
     size_t n = 0;

@@ -197,7 +197,9 @@ bool tri_wmap_get(tri_thread *thread, void *map, const void *key, tri_word *valu
             was_refused = true;
             refused = found;
         }
-        if (answer == GATE_DELAYS && !tri__gate_wait(m, start, "tri_wmap_get")) return false;
+        if (answer != GATE_DELAYS) continue;
+        note_site(m, CALL_SITE("tri_wmap_get"));
+        if (!tri__gate_wait(m, start, "tri_wmap_get")) return false;
     }
     return false;
 }
@@ -242,6 +244,7 @@ bool tri_wmap_next(tri_thread *thread, void *map, size_t *position, void **key, 
             return true;
         }
         if (answer == GATE_DELAYS) {
+            note_site(m, CALL_SITE("tri_wmap_next"));
             if (!tri__gate_wait(m, start, "tri_wmap_next")) return false;
             at--; /* the same entry again, if it is still there */
         }

@@ -96,12 +96,12 @@ TRI_API const char *tri_version(void);
 /* Kinds of event that the host's hook is told. */
 enum {
     TRI_EVENT_CYCLE_END = 1,     /* a collection is complete, its sweep too */
-    TRI_EVENT_SILENT_THREAD = 2, /* a thread has not reached a safepoint for silent_after_ms */
+    TRI_EVENT_SILENT_THREAD = 2, /* a step has waited for silent_after_ms for a thread to reach a safepoint */
     /* With TRI_HEAP_EVENTS only: */
     TRI_EVENT_PHASE = 3, /* a cycle has come to another phase: `phase`; "idle" when it has ended */
     TRI_EVENT_PAUSE =
-        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread, or on the one
-                            that answered for it. A scan is part of a handshake, and told before it */
+        4 /* a thread was kept from running: pause_kind, pause_ns, thread_id; on that thread. A scan is part
+                            of a handshake, and told before it */
 };
 
 /* One event. Valid during the hook only. */
@@ -115,12 +115,12 @@ typedef struct tri_event {
     size_t goal_bytes;        /* the size at which the next cycle should be complete */
     uint64_t cycle_ns;        /* arm to retire */
     uint64_t mark_ns;         /* the part of it spent tracing */
-    uint64_t
-        worst_pause_ns;    /* longest that one mutator was kept from running since the last cycle's end; waits apart */
-    uint64_t assist_ns;    /* time that mutators spent on assists, together */
-    uint32_t flush_rounds; /* rounds of H4 that were needed */
-    uint32_t nthreads;     /* attached threads */
-    uint64_t silent_ns;    /* SILENT_THREAD: how long */
+    uint64_t worst_pause_ns; /* longest that one mutator was kept from running since the last cycle's end; what the host
+                               asked for apart */
+    uint64_t assist_ns;      /* time that mutators spent on assists, together */
+    uint32_t flush_rounds;   /* rounds of H4 that were needed */
+    uint32_t nthreads;       /* attached threads */
+    uint64_t silent_ns;      /* SILENT_THREAD: how long it has been waited for */
     uint64_t silent_thread_id; /* SILENT_THREAD: the system's thread id */
     uint64_t time_ns;          /* now, on the system's monotonic clock: a pause's end */
     const char *phase;         /* PHASE: "idle", "arm", "settle", "scan", "mark", "flush", "death", "disarm", "retire",
@@ -128,8 +128,10 @@ typedef struct tri_event {
     uint32_t pause_kind;       /* PAUSE: TRI_PAUSE_*; CYCLE_END: the cause of worst_pause_ns */
     uint64_t pause_ns;         /* PAUSE: how long */
     uint64_t thread_id;        /* PAUSE: the system's thread id */
-    const char *silent_call; /* SILENT_THREAD: the call in which it reached its last safepoint, and from where in the */
-    const void *silent_site; /* program (a return address); NULL: none yet */
+    /* SILENT_THREAD: its last call that took the library's slow path, and from where in the program (a return address);
+     * NULL: none yet. What the inline fast paths have answered since leaves no trace. */
+    const char *silent_call;
+    const void *silent_site;
 } tri_event;
 
 /* Flags of a heap. */
@@ -208,7 +210,8 @@ TRI_API int tri_heap_destroy(tri_heap *heap);
 
 /* Changes one option while the heap runs: "growth_percent=80", "hard_limit_bytes=..." (0: the reservation),
  * "soft_limit_bytes=..." (0: none), "min_heap_bytes=...", "cpu_percent=..." (of these goal and trigger are set anew at
- * once, in the middle of a cycle too), "idle_trim_ms=...", "workers=N" (1 or more, where there is one),
+ * once, in the middle of a cycle too), "idle_trim_ms=...", "wait_limit_ms=...", "silent_after_ms=..." (from
+ * the next wait on), "workers=N" (1 or more, where there is one),
  * "mode=concurrent|insertion|stop-mark|stop|incremental" (how cycles run; between two cycles, else TRI_EBUSY;
  * docs/design.md, "Modes"), "cycles=on|off", "tiny=on|off", "populate=on|off", "events=on|off" and
  * "zero_size=fixed|unique" (see TRI_HEAP_*; from the next allocation on), "metadata_huge=on|off" (huge pages for the

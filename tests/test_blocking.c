@@ -341,7 +341,8 @@ static void *fall_silent(void *arg) {
     struct silent *s = arg;
     tri_thread *thread = fixture_attach(s->heap);
     s->id = tri__os_thread_id();
-    CHECK(tri_new_bytes(thread, 100) != NULL); /* its last safepoint */
+    CHECK(tri_new_bytes(thread, 100) != NULL);       /* its last slow path */
+    for (int i = 0; i < 1000; i++) tri_poll(thread); /* the fast path leaves no trace */
     atomic_store_release(&s->ready, 1);
     while (!atomic_load_acquire(&s->stop)) fixture_sleep_ms(1); /* no poll, no blocking region */
     tri_poll(thread);
@@ -408,8 +409,9 @@ TEST(threads, at_the_limit_an_allocation_names_the_silent_thread, .timeout = 60)
     CHECK_MSG(nbytes > 7 * MIB, "refused with %zu bytes", nbytes);
     CHECK_MSG(nheld <= 8, "%llu allocations were held up", (unsigned long long)nheld);
     CHECK_MSG(fixture_stats(f.heap).committed_bytes <= 8 * MIB, "beyond the limit");
-    CHECK_MSG(strstr(tri_last_error(), id) && strstr(tri_last_error(), "tri_new_bytes, called from 0x"), "%s",
-              tri_last_error());
+    CHECK_MSG(strstr(tri_last_error(), id) && strstr(tri_last_error(), "tri_new_bytes, called from 0x") &&
+                  strstr(tri_last_error(), "last call that took the library's slow path"),
+              "%s", tri_last_error());
     CHECK(atomic_load_acquire(&silent.nevents) >= 2);
     expect_site();
     hear_again(&f, thread);
@@ -420,9 +422,12 @@ TEST(threads, at_the_limit_an_allocation_names_the_silent_thread, .timeout = 60)
 TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.event = on_event;
-    config.silent_after_ms = 20;
-    config.wait_limit_ms = WAIT_LIMIT_MS;
+    config.silent_after_ms = 0;
+    config.wait_limit_ms = UINT64_MAX;
     struct fixture f = fixture_open_config(&config);
+    fixture_set(f.heap, "silent_after_ms=20"); /* both while it runs */
+    fixture_set(f.heap, "wait_limit_ms=1000");
+    CHECK_EQ(tri_heap_set(f.heap, "silent_after_ms=4294967296"), TRI_EINVAL);
     silent.heap = f.heap;
     pthread_t thread;
     pthread_create(&thread, NULL, fall_silent, &silent);

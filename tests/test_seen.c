@@ -23,13 +23,52 @@ static void grow(struct fixture *f, void **root, int n) {
     }
 }
 
+/* A cycle of another thread's, which this one answers itself. */
+struct beside {
+    tri_heap *heap;
+    struct deep *deep;
+    uint32_t away, done; /* [atomic] */
+};
+
+static void *collect_and_tell(void *arg) {
+    struct beside *b = arg;
+    tri_thread *thread = fixture_attach(b->heap);
+    while (b->deep && !atomic_load_acquire(&b->away)) tri_poll(thread);
+    CHECK_EQ(tri_collect(thread), TRI_OK);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    atomic_store_release(&b->done, 1);
+    return NULL;
+}
+
+static void poll_through_a_cycle(struct fixture *f) {
+    struct beside b = {f->heap, NULL, 0, 0};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+    while (!atomic_load_acquire(&b.done)) tri_poll(f->thread);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+}
+
 TEST(seen, handshake_scan_and_wait_have_their_histograms) {
     struct fixture f = fixture_open();
     fixture_collect(&f);
-    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) > 0 || count(f.heap, TRI_PAUSE_SCAN) == 1); /* answered for, maybe */
-    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0); /* it waited, and was answered for */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 0);
     CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 1);
+    poll_through_a_cycle(&f);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) >= 6);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 2);
     CHECK_EQ(count(f.heap, TRI_PAUSE_ZERO), 0);
+    fixture_close(&f);
+}
+
+TEST(seen, a_slice_has_the_scan_of_its_own_thread) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.workers = 0;
+    struct fixture f = fixture_open_config(&config);
+    fixture_collect(&f);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0);
     fixture_close(&f);
 }
 
@@ -288,11 +327,14 @@ static void check_phases(uint32_t workers) {
     static const char *const order[] = {"arm",   "settle", "scan",   "mark",  "flush",
                                         "death", "disarm", "retire", "sweep", "idle"};
     const struct told *t = collect_with(TRI_HEAP_EVENTS, workers, 3);
-    uint32_t at = 0, npauses = 0, ncycles = 0;
+    uint32_t at = 0, npauses[TRI_PAUSE_KINDS] = {0}, ncycles = 0;
     uint64_t time_ns = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const tri_event *e = &t->events[i];
-        npauses += e->kind == TRI_EVENT_PAUSE && e->thread_id != 0 && e->pause_kind < TRI_PAUSE_KINDS;
+        if (e->kind == TRI_EVENT_PAUSE) {
+            CHECK(e->thread_id != 0 && e->pause_kind < TRI_PAUSE_KINDS);
+            npauses[e->pause_kind]++;
+        }
         ncycles += e->kind == TRI_EVENT_CYCLE_END;
         if (e->kind != TRI_EVENT_PHASE) continue;
         CHECK(e->time_ns >= time_ns);
@@ -302,7 +344,9 @@ static void check_phases(uint32_t workers) {
         at = (at + 1) % 10;
     }
     CHECK_EQ(ncycles, 3);
-    CHECK(at == 0 && npauses >= 3 * 2); /* a scan and a wait, at least */
+    CHECK_EQ(at, 0);
+    CHECK_EQ(npauses[TRI_PAUSE_WAIT], 3 + 1);           /* tri_collect, and tri_verify at the end */
+    CHECK_EQ(npauses[TRI_PAUSE_SCAN], workers ? 0 : 3); /* who waits is answered for, by itself in a slice */
 }
 
 TEST(seen, phases_and_pauses_are_events_in_order) {
@@ -337,6 +381,215 @@ TEST(seen, the_worst_pause_of_a_cycle_has_its_cause) {
     fixture_close(&f);
 }
 
+/* ---- the cause of the worst ------------------------------------------------------------------------------------- */
+
+enum { SCAN_MS = 5 };
+
+/* A thread whose roots take so long to read, as a deep stack's do. */
+struct deep {
+    struct mutator *m;
+    bool until_waited_for;
+    uint32_t scanning; /* [atomic] */
+};
+
+static void scan_deeply(tri_visitor *visitor, void *arg) {
+    struct deep *d = arg;
+    (void)visitor;
+    atomic_store_release(&d->scanning, 1);
+    while (d->until_waited_for && atomic_load_acquire(&d->m->os->state) != OS_HELD_WAITED) sched_yield();
+    fixture_sleep_ms(SCAN_MS);
+}
+
+static struct told *open_deep(struct fixture *f, struct deep *d) {
+    static struct told told;
+    told = (struct told){.mutex = PTHREAD_MUTEX_INITIALIZER};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.event = on_event;
+    config.user = &told;
+    *f = fixture_open_config(&config);
+    *d = (struct deep){.m = mutator_of(f->thread)};
+    CHECK(tri_scanner_add(f->thread, scan_deeply, d) != NULL);
+    return &told;
+}
+
+/* Of the last cycle. On a busy machine an answer may have waited for a core for longer, so several are tried. */
+static uint32_t worst_kind(const struct told *t) {
+    CHECK(t->n > 0);
+    return t->events[t->n - 1].pause_kind;
+}
+
+TEST(seen, a_deep_stack_is_the_cause_of_its_answer) {
+    struct fixture f;
+    struct deep d;
+    const struct told *t = open_deep(&f, &d);
+    bool told = false;
+    for (int i = 0; i < 20 && !told; i++) {
+        poll_through_a_cycle(&f);
+        told = worst_kind(t) == TRI_PAUSE_SCAN;
+        CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), i + 1);
+        CHECK(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000) >= (uint64_t)i + 1); /* has the scan within */
+        CHECK(t->events[t->n - 1].worst_pause_ns >= SCAN_MS * 1000000);
+    }
+    CHECK(told);
+    fixture_close(&f);
+}
+
+static void *sleep_through(void *arg) {
+    struct beside *b = arg;
+    atomic_store_release(&b->away, 1);
+    while (!atomic_load_acquire(&b->done)) fixture_sleep_ms(1);
+    return NULL;
+}
+
+TEST(seen, what_the_collector_does_for_a_blocked_thread_keeps_nobody) {
+    struct fixture f;
+    struct deep d;
+    open_deep(&f, &d);
+    struct beside b = {f.heap, &d, 0, 0};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+    tri_blocking(f.thread, sleep_through, &b);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+    CHECK(d.scanning);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), 0);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000), 0);
+    fixture_close(&f);
+}
+
+static void *leave_when_held(void *arg) {
+    struct beside *b = arg;
+    atomic_store_release(&b->away, 1);
+    while (!atomic_load_acquire(&b->deep->scanning)) sched_yield();
+    return NULL;
+}
+
+/* The thread comes out of its region while a collector reads its roots: it waits, in the heap whose collector that is,
+ * and not in the one that it was attached to last. */
+TEST(seen, the_end_of_a_region_that_a_collector_holds_up_is_a_pause_of_its_heap) {
+    struct fixture f, last = fixture_open();
+    CHECK_EQ(tri_detach(last.thread), TRI_OK);
+    struct deep d;
+    const struct told *t = open_deep(&f, &d);
+    last.thread = fixture_attach(last.heap);
+    d.until_waited_for = true;
+    bool told = false;
+    for (int i = 0; i < 20 && !told; i++) {
+        struct beside b = {f.heap, &d, 0, 0};
+        pthread_t other;
+        atomic_store_release(&d.scanning, 0);
+        CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
+        tri_blocking(f.thread, leave_when_held, &b);
+        while (!atomic_load_acquire(&b.done)) tri_poll(f.thread);
+        CHECK_EQ(pthread_join(other, NULL), 0);
+        told = worst_kind(t) == TRI_PAUSE_SCAN;
+        CHECK_EQ(count_long(f.heap, TRI_PAUSE_SCAN, SCAN_MS * 250000), i + 1);
+        CHECK(count_long(f.heap, TRI_PAUSE_HANDSHAKE, SCAN_MS * 250000) >= (uint64_t)i + 1);
+    }
+    CHECK(told);
+    CHECK_EQ(count(last.heap, TRI_PAUSE_HANDSHAKE), 0);
+    d.until_waited_for = false;
+    fixture_close(&f);
+    fixture_close(&last);
+}
+
+/* Memory at its limit: the allocation waits for a cycle, whose line is told before the wait is over. */
+TEST(seen, a_wait_at_the_limit_is_the_cause_of_its_cycles_worst) {
+    static struct told told;
+    told = (struct told){.mutex = PTHREAD_MUTEX_INITIALIZER};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.event = on_event;
+    config.user = &told;
+    config.hard_limit_bytes = 8 * MIB;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new_bytes(f.thread, 5 * MIB);
+    CHECK(roots[0] != NULL);
+    fixture_collect(&f); /* whatever its size has triggered is over */
+    uint64_t nwaits = count(f.heap, TRI_PAUSE_WAIT);
+    uint32_t nworst = 0, kind = 99;
+    int rank;
+    for (uint32_t i = 1; i <= 10; i++) {
+        CHECK(tri_new_bytes(f.thread, 4 * MIB) == NULL);
+        CHECK_EQ(count(f.heap, TRI_PAUSE_LIMIT), 2 * i);
+        const tri_event *e = &told.events[told.n - 1];
+        CHECK_STR_EQ(e->reason, "limit");
+        nworst += e->pause_kind == TRI_PAUSE_LIMIT && e->worst_pause_ns > 0;
+    }
+    CHECK_MSG(nworst >= 5, "%u of 10", nworst); /* on a busy machine another wait may be longer */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), nwaits);
+    (void)tri__stats_take_worst(f.heap, &kind, &rank);
+    CHECK(kind != TRI_PAUSE_LIMIT); /* it was told */
+    CHECK(fixture_stats(f.heap).worst_pause_ns > 0);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+struct freer {
+    tri_heap *heap;
+    struct mutator *m;
+    uint32_t attached, frees; /* [atomic] */
+};
+
+static void *free_while_marking(void *arg) {
+    struct freer *w = arg;
+    tri_thread *thread = fixture_attach(w->heap);
+    TRI_LOCALS(thread, roots, 1);
+    void *obj = roots[0] = tri_new(thread, &pair_type);
+    w->m = mutator_of(thread);
+    atomic_store_release(&w->attached, 1);
+    while (!w->m->armed) tri_poll(thread);
+    roots[0] = NULL;
+    atomic_store_release(&w->frees, 1);
+    CHECK_EQ(tri_free(thread, obj), TRI_OK);
+    TRI_POP(thread, roots);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+TEST(seen, what_waits_for_a_cycle_without_having_asked_for_it_is_a_pause) {
+    struct fixture f = fixture_open();
+    struct freer w = {.heap = f.heap};
+    pthread_t freer, collector;
+    CHECK_EQ(pthread_create(&freer, NULL, free_while_marking, &w), 0);
+    while (!atomic_load_acquire(&w.attached)) sched_yield();
+    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    while (!atomic_load_acquire(&w.frees) || atomic_load_acquire(&w.m->os->state) == OS_RUNNING) sched_yield();
+    fixture_join(f.thread, freer);
+    fixture_join(f.thread, collector);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_GATE), 1);
+    CHECK(fixture_stats(f.heap).worst_pause_ns > 0);
+    fixture_close(&f);
+}
+
+/* The collector's thread comes to the sweep, and stays there until this one has swept for itself. */
+static uint32_t sweep_begins, sweep_goes_on; /* [atomic] */
+
+static void stay_before_the_sweep(const tri_event *event, void *user) {
+    (void)user;
+    if (event->kind != TRI_EVENT_PHASE || strcmp(event->phase, "sweep") != 0) return;
+    atomic_store_release(&sweep_begins, 1);
+    while (!atomic_load_acquire(&sweep_goes_on)) sched_yield();
+}
+
+TEST(seen, sweeping_for_a_free_slot_is_a_pause) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_EVENTS);
+    config.event = stay_before_the_sweep;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 2);
+    grow(&f, &roots[0], 200000); /* spans without a free slot: each refill sweeps several */
+    CHECK_EQ(count(f.heap, TRI_PAUSE_SWEEP), 0);
+    pthread_t collector;
+    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
+    while (!atomic_load_acquire(&sweep_begins)) tri_poll(f.thread);
+    grow(&f, &roots[1], 100000);
+    CHECK(count(f.heap, TRI_PAUSE_SWEEP) > 0);
+    atomic_store_release(&sweep_goes_on, 1);
+    fixture_join(f.thread, collector);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 /* ---- the trace line ---------------------------------------------------------------------------------------------- */
 
 static void traced(const void *arg) {
@@ -367,6 +620,63 @@ TEST(seen, the_trace_is_one_line_a_cycle_in_the_documented_format) {
         line++;
     }
     CHECK_STR_EQ(line, "");
+}
+
+static void traced_reasons(const void *arg) {
+    (void)arg;
+    setenv("TRI_TRACE", "1", 1);
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.hard_limit_bytes = 8 * MIB;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 1);
+    roots[0] = tri_new_bytes(f.thread, 5 * MIB);
+    CHECK(tri_new_bytes(f.thread, 4 * MIB) == NULL);
+    fixture_collect(&f);
+    roots[0] = NULL;
+    uint64_t before = fixture_stats(f.heap).cycles;
+    while (fixture_stats(f.heap).cycles < before + 2) CHECK(tri_new(f.thread, &pair_type) != NULL);
+}
+
+TEST(seen, the_trace_says_what_began_each_cycle) {
+    static char text[1 << 16];
+    CHECK_EQ(process_in_child(traced_reasons, NULL, text, sizeof text), 0);
+    CHECK_MSG(strstr(text, "s limit: ") && strstr(text, "s forced: ") && strstr(text, "s trigger: "), "%s", text);
+    CHECK_MSG(strstr(text, " us (limit)"), "%s", text);
+    CHECK(!strstr(text, "workers marked"));
+}
+
+static void traced_workers(const void *arg) {
+    (void)arg;
+    setenv("TRI_TRACE", "1", 1);
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+    config.workers = 4;
+    struct fixture f = fixture_open_config(&config);
+    TRI_LOCALS(f.thread, roots, 64);
+    for (int i = 0; i < 64; i++) grow(&f, &roots[i], 5000); /* several lists: enough for each */
+    for (int i = 0; i < 100 && atomic_load_relaxed(&f.heap->stats.worker_ns) == 0; i++) fixture_collect(&f);
+}
+
+TEST(seen, the_trace_says_how_many_workers_marked_and_for_how_long) {
+    static char text[1 << 16];
+    CHECK_EQ(process_in_child(traced_workers, NULL, text, sizeof text), 0);
+    const char *at = strstr(text, " threads, ");
+    unsigned n = 0;
+    double ms = 0;
+    CHECK_MSG(at && sscanf(at, " threads, %u workers marked for %lf ms beside it", &n, &ms) == 2, "%s", text);
+    CHECK(n >= 1 && n <= 3 && ms > 0);
+}
+
+static void note_call(void *arg) {
+    const char *call = mutator_of(arg)->os->site_call;
+    CHECK_MSG(strcmp(call, "tri_cleanup_run") == 0, "%s", call);
+}
+
+TEST(seen, a_cleanup_has_its_call_site) {
+    struct fixture f = fixture_open();
+    CHECK_EQ(tri_cleanup_add(f.thread, tri_new(f.thread, &leaf_type), note_call, f.thread), TRI_OK);
+    fixture_collect(&f);
+    CHECK_EQ(tri_cleanup_run(f.thread, 1), 1);
+    fixture_close(&f);
 }
 
 /* A frame has some 16 ms: a thousandth of that is cheap. On a busy machine the least of many counts. */

@@ -29,7 +29,7 @@ typedef struct tri_stats {
     uint64_t mark_ns;         /* time spent tracing by the collector, ever */
     uint64_t assist_ns;       /* by mutators */
     uint64_t sweep_ns;        /* by the collector */
-    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever; waits (TRI_PAUSE_WAIT) apart */
+    uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever; TRI_PAUSE_WAIT apart */
     uint64_t handshakes;      /* steps answered */
     uint64_t marked_objects;  /* ever */
     uint64_t swept_spans;     /* ever */
@@ -56,12 +56,14 @@ enum {
     TRI_PAUSE_SCAN,   /* of the thread's own roots, and of a suspended stack or a range that it puts its hand on */
     TRI_PAUSE_ASSIST, /* marking for its allocation; without workers, a slice of the cycle */
     TRI_PAUSE_SWEEP,  /* on demand, for a free slot */
-    TRI_PAUSE_WAIT,   /* for a cycle or a stopped world: the host asked, or memory is at its limit */
+    TRI_PAUSE_WAIT,   /* for a cycle or a stopped world that the host asked for */
     TRI_PAUSE_NAP,    /* held back beyond the goal, while the collector waits for a core or an answer */
     TRI_PAUSE_ZERO,   /* zeroing of a piece of a large object, or of what its tables need */
     TRI_PAUSE_LOCK,   /* locks of the heap that others held, or a fork, up to a slow path, together */
     TRI_PAUSE_SYSTEM, /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
     TRI_PAUSE_CORE,   /* no thread's pause: how long a thread of the heap's held a core that threads needed */
+    TRI_PAUSE_LIMIT,  /* an allocation's, for a cycle, since memory cannot be had without one */
+    TRI_PAUSE_GATE,   /* for the close of a cycle: weak loads and look-ups; for its garbage: tri_free */
     TRI_PAUSE_KINDS
 };
 
