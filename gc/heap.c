@@ -118,12 +118,6 @@ static bool init_memory(tri_heap *heap) {
     return true;
 }
 
-void tri__heap_use_cpus(tri_heap *heap, uint32_t ncpus) {
-    heap->millicpus = tri__group_millicpus(ncpus);
-    heap->ncpus = cpus_whole(heap->millicpus);
-    heap->quota = heap->millicpus < ncpus * 1000;
-}
-
 static void init_parts(tri_heap *heap) {
     tri__lock_init(&heap->threads_lock, RANK_THREADS, "threads");
     tri__lock_init(&heap->left_lock, RANK_OSTHREAD, "left attachments");
@@ -138,7 +132,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
     tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap, &heap->page_set);
-    tri__heap_use_cpus(heap, tri__os_ncpus());
+    heap_use_cpus(heap, tri__os_ncpus());
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
     tri__pace_init(heap);

@@ -20,6 +20,7 @@
 #define TRI_GC_HEAP_H
 
 #include <trigc.h>
+#include "alloc/base/pressure.h"
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
 #include "gc/death.h"
@@ -283,8 +284,12 @@ static inline uint32_t cpus_whole(uint32_t millicpus) {
     return (millicpus + 999) / 1000;
 }
 
-/* heap.c: what the heap may use of so many processors, by the control group's quota now; when the heap is made. */
-void tri__heap_use_cpus(tri_heap *heap, uint32_t ncpus);
+/* What the heap may use of so many processors, by the control group's quota now: when the heap is made. */
+static inline void heap_use_cpus(tri_heap *heap, uint32_t ncpus) {
+    heap->millicpus = tri__group_millicpus(ncpus);
+    heap->ncpus = cpus_whole(heap->millicpus);
+    heap->quota = heap->millicpus < ncpus * 1000;
+}
 
 /* pace.c: the heap's pacer. By who runs the cycle, but for the last. */
 void tri__pace_init(tri_heap *heap);

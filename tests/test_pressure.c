@@ -454,7 +454,7 @@ TEST(pressure, a_heap_counts_the_quota) {
         put(GROUP "/cpu.max", cases[i].quota);
         struct fixture f = fixture_open();
         CHECK_EQ(f.heap->millicpus, tri__group_millicpus(tri__os_ncpus()));
-        tri__heap_use_cpus(f.heap, cases[i].cores);
+        heap_use_cpus(f.heap, cases[i].cores);
         CHECK_MSG(f.heap->millicpus == cases[i].millicpus && f.heap->ncpus == cases[i].ncpus &&
                       f.heap->quota == cases[i].less,
                   "%zu: %u thousandths, %u, %d", i, f.heap->millicpus, f.heap->ncpus, f.heap->quota);
