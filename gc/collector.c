@@ -310,17 +310,26 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
 
 /* ---- scarce cores ------------------------------------------------------------------------------------------------ */
 
-/* A slice of a thread of the heap's own, and, under a quota, its share of one core. */
-enum { OWN_SLICE_NS = 200000, QUOTA_SHARE = 4, LEAST_SHARE = 8 };
+/* A slice of a thread of the heap's own, and, under a quota that threads use all of, its share of one core, or of the
+ * quota if that is less. */
+enum { OWN_SLICE_NS = 200000, MOST_REST_NS = 20000000, QUOTA_SHARE = 4, LEAST_SHARE = 8, CPU = 1000 };
 
-/* Whether so many threads of the heap run: are neither in a blocking region nor wait inside the library. */
-static bool threads_run(tri_heap *heap, uint32_t enough) {
+/* How many threads of the heap run, are neither in a blocking region nor wait inside the library; as many at most. */
+static uint32_t threads_run(tri_heap *heap, uint32_t most) {
     uint32_t n = 0;
     tri__lock_acquire(&heap->threads_lock);
-    for (const struct mutator *m = heap->threads; m && n < enough; m = m->next)
+    for (const struct mutator *m = heap->threads; m && n < most; m = m->next)
         n += atomic_load_relaxed(&m->os->state) == OS_RUNNING; /* a hint */
     tri__lock_release(&heap->threads_lock);
-    return n >= enough;
+    return n;
+}
+
+/* For how long it sleeps after a slice, under a quota: what running threads leave of it is its share of a core. */
+static uint64_t quota_rest_ns(tri_heap *heap) {
+    uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
+    uint32_t left = all > used ? all - used : 0, least = (all < CPU ? all : CPU) / QUOTA_SHARE;
+    uint64_t share = left > least ? left : least > 0 ? least : 1;
+    return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);
 }
 
 /* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
@@ -333,14 +342,14 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     if (now < *since_ns + OWN_SLICE_NS) return 0;
     uint64_t slice_ns = now - *since_ns, rest_ns = tri__pace_rest_ns(heap, slice_ns);
     *since_ns = now;
-    if (TRI_LIKELY(atomic_load_relaxed(&heap->nthreads) < heap->ncpus) && rest_ns == 0) return 0; /* a hint */
+    bool spare = (atomic_load_relaxed(&heap->nthreads) + 1) * CPU <= heap->millicpus; /* a hint */
+    if (TRI_LIKELY(spare) && rest_ns == 0) return 0;
     tri__stats_pause(heap, TRI_PAUSE_CORE, slice_ns);
+    if (!rest_ns && heap->quota) rest_ns = quota_rest_ns(heap);
     if (rest_ns)
         tri__os_sleep_ns(rest_ns);
     else if (!heap->quota)
         tri__os_yield();
-    else if (threads_run(heap, heap->ncpus))
-        tri__os_sleep_ns(OWN_SLICE_NS * (QUOTA_SHARE - 1));
     uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
     *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
     return back_ns - now;

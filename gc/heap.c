@@ -132,8 +132,7 @@ static void init_parts(tri_heap *heap) {
     tri__fixalloc_init(&heap->fix_block, sizeof(struct handle_block), "handle blocks", NULL, NULL);
     tri__fixalloc_init(&heap->fix_worker, sizeof(struct mark_worker), "marking threads", NULL, NULL);
     tri__marker_init(&heap->worker, heap, &heap->page_set);
-    heap->ncpus = tri__group_cpus(tri__os_ncpus());
-    heap->quota = heap->ncpus < tri__os_ncpus();
+    heap_use_cpus(heap, tri__os_ncpus());
     heap->cache_bytes = tri__os_cache_bytes();
     heap->here_trigger_bytes = SIZE_MAX;
     tri__pace_init(heap);

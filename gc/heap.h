@@ -20,6 +20,7 @@
 #define TRI_GC_HEAP_H
 
 #include <trigc.h>
+#include "alloc/base/pressure.h"
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
 #include "gc/death.h"
@@ -187,7 +188,8 @@ struct tri_heap {
     uint32_t pending;            /* futex: answers owed to the last posted step [atomic] */
     uint64_t step_posted_ns;     /* when the last step, or a request for a cycle, was posted [atomic] */
     uint32_t collector_sleeps;   /* it waits on pending [atomic] */
-    uint32_t ncpus;              /* cores, or what the control group's quota grants if less [const] */
+    uint32_t millicpus;          /* thousandths of cores, or what the control group's quota grants if less [const] */
+    uint32_t ncpus;              /* the same in cores, rounded up [const] */
     bool quota;                  /* it is less: cores may be free that must not be used [const] */
     size_t cache_bytes;          /* of a core's own cache [const] */
     uint32_t nstops;             /* world stops within each other [who runs cycles] */
@@ -276,6 +278,18 @@ static inline enum phase heap_phase(tri_heap *heap) {
 static inline bool heap_is_late(tri_heap *heap, uint64_t deadline_ns) {
     tri__units_look((uint32_t)heap_phase(heap));
     return deadline_ns != UINT64_MAX && tri__os_now_ns() >= deadline_ns;
+}
+
+/* Thousandths of cores as cores that are used, the last one for a part of the time. */
+static inline uint32_t cpus_whole(uint32_t millicpus) {
+    return (millicpus + 999) / 1000;
+}
+
+/* What the heap may use of so many processors, by the control group's quota now: when the heap is made. */
+static inline void heap_use_cpus(tri_heap *heap, uint32_t ncpus) {
+    heap->millicpus = tri__group_millicpus(ncpus);
+    heap->ncpus = cpus_whole(heap->millicpus);
+    heap->quota = heap->millicpus < ncpus * 1000;
 }
 
 /* pace.c: the heap's pacer. By who runs the cycle, but for the last. */

@@ -12,8 +12,8 @@ void tri__limiter_init(struct limiter *l) {
 
 static void fill(struct limiter *l, const struct limiter_times *t, uint64_t wall_ns, uint64_t gc_ns) {
     uint32_t share = t->cpu_percent < SOFT_SHARE_PERCENT ? t->cpu_percent : SOFT_SHARE_PERCENT;
-    uint64_t filled = l->fill_ns + gc_ns * 100 / share, drained = wall_ns * t->ncould_use;
-    l->capacity_ns = NS_PER_CORE * t->ncould_use;
+    uint64_t filled = l->fill_ns + gc_ns * 100 / share, drained = (uint64_t)((double)wall_ns * t->could_use / 1000);
+    l->capacity_ns = NS_PER_CORE / 1000 * t->could_use;
     l->fill_ns = filled > drained ? filled - drained : 0;
     if (l->fill_ns >= l->capacity_ns) {
         l->fill_ns = l->capacity_ns;
@@ -52,7 +52,7 @@ void tri__limiter_tell(struct limiter *l, const struct limiter_times *t) {
     l->swept_ns = t->swept_ns;
     l->stalled_ns = t->stalled_ns;
     if (first || wall_ns == 0) return;
-    double all_ns = (double)wall_ns * t->ncores;
+    double all_ns = (double)wall_ns * t->millicpus / 1000;
     l->share = (double)(busy_ns + swept_ns) / all_ns;
     fill(l, t, wall_ns, busy_ns + swept_ns + stalled_ns);
     widen(l, t->cpu_percent / 100.0, (double)swept_ns / all_ns);

@@ -28,9 +28,9 @@ struct limiter_times {
     uint64_t busy_ns;     /* marking, assists */
     uint64_t swept_ns;    /* sweeping */
     uint64_t stalled_ns;  /* allocating threads that were held back */
-    uint32_t ncores;      /* that there are */
-    uint32_t ncould_use;  /* of them: one for each thread of the program, and one for the collector */
-    uint32_t cpu_percent; /* of all cores; 100: no cap */
+    uint32_t millicpus;   /* thousandths of cores that there are */
+    uint32_t could_use;   /* of them: one core for each thread of the program, and one for the collector */
+    uint32_t cpu_percent; /* of all that there are; 100: no cap */
 };
 
 struct limiter {

@@ -102,8 +102,8 @@ static void tell_limiter(tri_heap *heap) {
                                   .busy_ns = busy_ns - swept_ns,
                                   .swept_ns = swept_ns,
                                   .stalled_ns = atomic_load_relaxed(&st->stall_ns),
-                                  .ncores = heap->ncpus,
-                                  .ncould_use = could_use < heap->ncpus ? could_use : heap->ncpus,
+                                  .millicpus = heap->millicpus,
+                                  .could_use = could_use * 1000 < heap->millicpus ? could_use * 1000 : heap->millicpus,
                                   .cpu_percent = cpu_percent(heap)};
     struct limiter *l = &heap->pacer.limiter;
     tri__limiter_tell(l, &times);
@@ -150,21 +150,25 @@ void tri__pace_again(tri_heap *heap) {
 
 /* ---- the CPU cap while a cycle runs ------------------------------------------------------------------------------ */
 
-/* Hundredths of cores. */
-static uint32_t capped_cores(const tri_heap *heap) {
-    return cpu_percent(heap) * heap->ncpus;
+/* In parts of a core, of which there are ALL_PARTS: at least 1. */
+enum { ALL_PARTS = 100 * 1000 };
+static uint64_t capped_parts(const tri_heap *heap) {
+    return (uint64_t)cpu_percent(heap) * heap->millicpus;
 }
 
 uint32_t tri__pace_markers(tri_heap *heap) {
-    uint32_t nmarkers = atomic_load_relaxed(&heap->config.workers), cores = capped_cores(heap) / 100; /* an option */
+    uint32_t nmarkers = atomic_load_relaxed(&heap->config.workers); /* an option */
+    uint32_t cores = (uint32_t)(capped_parts(heap) / ALL_PARTS);
     if (cpu_percent(heap) == 100) return nmarkers; /* not capped: as many as the host asked for */
     return nmarkers <= cores ? nmarkers : cores > 1 ? cores : 1;
 }
 
-/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it. */
+/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it. A quota of less is no
+ * cap: collector.c sees to it. */
 uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns) {
-    uint32_t cores = capped_cores(heap);
-    if (TRI_LIKELY(cores >= 100) || heap->run.hurries || atomic_load_relaxed(&heap->wanted)) return 0; /* a hint */
-    if (heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes)) return 0;                     /* counters */
-    return min_size(worked_ns * (100 - cores) / cores, MOST_REST_NS);
+    uint64_t parts = cpu_percent(heap) < 100 ? capped_parts(heap) : ALL_PARTS;
+    if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || atomic_load_relaxed(&heap->wanted))
+        return 0;                                                                  /* a hint */
+    if (heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes)) return 0; /* counters */
+    return min_size(worked_ns * (ALL_PARTS - parts) / parts, MOST_REST_NS);
 }

@@ -10,7 +10,7 @@
 enum { WORKER_SLICE_NS = 200000, SETTLE_WAIT_NS = 1000000, CORES_A_WORKER = 4 };
 
 uint32_t tri__workers_default(void) {
-    uint32_t n = tri__group_cpus(tri__os_ncpus()) / CORES_A_WORKER;
+    uint32_t n = cpus_whole(tri__group_millicpus(tri__os_ncpus())) / CORES_A_WORKER;
     return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : n;
 }
 

@@ -184,7 +184,8 @@ typedef struct tri_config {
     /* Threads that mark; default a quarter of the processors that the process may use, at least 1. 0: the heap starts
      * no thread at all. All its work is then done in slices inside allocations, and in tri_step. */
     uint32_t workers;
-    /* What collecting may take of all processors' time (of a control group's quota, if that is less), assists included:
+    /* What collecting may take of all processors' time (of a control group's quota when the heap is made, in
+     * thousandths of a processor, if that is less), assists included:
      * 1 to 100, default 100, no cap. No more threads mark at a time, or one for a part of the time, unless somebody
      * waits for the cycle; and where that is not enough the heap gets more room than growth_percent says, up to the
      * hard limit. Sweeping counts, but follows what is allocated: what it takes alone beyond the cap stays. Near the

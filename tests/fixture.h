@@ -59,6 +59,13 @@ static inline tri_config fixture_config(uint32_t flags) {
     return config;
 }
 
+/* As on a machine of so much. No cycle may run. */
+static inline void fixture_use_millicpus(tri_heap *heap, uint32_t millicpus, bool quota) {
+    heap->millicpus = millicpus;
+    heap->ncpus = cpus_whole(millicpus);
+    heap->quota = quota;
+}
+
 static inline struct fixture fixture_open_config(const tri_config *config) {
     struct fixture f = {NULL, NULL};
     int err = tri_heap_create(config, &f.heap);

@@ -175,8 +175,8 @@ static inline void sim_end_cycle(struct sim *s, uint64_t began) {
     struct limiter_times times = {.now_ns = (s->steps + 1) * (uint64_t)SIM_STEP_NS,
                                   .busy_ns = (uint64_t)s->busy_ns,
                                   .stalled_ns = (uint64_t)s->stalled_ns,
-                                  .ncores = (uint32_t)s->ncores,
-                                  .ncould_use = ncould,
+                                  .millicpus = (uint32_t)(s->ncores * 1000),
+                                  .could_use = ncould * 1000,
                                   .cpu_percent = s->cpu_percent};
     tri__limiter_tell(&p->limiter, &times);
     struct pacer_cycle c = {.live_bytes = (size_t)s->heap,

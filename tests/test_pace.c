@@ -358,7 +358,7 @@ TEST(pace, a_cap_gives_the_heap_more_room_and_takes_it_back, .timeout = 120) {
 
 TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     struct fixture f = fixture_open();
-    f.heap->ncpus = 2;
+    fixture_use_millicpus(f.heap, 2000, false);
     f.heap->run.hurries = false;
     const uint64_t us = 1000;
     static const struct {
@@ -372,6 +372,15 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
         CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), cases[i].rest_us * us);
         if (cases[i].percent < 100) CHECK_EQ(tri__pace_markers(f.heap), cases[i].nmarkers);
     }
+    fixture_use_millicpus(f.heap, 300, true);
+    fixture_set(f.heap, "cpu_percent=100"); /* the quota is no cap */
+    CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 0);
+    fixture_set(f.heap, "cpu_percent=50"); /* of 0.3 */
+    CHECK_EQ(tri__pace_rest_ns(f.heap, 3 * us), 17 * us);
+    fixture_use_millicpus(f.heap, 1, true);
+    fixture_set(f.heap, "cpu_percent=1");
+    CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 20000 * us); /* at most */
+    fixture_use_millicpus(f.heap, 2000, false);
     fixture_set(f.heap, "cpu_percent=10");
     fixture_set(f.heap, "workers=1");
     f.heap->run.hurries = true; /* somebody waits */
@@ -391,7 +400,7 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
  * then the room grows, and so does what is allocated between two cycles. */
 TEST(pace, close_to_the_soft_limit_cycles_become_fewer_again, .timeout = 200) {
     struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
-    f.heap->ncpus = 1; /* the bucket holds a second; nobody has looked yet */
+    fixture_use_millicpus(f.heap, 1000, false); /* the bucket holds a second; nobody has looked yet */
     tri_handle list = build_list(&f, 24 * MIB);
     fixture_collect(&f);
     fixture_set(f.heap, "soft_limit_bytes=25M");

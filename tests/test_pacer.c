@@ -124,8 +124,8 @@ TEST(pacer, base_trigger_and_goal_are_in_order_for_any_figures) {
             struct limiter_times times = {.now_ns = now_ns += fixture_random(&seed) >>
                                                               (30 + fixture_random(&seed) % 34),
                                           .busy_ns = busy_ns += fixture_random(&seed) >> 34,
-                                          .ncores = 4,
-                                          .ncould_use = 2,
+                                          .millicpus = 4000,
+                                          .could_use = 2000,
                                           .cpu_percent = 1 + (uint32_t)fixture_random(&seed) % 100};
             tri__limiter_tell(&p.limiter, &times);
             tri__pacer_end(&p, &config, &c);
@@ -139,7 +139,7 @@ TEST(pacer, base_trigger_and_goal_are_in_order_for_any_figures) {
 static double widened_after(double marked_share, double swept_share, uint32_t cpu_percent, int nperiods) {
     struct limiter l;
     tri__limiter_init(&l);
-    struct limiter_times t = {.now_ns = 1, .ncores = 2, .ncould_use = 2, .cpu_percent = cpu_percent};
+    struct limiter_times t = {.now_ns = 1, .millicpus = 2000, .could_use = 2000, .cpu_percent = cpu_percent};
     tri__limiter_tell(&l, &t);
     for (int i = 0; i < nperiods; i++) {
         t.now_ns += 1000000000;

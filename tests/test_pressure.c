@@ -402,27 +402,28 @@ TEST(pressure, without_pressure_nothing_is_done) {
 TEST(pressure, the_quota_of_a_group_or_one_above_it_counts_instead_of_the_cores) {
     static const struct {
         const char *own, *above, *root;
-        unsigned of_16;
-    } quotas[] = {{"max 100000\n", "max 100000\n", NULL, 16},
-                  {"200000 100000\n", "max 100000\n", NULL, 2},
-                  {"150000 100000\n", "max 100000\n", NULL, 2},
-                  {"50000 100000\n", "max 100000\n", NULL, 1},
-                  {"1000 100000\n", "max 100000\n", NULL, 1},
-                  {"800000 100000\n", "300000 100000\n", NULL, 3},
-                  {"max 100000\n", "400000 50000\n", "600000 100000\n", 6},
-                  {"9000000 100000\n", "max 100000\n", NULL, 16},
-                  {"18446744073709551615 1\n", "max 1\n", NULL, 16},
-                  {"0 100000\n", "garbage\n", "7", 16},
-                  {"500 0\n", "", "100000", 16}};
+        unsigned of_16; /* thousandths */
+    } quotas[] = {{"max 100000\n", "max 100000\n", NULL, 16000},
+                  {"200000 100000\n", "max 100000\n", NULL, 2000},
+                  {"150000 100000\n", "max 100000\n", NULL, 1500},
+                  {"50000 100000\n", "max 100000\n", NULL, 500},
+                  {"1000 100000\n", "max 100000\n", NULL, 10},
+                  {"1 100000\n", "max 100000\n", NULL, 1},
+                  {"800000 100000\n", "300000 100000\n", NULL, 3000},
+                  {"max 100000\n", "400000 50000\n", "600000 100000\n", 6000},
+                  {"9000000 100000\n", "max 100000\n", NULL, 16000},
+                  {"18446744073709551615 1\n", "max 1\n", NULL, 16000},
+                  {"0 100000\n", "garbage\n", "7", 16000},
+                  {"500 0\n", "", "100000", 16000}};
     for (size_t i = 0; i < TRI_COUNT(quotas); i++) {
         tree_begin();
-        CHECK_EQ(tri__group_cpus(16), 16);
+        CHECK_EQ(tri__group_millicpus(16), 16000);
         put("/proc/self/cgroup", "1:name=systemd:/other\n0::/app/web\n");
         put(GROUP "/cpu.max", quotas[i].own);
         put("/sys/fs/cgroup/app/cpu.max", quotas[i].above);
         if (quotas[i].root) put("/sys/fs/cgroup/cpu.max", quotas[i].root);
-        CHECK_MSG(tri__group_cpus(16) == quotas[i].of_16, "%zu: %u", i, tri__group_cpus(16));
-        CHECK_EQ(tri__group_cpus(1), 1);
+        CHECK_MSG(tri__group_millicpus(16) == quotas[i].of_16, "%zu: %u", i, tri__group_millicpus(16));
+        CHECK_EQ(tri__group_millicpus(1), quotas[i].of_16 < 1000 ? quotas[i].of_16 : 1000);
         tree_end();
     }
 }
@@ -432,35 +433,51 @@ TEST(pressure, so_does_the_quota_of_version_1) {
     put("/proc/self/cgroup", "12:memory:/elsewhere\n3:cpu,cpuacct:/app\n2:cpuset:/app\n0::/\n");
     put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us", "100000\n");
-    CHECK_EQ(tri__group_cpus(8), 8);
+    CHECK_EQ(tri__group_millicpus(8), 8000);
     put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "250000\n");
-    CHECK_EQ(tri__group_cpus(8), 3);
+    CHECK_EQ(tri__group_millicpus(8), 2500);
     put("/proc/self/cgroup", "2:cpuset:/app\n3:cpuacct,cpux:/app\n");
-    CHECK_EQ(tri__group_cpus(8), 8); /* no hierarchy of that controller */
+    CHECK_EQ(tri__group_millicpus(8), 8000); /* no hierarchy of that controller */
     tree_end();
 }
 
 TEST(pressure, a_heap_counts_the_quota) {
-    tree_begin();
-    put("/proc/self/cgroup", "0::/app/web\n");
-    put(GROUP "/cpu.max", "30000 100000\n");
-    struct fixture f = fixture_open();
-    CHECK_EQ(f.heap->ncpus, 1);
-    fixture_close(&f);
-    tree_end();
+    static const struct {
+        const char *quota;
+        uint32_t cores, millicpus, ncpus;
+        bool less;
+    } cases[] = {{"30000 100000\n", 1, 300, 1, true},    {"50000 100000\n", 1, 500, 1, true},
+                 {"150000 100000\n", 2, 1500, 2, true},  {"100000 100000\n", 2, 1000, 1, true},
+                 {"200000 100000\n", 2, 2000, 2, false}, {"max 100000\n", 2, 2000, 2, false}};
+    for (size_t i = 0; i < TRI_COUNT(cases); i++) {
+        tree_begin();
+        put("/proc/self/cgroup", "0::/app/web\n");
+        put(GROUP "/cpu.max", cases[i].quota);
+        struct fixture f = fixture_open();
+        CHECK_EQ(f.heap->millicpus, tri__group_millicpus(tri__os_ncpus()));
+        heap_use_cpus(f.heap, cases[i].cores);
+        CHECK_MSG(f.heap->millicpus == cases[i].millicpus && f.heap->ncpus == cases[i].ncpus &&
+                      f.heap->quota == cases[i].less,
+                  "%zu: %u thousandths, %u, %d", i, f.heap->millicpus, f.heap->ncpus, f.heap->quota);
+        fixture_close(&f);
+        tree_end();
+    }
 }
 
+/* What this thread leaves of the quota is the collector's share of a core, a quarter of a core or of the quota at
+ * least. */
 TEST(pressure, under_a_quota_the_collector_sleeps_beside_threads_that_use_all_of_it) {
+    static const struct {
+        uint32_t millicpus, slices;
+    } cases[] = {{1000, 3}, {1500, 1}, {1250, 3}, {500, 7}, {2000, 0}, {5000, 0}};
     struct fixture f = fixture_open();
     const uint64_t slice_ns = 200000;
-    f.heap->ncpus = 1;
-    f.heap->quota = true;
-    uint64_t now = tri__os_now_ns(), since = now - slice_ns;
-    CHECK(tri__give_way(f.heap, &since) >= 3 * slice_ns); /* this thread runs */
-    CHECK(since >= now + 3 * slice_ns);
-    f.heap->ncpus = 2; /* more than there are threads */
-    since = now - slice_ns;
-    CHECK_EQ(tri__give_way(f.heap, &since), 0);
-    CHECK(since >= now);
+    for (size_t i = 0; i < TRI_COUNT(cases); i++) {
+        fixture_use_millicpus(f.heap, cases[i].millicpus, true);
+        uint64_t now = tri__os_now_ns(), since = now - slice_ns, away = tri__give_way(f.heap, &since);
+        CHECK_MSG(cases[i].slices ? away >= cases[i].slices * slice_ns : away == 0, "%zu: away for %llu ns", i,
+                  (unsigned long long)away);
+        CHECK(since >= now + cases[i].slices * slice_ns);
+    }
     fixture_close(&f);
 }

@@ -422,7 +422,7 @@ TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most) {
     if (TEST_IS_SLOW) return; /* it is about time */
     struct fixture f = open_with(0, 0);
     if (f.heap->ncpus < 2) return fixture_close(&f);
-    f.heap->ncpus = 2;
+    fixture_use_millicpus(f.heap, 2000, false);
     tri_handle list = tri_global(f.thread, NULL);
     grow(&f, list, 60 * MIB, 64);
     CHECK_EQ(tri_heap_set(f.heap, "soft_limit_bytes=64M"), TRI_OK);
@@ -450,8 +450,11 @@ static const struct pacer_cycle squeezed_cycle = {.live_bytes = (size_t)98 * MIB
 
 /* A cycle's end, as tri__pace_next has it. */
 static void pace(struct pacer *p, const struct pacer_config *config, double now_ns, double spent_ns) {
-    struct limiter_times times = {
-        .now_ns = (uint64_t)now_ns, .busy_ns = (uint64_t)spent_ns, .ncores = 2, .ncould_use = 2, .cpu_percent = 100};
+    struct limiter_times times = {.now_ns = (uint64_t)now_ns,
+                                  .busy_ns = (uint64_t)spent_ns,
+                                  .millicpus = 2000,
+                                  .could_use = 2000,
+                                  .cpu_percent = 100};
     tri__limiter_tell(&p->limiter, &times);
     tri__pacer_end(p, config, &squeezed_cycle);
 }

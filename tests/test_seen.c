@@ -95,7 +95,7 @@ TEST(seen, growth_is_the_systems_time) {
 TEST(seen, a_collector_that_goes_on_where_all_cores_are_needed_is_seen) {
     struct fixture f = fixture_open();
     TRI_LOCALS(f.thread, roots, 1);
-    f.heap->ncpus = 1; /* the thread needs it */
+    fixture_use_millicpus(f.heap, 1000, false); /* the thread needs it */
     grow(&f, &roots[0], 300000);
     uint64_t before = count(f.heap, TRI_PAUSE_CORE);
     for (int i = 0; i < 100 && count(f.heap, TRI_PAUSE_CORE) == before; i++) fixture_collect(&f);

@@ -416,7 +416,7 @@ void tri__pressure_wake(struct pressure *p, const uint32_t *word) {
 
 /* ---- Processors ---- */
 
-/* What one group grants in a period, rounded up to processors; UINT_MAX: no limit. */
+/* What one group grants in a period, in thousandths of a processor, rounded up; UINT_MAX: no limit. */
 static unsigned quota_of(const char *folder) {
     char path[PRESSURE_PATH_BYTES + 32], text[64], *second;
     uint64_t quota = 0, period = 0;
@@ -431,13 +431,14 @@ static unsigned quota_of(const char *folder) {
         quota = number;
         period = read_group_number(folder, "cpu.cfs_period_us", &number) ? number : 0;
     }
-    if (quota == 0 || period == 0 || (quota - 1) / period >= UINT_MAX - 1) {
+    if (quota == 0 || period == 0 || quota > UINT64_MAX / 1000 || (quota * 1000 - 1) / period >= UINT_MAX - 1) {
         return UINT_MAX;
     }
-    return (unsigned)((quota - 1) / period) + 1;
+    return (unsigned)((quota * 1000 - 1) / period) + 1;
 }
 
-unsigned tri__group_cpus(unsigned ncpus) {
+unsigned tri__group_millicpus(unsigned ncpus) {
+    unsigned least = ncpus * 1000;
     static const struct {
         const char *mount, *controller;
     } hierarchies[] = {{"/sys/fs/cgroup", ""},
@@ -453,12 +454,12 @@ unsigned tri__group_cpus(unsigned ncpus) {
         snprintf(folder + root, sizeof folder - (size_t)root, "%s", strcmp(name, "/") == 0 ? "" : name);
         for (;;) { /* from the group up to the root, which in a container may be the group itself */
             unsigned granted = quota_of(folder);
-            ncpus = granted < ncpus ? granted : ncpus;
+            least = granted < least ? granted : least;
             if ((slash = strrchr(folder + root, '/')) == NULL) {
                 break;
             }
             *slash = '\0';
         }
     }
-    return ncpus;
+    return least;
 }

@@ -62,9 +62,9 @@ uint32_t tri__pressure_wait(struct pressure *pressure, const uint32_t *word, uin
 /* Ends a wait; *word was set before, sequentially consistent. Any thread. */
 void tri__pressure_wake(struct pressure *pressure, const uint32_t *word);
 
-/* How many of ncpus processors the quotas of this process's control groups grant (cpu.max; version 1:
- * cpu.cfs_quota_us), rounded up. Any thread. */
-unsigned tri__group_cpus(unsigned ncpus);
+/* How much of ncpus processors the quotas of this process's control groups grant (cpu.max; version 1:
+ * cpu.cfs_quota_us), in thousandths of one, rounded up: at least 1. Any thread. */
+unsigned tri__group_millicpus(unsigned ncpus);
 
 /* For tests: files are looked for below `prefix` ("": the system's own). Not while a heap exists. */
 void tri__pressure_set_root(const char *prefix);
