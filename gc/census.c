@@ -1,9 +1,10 @@
 /* census.c - tri_class_stats and tri_layout_stats: how many slots are in use, by size class and by type.
  *
  * Owns nothing. A look from the side while everything runs, as heapmap.c: page entries by acquire (I-ARENA2),
- * allocation bits and layout numbers by atomic loads; no lock, no span object. So each span is counted as it was when
- * it was looked at. What is counted is allocation bits: what the last sweep of the span has left, and what was taken
- * since, by whole holes. */
+ * allocation bits and layout numbers by atomic loads; no span object, and no lock but the gate's (40) for spans of
+ * the smallest class: their bits lie in their page, which must not become another span's, with objects there, while
+ * they are read (R13). So each span is counted as it was when it was looked at. What is counted is allocation bits:
+ * what the last sweep of the span has left, and what was taken since, by whole holes. */
 #include "alloc/base/os.h"
 #include "gc/error.h"
 #include "gc/heap.h"
@@ -23,6 +24,22 @@ static bool slot_in_use(const struct space *space, const struct seen *s, uint32_
     return space_is_allocated(space, &slot);
 }
 
+static uint32_t count_used(const struct space *space, const struct seen *s) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->nslots; i++) n += slot_in_use(space, s, i);
+    return n;
+}
+
+/* With bits in the page itself: 0 when it has left its span. */
+static uint32_t count_used_tiny(struct memory *mem, const struct seen *s) {
+    tri__lock_acquire(&mem->gate); /* R13: no page leaves its span */
+    /* Acquire: its bits are clear before it is published; pairs with span_publish. */
+    bool stays = atomic_load_acquire(&mem->space.pages[s->first_page].shape) == s->shape;
+    uint32_t n = stays ? count_used(&mem->space, s) : 0;
+    tri__lock_release(&mem->gate);
+    return n;
+}
+
 /* Pages from `page` on whose entries lead back to it. */
 static size_t large_pages(const struct space *space, size_t page, size_t end) {
     size_t n = 1;
@@ -35,7 +52,8 @@ static size_t large_pages(const struct space *space, size_t page, size_t end) {
 }
 
 /* The span that begins at the page, if one does. */
-static bool look_at(const struct space *space, size_t page, size_t end, struct seen *s) {
+static bool look_at(struct memory *mem, size_t page, size_t end, struct seen *s) {
+    const struct space *space = &mem->space;
     const struct page_entry *entry = &space->pages[page];
     uint64_t shape = atomic_load_acquire(&entry->shape); /* pairs with span_publish's release (I-ARENA2) */
     uint64_t place = atomic_load_relaxed(&entry->place); /* ordered by the acquire */
@@ -49,7 +67,7 @@ static bool look_at(const struct space *space, size_t page, size_t end, struct s
         s->npages = tri__size_classes[shape_class(shape)].npages;
         s->nslots = (uint32_t)(place >> 48);
     }
-    for (uint32_t i = 0; i < s->nslots; i++) s->nused += slot_in_use(space, s, i);
+    s->nused = shape_kind(shape) == PAGE_TINY ? count_used_tiny(mem, s) : count_used(space, s);
     return true;
 }
 
@@ -58,7 +76,7 @@ static void look_at_all(tri_heap *heap, seen_fn fn, void *context) {
     size_t end = atomic_load_acquire(&space->committed_pages); /* pairs with space_commit */
     for (size_t page = 0; page < end;) {
         struct seen s;
-        bool found = look_at(space, page, end, &s);
+        bool found = look_at(&heap->mem, page, end, &s);
         if (found) fn(context, space, &s);
         page += found ? s.npages : 1;
     }

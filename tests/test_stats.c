@@ -153,8 +153,9 @@ static void *churn_main(void *arg) {
         size_t size = fixture_random(&random) % 3000;
         void *obj = i % 4 == 0   ? tri_new(t, &node_type)
                     : i % 4 == 1 ? tri_new(t, &rare_type)
-                    : i % 4 == 2 ? tri_new_bytes(t, size)
-                                 : tri_new_n(t, &array_type, i % 1000 == 3 ? 6000 : size / 8);
+                    : i % 4 == 2
+                        ? tri_new_bytes(t, i % 8 == 2 ? 8 : size) /* the bits of the smallest lie beside them */
+                        : tri_new_n(t, &array_type, i % 1000 == 3 ? 6000 : size / 8);
         CHECK(obj != NULL);
         window[i % WINDOW] = obj;
     }
