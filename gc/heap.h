@@ -465,5 +465,7 @@ bool tri__stress_set(tri_heap *heap, const char *key, const char *value, int *er
 int tri__checkmark(tri_heap *heap);
 int tri__manual_check(tri_heap *heap);
 int tri__verify(tri_heap *heap);
+/* At the end of a cycle, by who ran it: where verify=1 or the build's checks ask for it. */
+void tri__verify_cycle(tri_heap *heap);
 
 #endif

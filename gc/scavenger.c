@@ -12,8 +12,8 @@
  * takes about a millisecond, by the thread's own CPU clock, then a rest of 99 times that.
  *
  * An idle period begins when no allocation took a slow path, and no span of manual memory came or went, for
- * idle_trim_ms. The heap is collected then (reason "idle"), once a period and not oftener than costs 1 % of the time,
- * and trimmed. While it idles nothing wakes the thread but an event; while something allocates it looks four times in
+ * idle_trim_ms. The heap is trimmed then, and collected (reason "idle"), once a period and not oftener than costs 1 %
+ * of the time. While it idles nothing wakes the thread but an event; while something allocates it looks four times in
  * idle_trim_ms.
  *
  * Ahead of growth: while a heap of 64 MiB or more takes pages that have no memory yet, the thread populates those that
@@ -212,7 +212,6 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     uint64_t cost_ns = tri__stats_busy_ns(heap);
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
-    s->idle_waits = false;
     s->trims = true;
     set_alarm(heap); /* external bytes count in the soft limit */
     ask_for_growth(heap);
@@ -276,20 +275,29 @@ static uint64_t idle_after_ns(tri_heap *heap) {
 static void note_activity(struct scavenger *s, uint64_t now_ns) {
     s->activity_ns = now_ns;
     s->active = true;
-    s->idle = s->idle_waits = false;
+    s->idle = s->idle_owes = false;
     s->refused = false;
 }
 
-static void begin_idle(tri_heap *heap, uint64_t now_ns) {
+static void begin_idle(tri_heap *heap) {
     struct scavenger *s = &heap->scavenger;
-    s->idle = true;
+    s->idle = s->idle_owes = true;
     s->trims = true;
     s->active = false;
     forget_needs(s);
-    if (!cycles_allowed(heap)) return;
-    s->idle_waits = true;
+}
+
+/* Asks for the idle period's cycle, or says how long it must wait for what the last one cost. What is free already goes
+ * back without it. */
+static uint64_t idle_cycle(tri_heap *heap, uint64_t now_ns) {
+    struct scavenger *s = &heap->scavenger;
+    if (!s->idle_owes || !cycles_allowed(heap) || idle_after_ns(heap) == 0) return FOREVER_NS;
+    uint64_t rest_ns = s->cost_ns * REST_FACTOR, since_ns = now_ns - s->idle_cycle_ns;
+    if (s->idle_cycle_ns && since_ns < rest_ns) return rest_ns - since_ns;
+    s->idle_owes = false;
     s->idle_cycle_ns = now_ns;
     tri__cycle_request(heap, "idle");
+    return FOREVER_NS;
 }
 
 /* No tick until something allocates. False: it has allocated just now. */
@@ -306,19 +314,16 @@ static uint64_t watch_activity(tri_heap *heap, uint64_t now_ns) {
         note_activity(s, now_ns);
         atomic_store_seq(&s->quiet, SCAVENGER_QUIET);
     }
-    if (!s->active) return FOREVER_NS;
+    if (!s->active) return idle_cycle(heap, now_ns);
     uint64_t quiet_ns = now_ns - s->activity_ns, tick_ns = after_ns / TICKS_OF_IDLE;
     if (tri__pressure_needs_reading(&s->pressure) && tick_ns > SECOND_NS) tick_ns = SECOND_NS;
     if (quiet_ns < after_ns) return after_ns - quiet_ns < tick_ns ? after_ns - quiet_ns : tick_ns;
-    uint64_t rest_ns = s->cost_ns * REST_FACTOR;
-    if (idle_ns && s->idle_cycle_ns && now_ns - s->idle_cycle_ns < rest_ns)
-        return rest_ns - (now_ns - s->idle_cycle_ns); /* an idle cycle was not long ago, for what it costs */
     if (!go_dormant(s)) return 0;
     if (idle_ns)
-        begin_idle(heap, now_ns);
+        begin_idle(heap);
     else
         s->active = false;
-    return FOREVER_NS;
+    return idle_cycle(heap, now_ns);
 }
 
 /* ---- returning ----------------------------------------------------------------------------------------------- */
@@ -343,7 +348,7 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
     NO_FORK_REST();
     struct scavenger *s = &heap->scavenger;
     struct pageheap_stats ps;
-    bool all = now_ns < s->pressed_until_ns || (s->idle && !s->idle_waits);
+    bool all = now_ns < s->pressed_until_ns || s->idle;
     if (all && s->trims) { /* once for each cycle, idle period and sign of pressure: they look at every span */
         s->trims = false;
         tri__manual_trim(&heap->mem);

@@ -39,12 +39,12 @@ struct scavenger {
     size_t slice_pages;                               /* that take about a millisecond */
     uint64_t rest_until_ns, paid_cpu_ns;              /* pacing: up to which CPU time it has rested */
     uint64_t cycles_seen;
-    uint64_t noted_ns;             /* when the window was told last what is needed */
-    uint64_t activity_ns;          /* when allocation was last seen */
-    bool active, idle, idle_waits; /* ticking; the idle period has begun; its cycle has not ended */
-    bool trims;                    /* spans are to be looked at for what can be returned of them */
-    bool refused;                  /* the system takes nothing back; until the next event */
-    uint64_t idle_cycle_ns;        /* when the last idle cycle was asked for */
+    uint64_t noted_ns;            /* when the window was told last what is needed */
+    uint64_t activity_ns;         /* when allocation was last seen */
+    bool active, idle, idle_owes; /* ticking; the idle period has begun; its cycle has not been asked for */
+    bool trims;                   /* spans are to be looked at for what can be returned of them */
+    bool refused;                 /* the system takes nothing back; until the next event */
+    uint64_t idle_cycle_ns;       /* when the last idle cycle was asked for */
     uint64_t looked_ns, pressed_until_ns, pressure_cycle_ns;
     size_t ahead_pages; /* to populate beyond the pages in use; 0: not asked for */
     uint64_t grew_ns;   /* when it was asked for last */

@@ -1,5 +1,6 @@
 /* verify.c - the whole heap against itself: every span, bit, list and counter. Runs with the world stopped, between
- * cycles, on the collector's thread. Each contradiction is reported with the invariant that it breaks. */
+ * cycles, on the collector's thread, which builds with checks let do it now and then by themselves. Each contradiction
+ * is reported with the invariant that it breaks. */
 #include "gc/error.h"
 #include "gc/heap.h"
 
@@ -210,4 +211,29 @@ int tri__verify(tri_heap *heap) {
     tri__death_verify(heap, say, &v);
     tri__pageheap_verify(heap->mem.pages, say, &v);
     return v.wrong;
+}
+
+/* ---- after a cycle ---------------------------------------------------------------------------------------------- */
+
+/* What -Dchecks=3 does by itself: the whole heap after the first cycle and each 8th from there, if its threads come to
+ * a stop at once, for at most a tenth of the heap's time. What contradicts itself is reported, as with verify=1. */
+static void verify_now_and_then(tri_heap *heap) {
+    enum { EVERY_CYCLES = 8, SHARE = 10, STOP_NS = 2000000 };
+    uint64_t start = tri__os_now_ns();
+    if (heap->cycle_number % EVERY_CYCLES != 1 || heap->whole_ns > (start - heap->created_ns) / SHARE) return;
+    if (tri__world_stop_within(heap, STOP_NS)) {
+        tri__verify(heap);
+        tri__world_start(heap);
+    }
+    heap->whole_ns += tri__os_now_ns() - start;
+}
+
+void tri__verify_cycle(tri_heap *heap) {
+    if (TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.verify)) { /* a test's switch */
+        if (!tri__world_stop(heap)) return;                             /* a silent thread: the event hook was told */
+        tri__verify(heap);
+        tri__world_start(heap);
+    } else if (TRI_CHECKS >= 3) {
+        verify_now_and_then(heap);
+    }
 }

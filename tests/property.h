@@ -112,6 +112,7 @@ struct weak_cell {
     uint32_t holder, target;
     uint8_t lock;
     uint32_t ncame; /* of the death state, when the target was stored */
+    uint64_t since; /* its clock then */
     bool must;      /* the object is reachable: the slot may not be cleared */
 };
 struct map_edge {
@@ -130,6 +131,7 @@ struct death_state {
     tri_finq *queue;
     uint32_t watched[NWATCHED];
     uint32_t ncame; /* objects that came back [atomic]: with all that they name, whose weak slots are cleared by then */
+    uint64_t clock; /* of what is put into frames and weak slots, in this order [atomic] */
 };
 
 struct world {
@@ -155,6 +157,7 @@ struct frame {
     tri_frame frame;
     void *slots[FRAME_SLOTS];
     uint32_t ids[FRAME_SLOTS];
+    uint64_t since[FRAME_SLOTS]; /* by the death state's clock, without a gap */
 };
 struct part {
     struct world *w;
@@ -168,6 +171,7 @@ struct part {
     uint32_t scanned_ids[SCANNER_WORDS];
     int stack; /* the stack that it runs, or -1 */
     uint32_t blocking_id;
+    uint32_t weak_cells[4]; /* that it stored into lately */
     struct shadow_ids ids;
 };
 
@@ -252,6 +256,8 @@ void property_frame_pop(struct part *p);
 /* The number of some object that the thread holds in a frame, or 0; and puts one into some frame's slot. */
 uint32_t property_pick(struct part *p, uint64_t random);
 void property_keep(struct part *p, uint64_t random, uint32_t id);
+/* The next time of the clock by which frames and weak slots get their objects. */
+uint64_t property_clock(struct world *w);
 /* The number of the object that a word names (checked: it is intact), or 0. */
 uint32_t property_decode(struct part *p, enum word_kind kind, tri_word word, const char *where);
 /* Suspends the stack that the thread runs, if it runs one. */

@@ -39,10 +39,15 @@ void property_death_open(struct world *w) {
     w->shadow.before_arg = w;
 }
 
-static bool holds(struct part *p, uint32_t id) {
+uint64_t property_clock(struct world *w) {
+    return __atomic_fetch_add(&w->death.clock, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Whether a frame holds the object, and has held it since before this time. */
+static bool holds(struct part *p, uint32_t id, uint64_t since) {
     for (uint32_t f = 0; f < p->nframes; f++)
         for (uint32_t i = 0; i < FRAME_SLOTS; i++)
-            if (property_frame_at(p, f)->ids[i] == id) return true;
+            if (property_frame_at(p, f)->ids[i] == id && property_frame_at(p, f)->since[i] < since) return true;
     return false;
 }
 
@@ -52,9 +57,12 @@ static bool none_came(const struct death_state *d, const struct weak_cell *cell)
     return __atomic_load_n(&d->ncame, __ATOMIC_ACQUIRE) == cell->ncame; /* pairs with op_finalize */
 }
 
+/* Every other time the cell is one that the thread has stored into lately, and may hold the object of. */
 static void op_weak(struct part *p, uint64_t r) {
     struct shadow *s = &p->w->shadow;
-    struct weak_cell *cell = &p->w->death.cells[(r >> 8) % NWEAK];
+    uint32_t at = (uint32_t)(r >> 8) % NWEAK, *mine = &p->weak_cells[r >> 40 & 3];
+    if (r % 4 && r >> 42 & 1) at = *mine;
+    struct weak_cell *cell = &p->w->death.cells[at];
     if (!property_try_lock(&cell->lock)) return;
     struct weak_holder *holder = holder_of(cell);
     uint32_t id = property_pick(p, r >> 16);
@@ -62,13 +70,17 @@ static void op_weak(struct part *p, uint64_t r) {
         tri_store(p->t, holder, &holder->target, (void *)shadow_entry(s, id)->addr);
         cell->target = id;
         cell->ncame = __atomic_load_n(&p->w->death.ncame, __ATOMIC_ACQUIRE);
+        cell->since = property_clock(p->w);
+        *mine = at;
     } else {
         void *got = tri_weak_load(p->t, &holder->target);
         if (got) {
             if (shadow_validate(s, (uintptr_t)got, "a weak slot") != cell->target)
                 shadow_fail(s, "a weak slot names another object");
             if (r % 4 == 1) property_keep(p, r >> 32, cell->target);
-        } else if (cell->target && holds(p, cell->target) && none_came(&p->w->death, cell)) {
+        } else if (cell->target && holds(p, cell->target, cell->since)) {
+            shadow_fail(s, "a weak slot is cleared though a frame has held its object since it was stored");
+        } else if (cell->target && holds(p, cell->target, UINT64_MAX) && none_came(&p->w->death, cell)) {
             shadow_fail(s, "a weak slot is cleared though a frame holds its object");
         }
     }
@@ -185,7 +197,7 @@ void property_death(struct worker *wk, struct part *p) {
     case 2:
     case 3:
     case 4: op_map(p, r >> 4); break;
-    default: op_weak(p, r >> 4);
+    default: op_weak(p, r >> 4), op_weak(p, RANDOM(wk)), op_weak(p, RANDOM(wk));
     }
 }
 

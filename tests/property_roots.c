@@ -38,6 +38,7 @@ void property_keep(struct part *p, uint64_t r, uint32_t id) {
     uint32_t i = (uint32_t)((r >> 8 & 0xff) * FRAME_SLOTS >> 8);
     uintptr_t addr = id ? shadow_entry(&p->w->shadow, id)->addr : 0;
     if (addr && (r >> 16 & 15) == 0) addr += 1 + (r >> 20) % 6; /* an interior pointer */
+    if (f->ids[i] != id) f->since[i] = property_clock(p->w);
     f->slots[i] = (void *)addr;
     f->ids[i] = id;
 }

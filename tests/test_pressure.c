@@ -23,7 +23,7 @@ static void tree_end(void) {
     char command[128];
     snprintf(command, sizeof command, "rm -r %s", tree);
     CHECK_EQ(system(command), 0);
-    tri__pressure_set_root("");
+    tri__pressure_set_root(FIXTURE_NO_MACHINE);
 }
 
 /* Writes a file, with the folders above it; in one step, so that nobody reads half of it. */
@@ -312,6 +312,7 @@ TEST(pressure, a_wake_ends_the_wait_without_descriptors, .timeout = 60) {
 }
 
 TEST(pressure, a_wake_ends_the_wait_on_the_system, .timeout = 60) {
+    tri__pressure_set_root("");
     wakes_and_ends();
 }
 

@@ -39,7 +39,6 @@ struct rule {
 };
 
 static const struct rule rules[TOKEN_KINDS];
-static struct parser *active;
 
 static void expression(struct parser *p);
 static void declaration(struct parser *p);
@@ -589,18 +588,9 @@ struct function *compile(const char *source) {
     struct parser parser = {0};
     scanner_init(&parser.scanner, source);
     parser.stack_limit = find_stack_limit();
-    active = &parser;
     unit_begin(&parser, UNIT_SCRIPT, NULL);
     advance(&parser);
     while (!match(&parser, TOKEN_EOF)) declaration(&parser);
     struct function *function = unit_end(&parser);
-    active = NULL;
     return function;
-}
-
-void compile_visit_roots(struct mem_visitor *visitor) {
-    for (struct unit *unit = active != NULL ? active->unit : NULL; unit != NULL; unit = unit->outer) {
-        mem_visit(visitor, &unit->function, 1);
-        mem_visit_values(visitor, unit->constants, unit->nconstants);
-    }
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "compile.h"
 #include "parser.h"
 #include "vm.h"
 
@@ -123,6 +124,8 @@ uint32_t constant_global(struct parser *p, const struct token *name) {
 
 /* --- functions in progress -------------------------------------------------------------------------------------- */
 
+static struct unit *innermost; /* of the functions in progress */
+
 struct unit *unit_begin(struct parser *p, enum unit_kind kind, const struct token *name) {
     struct unit *unit = malloc(sizeof *unit);
     if (unit == NULL) mem_exhausted();
@@ -134,7 +137,7 @@ struct unit *unit_begin(struct parser *p, enum unit_kind kind, const struct toke
     unit->depth = unit->max_depth = 0;
     unit->uses_caches = false;
     unit->code = (struct code){0};
-    p->unit = unit;
+    p->unit = innermost = unit;
     unit->function = function_new();
     if (kind != UNIT_SCRIPT) mem_store(unit->function, &unit->function->name, string_intern(name->start, name->length));
 
@@ -170,10 +173,17 @@ struct function *unit_end(struct parser *p) {
     emit_return(p);
     if (!p->had_error) unit_finish(unit);
     struct function *function = p->had_error ? NULL : unit->function;
-    p->unit = unit->outer;
+    p->unit = innermost = unit->outer;
     code_free(&unit->code);
     free(unit);
     return function;
+}
+
+void compile_visit_roots(struct mem_visitor *visitor) {
+    for (struct unit *unit = innermost; unit != NULL; unit = unit->outer) {
+        mem_visit(visitor, &unit->function, 1);
+        mem_visit_values(visitor, unit->constants, unit->nconstants);
+    }
 }
 
 /* --- scopes and variables --------------------------------------------------------------------------------------- */

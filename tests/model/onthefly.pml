@@ -409,6 +409,9 @@ byte gone;                      /* objects whose cleanup was due, until their sl
 #ifdef RANGE
 bit  rangein; byte rangeword = NIL;             /* a range of one root slot: registered; what it holds */
 bit  rangescan;                 /* the collector is in it */
+#define IN_RANGE(o) (rangeword == (o))
+#else
+#define IN_RANGE(o) false
 #endif
 #ifdef NOMEM
 byte rescan;                    /* objects that are marked and could not be queued */
@@ -1242,7 +1245,7 @@ unblock:
        pick(i); x = loc[t*NL+i];
        if
        :: x != NIL && slot[0] != x && slot[NO > 1] != x && slot[NO-1] != x && slot[ROOT] != x && cor != x &&
-          pend[0] != x && pend[NT-1] != x ->
+          pend[0] != x && pend[NT-1] != x && !IN_RANGE(x) ->
           loc[t*NL+i] = NIL;
 #ifdef WEAK
           weak = (weak == x -> NIL : weak);
