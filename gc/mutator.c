@@ -279,11 +279,15 @@ struct internal_wait {
     void *arg;
 };
 
+/* A thread that the host cancels goes when the call is over: it may hold the cycle lock, or run a cycle. */
 static void run_wait(struct osthread *os, void *p) {
     struct internal_wait *wait = p;
+    int cancels;
     answer_all(os);
     enter_blocked(os, atomic_load_relaxed(&os->sp));
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels);
     wait->fn(wait->arg);
+    pthread_setcancelstate(cancels, NULL);
     leave_blocked(os);
     safepoint_spilled(os, NULL);
 }

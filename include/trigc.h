@@ -20,6 +20,7 @@
  *  - No call may be made by a signal handler; builds with checks report one that interrupts another on its thread, but
  *    for inline fast paths and calls that read a word or two (tri_load, tri_last_error). Functions that the host gives
  *    a call to run (tri_blocking, cleanups, hooks) interrupt nothing.
+ *  - A thread that is cancelled while it waits inside a call ends after it, at its next cancellation point.
  *  - After fork, from a thread that is attached or not, in tri_blocking or not, the child has every heap as it was,
  *    with the calling thread's attachments alone. Other threads' tri_thread pointers are void, their roots gone; a
  *    value stack that one of them ran may only be removed. The parent is not disturbed. Not out of a callback or an

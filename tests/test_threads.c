@@ -363,3 +363,30 @@ TEST(threads, detaching_forgets_stacks_that_still_run) {
     CHECK_EQ(tri_walk(f.thread, NULL, NULL), 0);
     fixture_close(&f);
 }
+
+/* ---- Cancelled threads ---- */
+
+static void *collect_until_cancelled(void *heap) {
+    tri_thread *thread = fixture_attach(heap);
+    for (;;) {
+        tri_collect(thread);
+        pthread_testcancel();
+    }
+    return NULL;
+}
+
+/* A wait inside a call is no place to end: whoever waits for a cycle has its lock in between. */
+TEST(threads, a_thread_that_is_cancelled_in_a_call_leaves_no_lock, .timeout = 60) {
+    struct fixture f = fixture_open();
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, collect_until_cancelled, f.heap), 0);
+        while (fixture_stats(f.heap).nthreads < 2) tri_poll(f.thread);
+        for (int k = 0; k < 100 * i; k++) tri_poll(f.thread);
+        CHECK_EQ(pthread_cancel(thread), 0);
+        while (fixture_stats(f.heap).nthreads > 1) tri_poll(f.thread);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        fixture_collect(&f);
+    }
+    fixture_close(&f);
+}
