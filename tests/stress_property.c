@@ -17,6 +17,7 @@
  * is in property_*.c; property.h says what is where.
  */
 #include <string.h>
+#include "gc/heap.h"
 #include "tests/plain.h"
 #include "tests/property.h"
 
@@ -103,18 +104,35 @@ static void compare(struct run *run) {
     run->ncompared++;
 }
 
+/* What threads and cycles have done: a cycle with delays that a thread runs itself, beside other programs, may take
+ * longer than anybody would wait for a thread that hangs. */
+static uint64_t progress(const struct run *run) {
+    uint64_t n = 0;
+    for (int i = 0; i < run->nworkers; i++) n += __atomic_load_n(&run->workers[i].nops, __ATOMIC_RELAXED);
+    for (int h = 0; h < run->nheaps; h++) {
+        const tri_heap *heap = run->worlds[h]->heap;
+        n += atomic_load_relaxed(&heap->step_seq) + atomic_load_relaxed(&heap->mem.swept_spans);
+    }
+    return n;
+}
+
 /* Waits as a blocked thread until every worker that runs is parked or has ended. */
 static void *wait_parked(void *arg) {
     struct run *run = arg;
-    struct timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += 60;
+    uint64_t before = progress(run);
     pthread_mutex_lock(&run->mutex);
-    while (run->nparked < run->nrunning)
-        if (pthread_cond_timedwait(&run->changed, &run->mutex, &deadline) != 0) {
-            shadow_fail(&run->worlds[0]->shadow, "%u of %u threads did not park within 60 s",
-                        run->nrunning - run->nparked, run->nrunning);
-        }
+    for (int minute = 1; run->nparked < run->nrunning; minute++) {
+        struct timespec deadline;
+        clock_gettime(CLOCK_REALTIME, &deadline);
+        deadline.tv_sec += 60;
+        int err = 0;
+        while (run->nparked < run->nrunning && err == 0)
+            err = pthread_cond_timedwait(&run->changed, &run->mutex, &deadline);
+        if (err != 0 && (progress(run) == before || minute == 10))
+            shadow_fail(&run->worlds[0]->shadow, "%u of %u threads did not park within %d minutes",
+                        run->nrunning - run->nparked, run->nrunning, minute);
+        before = progress(run);
+    }
     pthread_mutex_unlock(&run->mutex);
     return NULL;
 }
