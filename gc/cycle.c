@@ -482,6 +482,7 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
+        run->slice_ns = tri__os_now_ns(); /* the collector slept until the last answer */
         tri__roots_scan_begin(heap);
         tri__death_scan_begin(heap);
     }

@@ -23,7 +23,7 @@ printf 'worst_on_core_ns 5\\ncollections 1\\nend\\n'
 exit %(status)d
 """
 GOOD = {"seconds": 1.0, "sum": "ab", "p999": 1000, "worst": 100000, "status": 0}
-C_SOURCES = ("clock", "hdr", "probe", "work_alloc", "work_faults", "work_gcbench", "work_list", "work_lru",
+C_SOURCES = ("clock", "events", "hdr", "probe", "work_alloc", "work_faults", "work_gcbench", "work_list", "work_lru",
              "work_splay", "work_store", "work_tides", "work_trees", "worker")
 QUICK = ("store --ops=3000 --count=700", "lru --live=1000000 --ops=3000", "trees --depth=8",
          "trees --depth=8 --threads=2", "gcbench --depth=9", "splay --ops=300 --count=100")
