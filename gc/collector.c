@@ -125,7 +125,8 @@ static void wait_for_job(void *p) {
     while (!w->job.done) {
         uint64_t waited = tri__os_now_ns() - start;
         if (waited >= limit_ns && unlink_job(heap, &w->job)) break;
-        tri__cond_wait_for(&heap->cycle_done, &heap->cycle_lock, waited < limit_ns ? limit_ns - waited : limit_ns);
+        tri__cond_wait_for(&heap->cycle_done, &heap->cycle_lock,
+                           waited < limit_ns ? limit_ns - waited : max_size(limit_ns, 1000000)); /* it runs */
     }
     tri__lock_release(&heap->cycle_lock);
 }
@@ -327,6 +328,7 @@ static uint32_t threads_run(tri_heap *heap, uint32_t most) {
 /* For how long it sleeps after a slice, under a quota: what running threads leave of it is its share of a core. */
 static uint64_t quota_rest_ns(tri_heap *heap) {
     uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
+    if (used == 0) return 0; /* in a stopped world, or when all wait for the cycle: rests would be theirs */
     uint32_t left = all > used ? all - used : 0, least = (all < CPU ? all : CPU) / QUOTA_SHARE;
     uint64_t share = left > least ? left : least > 0 ? least : 1;
     return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);

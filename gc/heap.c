@@ -5,6 +5,7 @@
  * Invariants: I-HEAP1 (R20) a heap is destroyed only when no thread is attached. */
 #include "gc/heap.h"
 #include "gc/mode.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,6 +232,8 @@ int tri_heap_destroy(tri_heap *heap) {
     if (n) /* I-HEAP1 */
         return tri__error(TRI_EBUSY, "tri_heap_destroy",
                           "%u threads are still attached; each must call tri_detach or end", n);
+    int cancels;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels); /* it joins threads: half of a heap could not be ended */
     tri__fork_remove_heap(heap);
     tri__stress_delay(heap); /* a cycle may be anywhere */
     tri__collector_stop(heap);
@@ -239,6 +242,7 @@ int tri_heap_destroy(tri_heap *heap) {
     tri__fork_settle(heap);
     if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_RUN_CLEANUPS) tri__watch_run_all(heap); /* an option */
     fini_parts(heap);
+    pthread_setcancelstate(cancels, NULL);
     return TRI_OK;
 }
 

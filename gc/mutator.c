@@ -123,8 +123,8 @@ static void answer_all(struct osthread *os) {
     for (struct mutator *m = os->attachments; m; m = m->next_attachment) {
         uint64_t seq = atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */
         if (seq == m->answer_seq) continue;
-        uint64_t start = tri__os_now_ns();
         NO_FORK(os);
+        uint64_t start = tri__os_now_ns(); /* a fork's wait is told as a lock's */
         m->scan_ns = 0;
         tri__mutator_answer(m);
         tri__stats_answer(m, tri__os_now_ns() - start);

@@ -213,7 +213,8 @@ static void after_cycle(tri_heap *heap, uint64_t now_ns) {
     s->cost_ns = cost_ns - s->cost_seen_ns;
     s->cost_seen_ns = cost_ns;
     s->trims = true;
-    set_alarm(heap); /* external bytes count in the soft limit */
+    s->idle_owes = false; /* this one will do */
+    set_alarm(heap);      /* external bytes count in the soft limit */
     ask_for_growth(heap);
 }
 

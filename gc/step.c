@@ -197,7 +197,12 @@ bool tri__step_pace(struct mutator *m) {
     }
     if (m->assist_debt > DEBT_BYTES) tri__borrow_credit(m);
     if (!owes(heap, m)) return false;
-    if (!slice(m, SLICE_NS)) tri__assist(m);
+    if (!slice(m, SLICE_NS)) { /* another thread has the turn */
+        if (m->assist_debt > 0)
+            tri__assist(m);
+        else
+            tri__throttle(m); /* beyond the hard goal by what others allocated */
+    }
     tri__borrow_credit(m);
     return owes(heap, m);
 }

@@ -366,6 +366,29 @@ TEST(threads, detaching_forgets_stacks_that_still_run) {
 
 /* ---- Cancelled threads ---- */
 
+static uint32_t ended_whole; /* [atomic] */
+
+/* With a cancellation pending all along. */
+static void *end_a_heap(void *unused) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    struct fixture f = fixture_open_config(&config);
+    CHECK_EQ(tri_detach(f.thread), TRI_OK);
+    pthread_cancel(pthread_self());
+    CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+    atomic_store_release(&ended_whole, 1);
+    pthread_testcancel();
+    return unused;
+}
+
+TEST(threads, a_thread_that_is_cancelled_ends_its_heap_first) {
+    pthread_t thread;
+    void *result = NULL;
+    atomic_store_release(&ended_whole, 0);
+    CHECK_EQ(pthread_create(&thread, NULL, end_a_heap, NULL), 0);
+    CHECK_EQ(pthread_join(thread, &result), 0);
+    CHECK(result == PTHREAD_CANCELED && atomic_load_acquire(&ended_whole));
+}
+
 static void *collect_until_cancelled(void *heap) {
     tri_thread *thread = fixture_attach(heap);
     for (;;) {
