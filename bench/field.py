@@ -13,6 +13,7 @@ is not installed is named once and left out. Prints tables in Markdown, with wha
 """
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -98,11 +99,13 @@ class Rounds:
         return statistics.median(r[peer][key] for r in self.rounds)
 
     def ratio(self, peer, other, key=None):
+        """Not a number where no round has a time of the other's: so short a one may come out as 0."""
         key = key or self.time
-        return statistics.median(r[peer][key] / r[other][key] for r in self.rounds if r[other][key] > 0)
+        ratios = [r[peer][key] / r[other][key] for r in self.rounds if r[other][key] > 0]
+        return statistics.median(ratios) if ratios else math.nan
 
     def fastest(self, among=MALLOCS):
-        mallocs = [p for p in self.peers if p in among]
+        mallocs = [p for p in self.peers if p in among and self.median(p, self.time) > 0]
         return min(mallocs, key=lambda p: self.median(p, self.time)) if mallocs else None
 
 

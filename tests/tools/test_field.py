@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The field benchmark judges as it says, and its recorder of mallocs counts what a program does."""
 
+import math
 import os
 import re
 import stat
@@ -124,6 +125,11 @@ class Driver(unittest.TestCase):
                                {"trigc leaf": run(2), "glibc": run(8), "jemalloc": run(7)}], {})
         self.assertEqual(rounds.fastest(), "jemalloc")
         self.assertAlmostEqual(rounds.ratio("trigc leaf", "glibc"), 1 / 8)
+
+    def test_a_time_of_nothing_is_nobodys_figure(self):
+        rounds = field.Rounds([{"trigc leaf": {"ns": 4}, "glibc": {"ns": 0}, "jemalloc": {"ns": 8}}], {})
+        self.assertEqual(rounds.fastest(), "jemalloc")
+        self.assertTrue(math.isnan(rounds.ratio("trigc leaf", "glibc")))
 
     def test_a_curve_is_sampled_within_its_phases(self):
         lines = [[str(i / 10), "growing" if i < 11 else "idle", str(i), str(i + 100)] for i in range(32)]
