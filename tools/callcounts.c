@@ -13,7 +13,7 @@
 #include <trigc.h>
 #include <unistd.h>
 
-enum { N = 24, WARM_SLOTS = 2 * N + 8, MANUAL_BYTES = 64, MOVED = 64, WARM_BYTES = 64 << 10 };
+enum { N = 8, WARM_SLOTS = 2 * N + 8, MANUAL_BYTES = 64, MOVED = 64, WARM_BYTES = 64 << 10 };
 
 struct node {
     struct node *left, *right;
