@@ -149,14 +149,18 @@ static __attribute__((noinline)) uintptr_t new_pair_hidden(tri_thread *thread) {
 /* Where a type is smaller than its slot, an address just past the slot is another object's alone; one just past the
  * object is inside the slot. */
 TEST(roots, a_pointer_to_an_object_keeps_no_neighbour_whose_end_it_cannot_be) {
+    if (TEST_UNDER_ASAN) return; /* its frames are large and hardly written: they keep what lay there before */
     struct fixture f = fixture_open_flags(TRI_HEAP_NO_CYCLES);
     enum { SLOT_BYTES = 32, N = 60 };
     _Static_assert(sizeof(struct pair) == 24, "smaller than its slot");
-    for (int i = 0; i < N; i++) { /* most of them dummies, as above */
-        uintptr_t hidden = new_pair_hidden(f.thread);
-        if (i % 10) continue;
+    uintptr_t hidden = 0;
+    for (int i = 0; i < N; i++) { /* the dummies after it take its leftovers' place in dead frames */
+        uintptr_t newest = new_pair_hidden(f.thread);
+        if (i % 10 == 0) hidden = newest;
+        if (i % 10 != 9) continue;
         bool past_slot = i / 10 % 2;
-        CHECK_EQ(collect_with_local(f.thread, hidden, past_slot ? SLOT_BYTES : sizeof(struct pair)), TRI_OK);
+        size_t offset = past_slot ? SLOT_BYTES : sizeof(struct pair);
+        CHECK_EQ(collect_with_local(f.thread, hidden - offset, 0), TRI_OK); /* the object's own address nowhere */
         CHECK_MSG(is_alive(f.heap, hidden) == !past_slot, "%s",
                   past_slot ? "kept by its neighbour" : "lost at its end");
     }
