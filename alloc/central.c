@@ -21,8 +21,9 @@
 #include "alloc/base/os.h"
 #include "alloc/memory.h"
 
-/* How many unswept spans without a free slot one refill sweeps, before it takes fresh pages. */
-enum { MAX_SWEEPS_A_REFILL = 16, BACKGROUND_BATCH = 16 };
+/* How many unswept spans without a free slot one refill sweeps, before it takes fresh pages. LOOKS_A_SPAN: how many
+ * lists take about as long to look at as one span to sweep. */
+enum { MAX_SWEEPS_A_REFILL = 16, BACKGROUND_BATCH = 16, LOOKS_A_SPAN = 16 };
 
 struct central *tri__central_get(struct memory *mem, const struct span_class *span_class) {
     struct central **entry = &mem->centrals[span_class->layout];
@@ -294,21 +295,27 @@ static void sweep_large(struct memory *mem, struct span *span, uint32_t gen) {
     sweep_done(mem, 1);
 }
 
-size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans) {
+/* A cycle looks at each list once, however many layouts have none to sweep, and again at those to which a thread that
+ * retired late gave spans: its caller goes on until all are swept. */
+bool tri__memory_sweep_some(struct memory *mem, size_t max_spans, size_t *nswept) {
     uint32_t gen = atomic_load_acquire(&mem->gen);
-    unsigned old = (gen + 1) & 1;
+    struct central *c = mem->sweep_next ? mem->sweep_next : atomic_load_acquire(&mem->all_centrals);
     size_t n = 0;
-    for (struct central *c = atomic_load_acquire(&mem->all_centrals); c && n < max_spans; c = c->next)
+    for (size_t looks = max_spans * LOOKS_A_SPAN; c && n < max_spans && looks > 0; looks--) {
         n += sweep_central(mem, c, gen, max_spans - n);
-    while (n < max_spans) {
+        if (n < max_spans) c = c->next; /* this one is through */
+    }
+    mem->sweep_next = c;
+    while (!c && n < max_spans) {
         tri__lock_acquire(&mem->large_lock);
-        struct span *span = pop_unswept(mem, &mem->large[old], gen);
+        struct span *span = pop_unswept(mem, &mem->large[(gen + 1) & 1], gen);
         tri__lock_release(&mem->large_lock);
         if (!span) break;
         sweep_large(mem, span, gen);
         n++;
     }
-    return n;
+    *nswept = n;
+    return !c && n < max_spans;
 }
 
 /* Takes up to `max` empty spans, the ones that lay longest, off the list. *left: how many are to go besides. */

@@ -99,6 +99,7 @@ struct memory {
     uint32_t poison;                /* fill freed slots [atomic] */
     struct central **centrals;      /* by layout number [atomic entries] */
     struct drop drop;               /* [who runs cycles] */
+    struct central *sweep_next;     /* where the sweep goes on; NULL: with the newest layout [who runs cycles] */
     struct central *all_centrals;   /* newest first [atomic] */
     struct lock gate;               /* RANK_GATE: lookups outside a cycle against pages leaving; the close (R5) */
     bool pages_stay;                /* from before H1 to the flip no page leaves a span (R13) [gate] */
@@ -160,8 +161,9 @@ void tri__memory_drop_empty(struct memory *mem, bool all);
 /* The same in pieces of about max_spans, after drop_begin, by who runs cycles. True: there is more. */
 void tri__memory_drop_begin(struct memory *mem);
 bool tri__memory_drop_some(struct memory *mem, bool all, size_t max_spans);
-/* Sweeps up to max_spans unswept spans of all layouts and large objects; the number swept. For the background. */
-size_t tri__memory_sweep_some(struct memory *mem, size_t max_spans);
+/* Sweeps up to max_spans unswept spans of all layouts and large objects, and goes on there at the next call, by who
+ * runs cycles. True: it came to the end of the lists. */
+bool tri__memory_sweep_some(struct memory *mem, size_t max_spans, size_t *nswept);
 /* True when no unswept span is left, in a list or in somebody's hand. Needs every thread to know the generation. */
 bool tri__memory_is_swept(struct memory *mem);
 /* The same, and no span is out of its list for its free pages to be returned. Before H1 and at a world stop. */

@@ -81,7 +81,8 @@ void tri__borrow_credit(struct mutator *m) {
     }
 }
 
-/* Marks until the debt is paid or the slice is over; what was marked beyond the debt is the thread's for this cycle. */
+/* Marks until the debt is paid or the slice is over. What the last piece marked beyond the debt pays for what the
+ * thread allocates next, in the next cycle too: at most 5 us of marking, or one entry. */
 static void pay_by_marking(struct mutator *m, uint64_t start_ns) {
     uint64_t now_ns = start_ns, end_ns = start_ns + ASSIST_SLICE_NS;
     for (bool empty = false; !empty && m->assist_debt > 0 && now_ns < end_ns; now_ns = tri__os_now_ns()) {

@@ -359,9 +359,9 @@ static bool is_settled(tri_heap *heap) {
     return tri__memory_is_settled(&heap->mem);
 }
 
-static size_t sweep_some(tri_heap *heap, size_t nspans) {
+static bool sweep_some(tri_heap *heap, size_t nspans, size_t *nswept) {
     NO_FORK_REST();
-    return tri__memory_sweep_some(&heap->mem, nspans);
+    return tri__memory_sweep_some(&heap->mem, nspans, nswept);
 }
 
 static void begin(tri_heap *heap) {
@@ -404,12 +404,13 @@ bool tri__cycle_sweep(tri_heap *heap, uint64_t deadline_ns) {
     bool settled = is_settled(heap), late = false;
     while (!late && !settled) {
         tri__stress_delay(heap);
-        size_t nswept = sweep_some(heap, batch);
-        settled = nswept < batch && is_settled(heap); /* both look at every list: not after each batch */
+        size_t nswept = 0;
+        bool through = sweep_some(heap, batch, &nswept);
+        settled = through && is_settled(heap); /* looks at every list: not after each batch */
         if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &slice_ns);
         tri__units_did(batch == SWEEP_BATCH ? 0 : SWEEP_SLICE * SWEPT_UNITS);
         late = heap_is_late(heap, deadline_ns);
-        if (nswept || settled) continue;
+        if (nswept || settled || !through) continue;
         late |= tri__os_now_ns() >= until_ns; /* the last ones are in other hands */
         if (!late) tri__os_yield();
     }

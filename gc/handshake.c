@@ -132,7 +132,7 @@ static void tell_silent(tri_heap *heap, const struct silent *s, uint64_t start_n
 
 const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
     struct silent s = {0};
-    uint64_t asked_ns = atomic_load_relaxed(&heap->step_posted_ns), now_ns = tri__os_now_ns(); /* for a message */
+    uint64_t asked_ns = atomic_load_relaxed(&heap->step_posted_ns); /* for a message */
     text[0] = '\0';
     tri__lock_acquire(&heap->threads_lock);
     bool stopping = atomic_load_relaxed(&heap->stopping) != 0; /* under the lock */
@@ -141,6 +141,7 @@ const char *tri__silent_text(tri_heap *heap, char text[SILENT_TEXT_BYTES]) {
         if ((owes || stopping) && atomic_load_relaxed(&m->os->state) == OS_RUNNING) note_silent(&s, m);
     }
     tri__lock_release(&heap->threads_lock);
+    uint64_t now_ns = tri__os_now_ns(); /* after the threads' own times were read */
     if (s.id)
         snprintf(
             text, SILENT_TEXT_BYTES,

@@ -114,3 +114,25 @@ TEST(barrier, a_slot_that_is_overwritten_again_and_again_fills_no_list) {
     TRI_POP(f.thread, locals);
     close_heap(&f);
 }
+
+/* In bulk, too, a number that looks like a reference is none: what it names dies. Only builds with checks tell. */
+TEST(barrier, a_word_that_is_no_slot_keeps_nothing) {
+    if (TRI_CHECKS == 0) return;
+    struct fixture f = open_heap("checkmark=1", NULL);
+    TRI_LOCALS(f.thread, locals, 2);
+    (void)make_graph(&f, locals);
+    struct pair *pair = locals[1] = tri_new(f.thread, &pair_type);
+    struct mutator *m = mutator_of(f.thread);
+    uintptr_t dead = fixture_new_hidden(&f), kept = fixture_new_hidden(&f);
+    pair->value = (uintptr_t)reveal(dead);
+    tri_store(f.thread, pair, &pair->right, reveal(kept));
+    pthread_t collect = begin_cycle(&f);
+    size_t before = m->nshade;
+    tri_clear(f.thread, pair, &pair->left, 3);
+    CHECK_EQ(m->nshade - before, 1); /* what its slot named */
+    CHECK(pair->left == NULL && pair->right == NULL && pair->value == 0);
+    end_cycle(&f, collect);
+    CHECK(is_alive(f.heap, kept) && !is_alive(f.heap, dead));
+    TRI_POP(f.thread, locals);
+    close_heap(&f);
+}

@@ -264,6 +264,57 @@ TEST(central, delays_need_checks) {
 
 #endif
 
+/* ---- Many layouts ---- */
+
+enum { LAYOUTS = 600, WORDS = 16 };
+static tri_type layout_types[LAYOUTS];
+static uint32_t layout_slots[LAYOUTS][WORDS], nlooks;
+
+static void count_look(void *context) {
+    (void)context;
+    atomic_add_relaxed(&nlooks, 1);
+}
+
+/* An object in a span of its own layout, which is told to be hot. */
+static void *new_of_layout(struct fixture *f, uint32_t number) {
+    uint32_t n = 0;
+    for (uint32_t word = 0; word < WORDS - 1; word++)
+        if (number >> word & 1) layout_slots[number][n++] = word * 8;
+    layout_slots[number][n++] = (WORDS - 1) * 8; /* none without a slot */
+    layout_types[number] = (tri_type){.struct_size = sizeof(tri_type),
+                                      .name = "many",
+                                      .size = WORDS * 8,
+                                      .pointers = {.offsets = layout_slots[number], .noffsets = n}};
+    CHECK(tri_new(f->thread, &layout_types[number]) != NULL);
+    f->heap->cold_bytes[layout_types[number].layout] = UINT32_MAX; /* it counts no further */
+    return tri_new(f->thread, &layout_types[number]);
+}
+
+/* The sweep goes on where it stopped. While it began with the first list for every 64 spans, each cycle of a program
+ * with many types cost types times spans: 4,074 looks here. Each list is looked at for its span and for its end. */
+TEST(central, a_sweep_looks_at_each_list_once) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    void **array = roots[0] = tri_new_n(f.thread, &array_type, LAYOUTS);
+    for (uint32_t i = 0; i < LAYOUTS; i++) {
+        void *obj = new_of_layout(&f, i);
+        CHECK(obj != NULL && span_of(f.heap, obj)->layout == layout_types[i].layout);
+        tri_store(f.thread, array, &array[i], obj);
+    }
+    fixture_collect(&f);
+    f.heap->mem.hooks.delay = count_look;
+    uint64_t swept = atomic_load_relaxed(&f.heap->mem.swept_spans);
+    fixture_collect(&f);
+    swept = atomic_load_relaxed(&f.heap->mem.swept_spans) - swept;
+    f.heap->mem.hooks.delay = NULL;
+    uint32_t n = atomic_load_relaxed(&nlooks);
+    printf("central: %u looks for %llu spans of %d layouts\n", n, (unsigned long long)swept, LAYOUTS);
+    CHECK_MSG(swept >= LAYOUTS && n >= LAYOUTS && n <= 3 * LAYOUTS, "%u looks for %llu spans", n,
+              (unsigned long long)swept);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
 /* ---- Large objects ---- */
 
 static bool is_zero(const unsigned char *bytes, size_t size_bytes) {

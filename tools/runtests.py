@@ -14,7 +14,7 @@ Each argument names one program and says how to read it:
     anything else           a filter: only programs whose NAME contains one of these run
 
 A program that crashes, hangs, or ends badly without saying how many tests failed counts as one failure. Its whole
-output is shown; of a program that passes only one line is.
+output is shown, and the end of it once more behind all programs; of a program that passes only one line is.
 """
 
 import os
@@ -32,6 +32,7 @@ SYNTHESIS = re.compile(r"Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: 
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$", re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 HEARTBEAT_S = 30
+REPEATED_LINES = 60
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 STACK_BYTES = 8 << 20
 KINDS = ("criterion", "plain", "script", "command", "optional", "emulated")
@@ -145,8 +146,9 @@ class Runner:
                 line = f"[{self.finished:{width}}/{self.total}] {program.name}: {passed} passed, {failed} failed"
                 print(f"{line} ({took_s:.1f} s)" + (f": {note}" if failed else ""))
                 if failed:
-                    self.bad.append(program.name)
-                    print("\n".join("    " + row for row in text.rstrip().splitlines()))
+                    rows = ["    " + row for row in text.rstrip().splitlines()]
+                    self.bad.append((program.name, f"{line}: {note}", rows[-REPEATED_LINES:]))
+                    print("\n".join(rows))
                 sys.stdout.flush()
 
     def heartbeat(self, stop):
@@ -233,8 +235,10 @@ def main():
     signal.signal(signal.SIGINT, runner.stop_all)
     signal.signal(signal.SIGTERM, runner.stop_all)
     runner.run()
+    for _, line, rows in sorted(runner.bad):
+        print("\n".join(["", line, *rows]))
     if runner.bad:
-        print(f"failed in: {', '.join(sorted(runner.bad))}")
+        print(f"failed in: {', '.join(sorted(name for name, _, _ in runner.bad))}")
     print(f"{runner.passed} passed, {runner.failed} failed", flush=True)
     return 1 if runner.failed else 0
 
