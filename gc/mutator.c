@@ -80,15 +80,19 @@ static void leave_blocked(struct osthread *os) {
     }
 }
 
-/* The same where nobody else times it: a collector that holds the word answers a step for this thread. */
+/* The same where nobody else times it: a collector that holds the word answers a step for this thread. Of several that
+ * held it, it is in the heap of the one that read this thread's roots meanwhile, else of the last. All are attached
+ * still. */
 static void leave_timed(struct osthread *os) {
     uint32_t expected = OS_BLOCKED;
     if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* as leave_blocked */
     uint64_t start = tri__os_now_ns();
-    atomic_store_relaxed(&os->leaves, 1); /* the state word orders it */
     leave_blocked(os);
-    atomic_store_relaxed(&os->leaves, 0);
-    tri__stats_answer(os->held_for, tri__os_now_ns() - start); /* of several holders the last; it is attached still */
+    uint64_t end = tri__os_now_ns();
+    const struct mutator *cause = os->held_for;
+    for (const struct mutator *m = os->attachments; m; m = m->next_attachment)
+        if (tri__stats_scan_within(m, start, end) > tri__stats_scan_within(cause, start, end)) cause = m;
+    tri__stats_answer(cause, start, end);
 }
 
 static bool any_request(struct osthread *os) {
@@ -125,9 +129,8 @@ static void answer_all(struct osthread *os) {
         if (seq == m->answer_seq) continue;
         NO_FORK(os);
         uint64_t start = tri__os_now_ns(); /* a fork's wait is told as a lock's */
-        m->scan_ns = 0;
         tri__mutator_answer(m);
-        tri__stats_answer(m, tri__os_now_ns() - start);
+        tri__stats_answer(m, start, tri__os_now_ns());
     }
     if (os->attachments) tri__stats_locks(os->attachments);
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_recently_ns()); /* for messages */
@@ -146,16 +149,15 @@ __attribute__((noinline)) void tri__with_registers_spilled(spilled_fn fn, struct
     __asm__ volatile("" ::: "memory");
 }
 
-/* A world stop: park as a blocked thread until it is over. */
+/* A world stop: park as a blocked thread until it is over. What enter_blocked answers before it has been told. */
 static void park_while_stopped(struct mutator *m) {
     while (atomic_load_acquire(&m->heap->stopping)) { /* pairs with world_start */
-        uint64_t start = tri__os_now_ns();
-        m->scan_ns = 0;
         enter_blocked(m->os, atomic_load_relaxed(&m->os->sp));
+        uint64_t start = tri__os_now_ns();
         tri__os_futex_wait(&m->heap->stopping, 1, 0);
         leave_blocked(m->os);
         if (tri__mode(m->heap) != MODE_CONCURRENT) /* the cycle may have stopped it: a pause */
-            tri__stats_answer(m, tri__os_now_ns() - start);
+            tri__stats_answer(m, start, tri__os_now_ns());
         else
             tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
     }
@@ -277,24 +279,30 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
 struct internal_wait {
     void (*fn)(void *);
     void *arg;
+    uint64_t ns;
 };
 
-/* A thread that the host cancels goes when the call is over: it may hold the cycle lock, or run a cycle. */
+/* A thread that the host cancels goes when the call is over: it may hold the cycle lock, or run a cycle. The steps that
+ * it answers before and after are told as such, and are no part of the wait. */
 static void run_wait(struct osthread *os, void *p) {
     struct internal_wait *wait = p;
     int cancels;
     answer_all(os);
     enter_blocked(os, atomic_load_relaxed(&os->sp));
+    uint64_t start = tri__os_now_ns();
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels);
     wait->fn(wait->arg);
     pthread_setcancelstate(cancels, NULL);
     leave_blocked(os);
+    wait->ns = tri__os_now_ns() - start;
+    tri__lock_forget_waited(); /* since answer_all: part of it */
     safepoint_spilled(os, NULL);
 }
 
-void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
-    struct internal_wait wait = {fn, arg};
+uint64_t tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
+    struct internal_wait wait = {fn, arg, 0};
     tri__with_registers_spilled(run_wait, m->os, &wait);
+    return wait.ns;
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
@@ -396,6 +404,11 @@ static void wait_while_stopping(void *p) {
         tri__os_futex_wait(&heap->stopping, 1, 1000000); /* until world_start, or for another look */
 }
 
+/* As park_while_stopped, of a thread that is not in the heap's list yet. */
+static void tell_newcomer(tri_heap *heap, uint64_t ns) {
+    tri__stats_pause(heap, tri__mode(heap) != MODE_CONCURRENT ? TRI_PAUSE_HANDSHAKE : TRI_PAUSE_WAIT, ns);
+}
+
 static void enter_list(struct mutator *m) {
     tri_heap *heap = m->heap;
     for (;;) {
@@ -403,10 +416,14 @@ static void enter_list(struct mutator *m) {
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
-        if (m->os->attachments) /* a wait is a blocking region in the thread's other heaps (R14) */
-            tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
-        else
+        uint64_t start = tri__os_now_ns(), ns;
+        if (m->os->attachments) { /* a wait is a blocking region in the thread's other heaps (R14) */
+            ns = tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
+        } else {
             wait_while_stopping(heap);
+            ns = tri__os_now_ns() - start;
+        }
+        tell_newcomer(heap, ns);
     }
     start_like_last_step(m);
     m->next = heap->threads;
@@ -456,7 +473,10 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
         if (m) tri__fixalloc_put(&heap->fix_mutator, m);
         return refuse_attachment(os, TRI_ENOMEM, "no memory for the thread's attachment");
     }
-    if (os->attachments) tri__safepoint(os->attachments);
+    if (os->attachments)
+        tri__safepoint(os->attachments);
+    else
+        tri__lock_forget_waited(); /* it was no mutator: no heap's waits */
     m->pub.holes = m->cache.holes;
     m->heap = heap;
     m->os = os;
