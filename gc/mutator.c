@@ -427,25 +427,25 @@ static void wait_while_stopping(void *p) {
 }
 
 /* As park_while_stopped, of a thread that is not in the heap's list yet. */
-static void tell_newcomer(tri_heap *heap, uint64_t ns) {
+static TRI_COLD void tell_newcomer(tri_heap *heap, uint64_t ns) {
     tri__stats_pause(heap, tri__mode(heap) != MODE_CONCURRENT ? TRI_PAUSE_HANDSHAKE : TRI_PAUSE_WAIT, ns);
 }
 
 static void enter_list(struct mutator *m) {
     tri_heap *heap = m->heap;
+    uint64_t waited_ns = 0;
     for (;;) {
         if (heap_fault(heap, FAULT_ATTACH_LATE)) start_like_last_step(m); /* what another post may make stale */
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
-        uint64_t start = tri__os_now_ns(), ns;
+        uint64_t start = tri__os_now_ns();
         if (m->os->attachments) { /* a wait is a blocking region in the thread's other heaps (R14) */
-            ns = tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
+            waited_ns += tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
         } else {
             wait_while_stopping(heap);
-            ns = tri__os_now_ns() - start;
+            waited_ns += tri__os_now_ns() - start;
         }
-        tell_newcomer(heap, ns);
     }
     start_like_last_step(m);
     m->next = heap->threads;
@@ -457,6 +457,7 @@ static void enter_list(struct mutator *m) {
     m->os->attachments = m;
     tri__lock_release(&m->os->lock);
     tri__lock_release(&heap->threads_lock);
+    if (waited_ns > 0) tell_newcomer(heap, waited_ns);
 }
 
 /* Where the thread's native stack lies, if it is to be scanned. */

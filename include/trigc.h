@@ -168,7 +168,8 @@ typedef struct tri_config {
     uint32_t
         growth_percent; /* goal = base + (base + roots) * growth_percent / 100, with at least that room; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
-    uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
+    uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; at least 1 (0 is
+                                 refused), UINT64_MAX: none; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate, nor call what is a SAFEPOINT: tri_manual_alloc and tri_wmap_put, which ask it
      * too, are none. Return nonzero to try once more, 0 to let the allocation return NULL. */

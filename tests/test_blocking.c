@@ -475,7 +475,10 @@ TEST(threads, a_silent_thread_is_told_of_and_a_collection_times_out) {
     struct fixture f = fixture_open_config(&config);
     fixture_set(f.heap, "silent_after_ms=20"); /* both while it runs */
     fixture_set(f.heap, "wait_limit_ms=1000");
+    CHECK_EQ(f.heap->config.wait_limit_ms, 1000);
     CHECK_EQ(tri_heap_set(f.heap, "silent_after_ms=4294967296"), TRI_EINVAL);
+    CHECK_EQ(tri_heap_set(f.heap, "wait_limit_ms=0"), TRI_EINVAL);
+    CHECK_MSG(strstr(tri_last_error(), "wait_limit_ms: 0 is not in 1.."), "%s", tri_last_error());
     silent.heap = f.heap;
     pthread_t thread;
     pthread_create(&thread, NULL, fall_silent, &silent);
