@@ -55,6 +55,7 @@ pub const programs = [_]Program{
     .{ .name = "test_rules", .tsan = true },
     .{ .name = "test_stats", .tsan = true, .aarch64 = true },
     .{ .name = "test_seen", .tsan = true },
+    .{ .name = "test_waits", .tsan = true },
     .{ .name = "test_api" },
     .{ .name = "test_pacer" },
     .{ .name = "test_pacer_sim" },
