@@ -235,7 +235,6 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
-    heap->run.slice_ns = start;
     do {
         tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
@@ -467,8 +466,10 @@ static void tell_cycle(tri_heap *heap) {
 }
 
 void tri__cycle_start(tri_heap *heap, const char *reason) {
+    uint64_t now_ns = tri__os_now_ns();
     heap->run = (struct cycle_run){.reason = reason,
-                                   .start_ns = tri__os_now_ns(),
+                                   .slice_ns = now_ns, /* the sweep before it gave way for itself */
+                                   .start_ns = now_ns,
                                    .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
                                    .heap_before_bytes = atomic_load_relaxed(&heap->heap_bytes)};
     begin(heap);
@@ -483,7 +484,6 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
-        run->slice_ns = tri__os_now_ns(); /* the collector slept until the last answer */
         tri__roots_scan_begin(heap);
         tri__death_scan_begin(heap);
     }

@@ -151,7 +151,7 @@ enum cycle_runner { RUNNER_NONE = 0, RUNNER_COLLECTOR, RUNNER_MUTATOR };
 /* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
 struct cycle_run {
     const char *reason;
-    uint64_t slice_ns;          /* since when the collector runs without having given way */
+    uint64_t slice_ns;          /* when the collector last gave way, and later by what it has slept since */
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
     size_t heap_before_bytes, before_flip_bytes; /* at its begin, before the flip */
     struct pacer_cycle paced;                    /* what it has shown up to the close */

@@ -163,12 +163,12 @@ uint32_t tri__pace_markers(tri_heap *heap) {
     return nmarkers <= cores ? nmarkers : cores > 1 ? cores : 1;
 }
 
-/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it. A quota of less is no
- * cap: collector.c sees to it. */
+/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it, as all threads do in
+ * a stop of the world. A quota of less is no cap: collector.c sees to it. */
 uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns) {
     uint64_t parts = cpu_percent(heap) < 100 ? capped_parts(heap) : ALL_PARTS;
-    if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || atomic_load_relaxed(&heap->wanted))
-        return 0;                                                                  /* a hint */
+    if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || heap->nstops > 0) return 0;
+    if (atomic_load_relaxed(&heap->wanted)) return 0;                              /* a hint */
     if (heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes)) return 0; /* counters */
     return min_size(worked_ns * (ALL_PARTS - parts) / parts, MOST_REST_NS);
 }

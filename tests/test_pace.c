@@ -357,6 +357,10 @@ TEST(pace, a_cap_gives_the_heap_more_room_and_takes_it_back, .timeout = 120) {
     fixture_close(&f);
 }
 
+static void take_rest(tri_heap *heap, void *arg) {
+    *(uint64_t *)arg = tri__pace_rest_ns(heap, 200000);
+}
+
 TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     struct fixture f = fixture_open();
     fixture_use_millicpus(f.heap, 2000, false);
@@ -391,6 +395,9 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 0);
     atomic_sub_relaxed(&f.heap->heap_bytes, 100 * MIB);
     CHECK(tri__pace_rest_ns(f.heap, 200 * us) > 0);
+    uint64_t rest_ns = 1;
+    CHECK(tri__collector_run(mutator_of(f.thread), take_rest, &rest_ns)); /* in a stop all wait */
+    CHECK_EQ(rest_ns, 0);
     fixture_set(f.heap, "cpu_percent=100");
     fixture_close(&f);
 }
