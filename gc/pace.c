@@ -53,6 +53,7 @@ void tri__pace_begin(tri_heap *heap) {
     struct stats *st = &heap->stats; /* counters */
     run->worker_ns = atomic_load_relaxed(&st->worker_ns);
     run->stall_ns = atomic_load_relaxed(&st->stall_ns);
+    run->death_ns = atomic_load_relaxed(&st->death_ns);
     run->hurries = strcmp(run->reason, "trigger") != 0 && strcmp(run->reason, "idle") != 0;
     atomic_store_relaxed(&heap->nallocating, 0);
     size_t external = atomic_load_relaxed(&heap->external_bytes);
