@@ -134,8 +134,7 @@ void tri__throttle(struct mutator *m) {
     if (atomic_load_relaxed(&heap->pending) && start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS)
         return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
     struct nap nap = {heap, is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS};
-    tri__blocking_wait(m, take_nap, &nap);
-    uint64_t ns = tri__os_now_ns() - start;
+    uint64_t ns = tri__blocking_wait(m, take_nap, &nap);
     atomic_add_relaxed(&heap->stats.stall_ns, ns); /* a counter */
     tri__stats_pause(heap, TRI_PAUSE_NAP, ns);
 }

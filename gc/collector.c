@@ -79,17 +79,14 @@ static void wait_for_cycle(void *p) {
 
 bool tri__cycle_wait(struct mutator *m, const char *reason, uint64_t timeout_ns) {
     struct cycle_waiter w = {m->heap, reason, timeout_ns, false};
-    uint64_t start = tri__os_now_ns();
-    tri__blocking_wait(m, wait_for_cycle, &w);
-    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__blocking_wait(m, wait_for_cycle, &w));
     return w.ended;
 }
 
 bool tri__cycle_wait_at_limit(struct mutator *m) {
     struct cycle_waiter w = {m->heap, "limit", heap_wait_limit_ns(m->heap), false};
-    uint64_t start = tri__stats_limit_begin(m->heap);
-    tri__blocking_wait(m, wait_for_cycle, &w);
-    tri__stats_limit_end(m, start);
+    tri__stats_limit_begin(m);
+    tri__stats_limit_end(m, tri__blocking_wait(m, wait_for_cycle, &w));
     return w.ended;
 }
 
@@ -133,9 +130,7 @@ static void wait_for_job(void *p) {
 
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg) {
     struct job_waiter w = {m->heap, {NULL, fn, arg, false, false}};
-    uint64_t start = tri__os_now_ns();
-    tri__blocking_wait(m, wait_for_job, &w);
-    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_WAIT, tri__blocking_wait(m, wait_for_job, &w));
     return w.job.ran;
 }
 
@@ -304,8 +299,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
-    tri__blocking_wait(m, run_here, &here);
-    tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - here.start_ns);
+    tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__blocking_wait(m, run_here, &here));
     return true;
 }
 
@@ -403,7 +397,6 @@ void tri__collector_after_fork(tri_heap *heap) {
     heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
     heap->collector_lost = !heap->threadless;
-    heap->stats.limit_since_ns = 0;
 }
 
 const char *tri__why_late(tri_heap *heap) {

@@ -107,7 +107,8 @@ static void answer_scan(struct mutator *m) {
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
-    m->scan_ns = tri__os_now_ns() - start;
+    m->scan_end_ns = tri__os_now_ns();
+    m->scan_ns = m->scan_end_ns - start;
 }
 
 /* H4: "any" if since its last answer it turned an object grey, popped one or handed over a buffer (R2). */

@@ -49,12 +49,11 @@ static bool wait_with_root(struct mutator *m, struct free_wait *w, void *obj) {
     if (!space_find_slot(space, (uintptr_t)obj, &slot) || slot.addr != (uintptr_t)obj || /* its page stays (R13) */
         !space_is_allocated(space, &slot))
         return false;
-    uint64_t start = tri__os_now_ns();
     TRI_LOCALS(&m->pub, root, 1);
     root[0] = obj;
-    tri__blocking_wait(m, wait_for_flip, w);
+    uint64_t ns = tri__blocking_wait(m, wait_for_flip, w);
     TRI_POP(&m->pub, root);
-    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - start);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, ns);
     return true;
 }
 

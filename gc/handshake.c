@@ -42,7 +42,6 @@ static bool hold(struct mutator *m) {
     uint32_t expected = OS_BLOCKED;
     if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and leave_blocked */
     os->held_for = m;
-    if (!atomic_load_relaxed(&os->leaves)) m->scan_ns = 0; /* set before the word says that it is waited for */
     return true;
 }
 
@@ -106,10 +105,8 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     struct owing o = look(heap, seq);
     if (o.held) {
         tri__mutator_answer(o.held);
-        if (o.held->scan_ns > 0 && tri__mutator_is_own(o.held)) { /* part of a slice, which is its pause */
+        if (heap->last_step == STEP_SCAN && tri__mutator_is_own(o.held)) /* part of a slice, which is its pause */
             tri__stats_pause_of(heap, o.held, TRI_PAUSE_SCAN, o.held->scan_ns);
-            o.held->scan_ns = 0;
-        }
         if (!o.held->stopped) release_hold(o.held->os);
     }
     return o;

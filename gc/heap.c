@@ -86,6 +86,9 @@ static int check_config(const tri_config *c) {
     if (c->growth_percent < MIN_GROWTH || c->growth_percent > MAX_GROWTH)
         return tri__error(TRI_EINVAL, "tri_heap_create", "growth_percent %u is not in %d..%d", c->growth_percent,
                           MIN_GROWTH, MAX_GROWTH);
+    if (c->wait_limit_ms == 0)
+        return tri__error(TRI_EINVAL, "tri_heap_create",
+                          "wait_limit_ms is 0; UINT64_MAX waits for as long as it takes");
     if (c->reserve_bytes && c->reserve_bytes < RESERVE_UNIT)
         return tri__error(TRI_EINVAL, "tri_heap_create", "reserve_bytes %zu is less than %d", c->reserve_bytes,
                           RESERVE_UNIT);
@@ -330,6 +333,7 @@ static int set_number(tri_heap *heap, const char *key, size_t size, bool *is_pac
     } else if (strcmp(key, "idle_trim_ms") == 0) {
         atomic_store_relaxed(&heap->config.idle_trim_ms, (uint64_t)size);
     } else if (strcmp(key, "wait_limit_ms") == 0) {
+        if (size < 1) return out_of_range(key, size, 1, SIZE_MAX);
         atomic_store_relaxed(&heap->config.wait_limit_ms, (uint64_t)size);
     } else if (strcmp(key, "silent_after_ms") == 0) {
         if (size > UINT32_MAX) return out_of_range(key, size, 0, UINT32_MAX);

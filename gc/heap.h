@@ -135,7 +135,6 @@ enum fault {
 
 struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
-    uint64_t limit_since_ns, limit_told_ns; /* a wait at the limit, while it lasts; the last one that was told */
     uint64_t stall_ns, limited_cycles, capped_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
     uint32_t limiter_percent, cpu_permille, widened_percent;
@@ -438,8 +437,9 @@ static inline void tri__stats_pause(tri_heap *heap, int kind, uint64_t ns) {
     tri__stats_pause_of(heap, NULL, kind, ns);
 }
 /* The thread's answers to steps, or a wait while somebody else answers for it: a handshake, and the scan of its roots
- * (m->scan_ns) as far as it falls into that time. The longer part is the cause. */
-void tri__stats_answer(const struct mutator *m, uint64_t ns);
+ * as far as it falls into that time. The longer part is the cause. */
+void tri__stats_answer(const struct mutator *m, uint64_t start_ns, uint64_t end_ns);
+uint64_t tri__stats_scan_within(const struct mutator *m, uint64_t start_ns, uint64_t end_ns);
 /* The thread's own waits for locks since it told last. */
 static inline void tri__stats_locks(const struct mutator *m) {
     int rank;
@@ -447,8 +447,8 @@ static inline void tri__stats_locks(const struct mutator *m) {
     if (TRI_UNLIKELY(ns > 0)) tri__stats_pause_lock(m->heap, m, rank, ns);
 }
 /* A wait for a cycle at the limit of memory: whose line is told before the wait is over. */
-uint64_t tri__stats_limit_begin(tri_heap *heap);
-void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns);
+void tri__stats_limit_begin(struct mutator *m);
+void tri__stats_limit_end(struct mutator *m, uint64_t ns);
 /* The longest since this was asked last, and its kind; of a wait for locks, the rank of the one that took longest. */
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */

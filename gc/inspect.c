@@ -83,8 +83,7 @@ bool tri__gate_wait(struct mutator *m, uint64_t start_ns, const char *call) {
         (void)tri__error(TRI_ETIMEDOUT, call, "the cycle does not close: %s", tri__why_late(m->heap));
         return false;
     }
-    tri__blocking_wait(m, wait_for_close, m->heap); /* R14 */
-    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - now);
+    tri__stats_pause_of(m->heap, m, TRI_PAUSE_GATE, tri__blocking_wait(m, wait_for_close, m->heap)); /* R14 */
     return true;
 }
 

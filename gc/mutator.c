@@ -80,15 +80,19 @@ static void leave_blocked(struct osthread *os) {
     }
 }
 
-/* The same where nobody else times it: a collector that holds the word answers a step for this thread. */
+/* The same where nobody else times it: a collector that holds the word answers a step for this thread. Of several that
+ * held it, it is in the heap of the one that read this thread's roots meanwhile, else of the last. All are attached
+ * still. */
 static void leave_timed(struct osthread *os) {
     uint32_t expected = OS_BLOCKED;
     if (TRI_LIKELY(atomic_cas_seq(&os->state, &expected, OS_RUNNING))) return; /* as leave_blocked */
     uint64_t start = tri__os_now_ns();
-    atomic_store_relaxed(&os->leaves, 1); /* the state word orders it */
     leave_blocked(os);
-    atomic_store_relaxed(&os->leaves, 0);
-    tri__stats_answer(os->held_for, tri__os_now_ns() - start); /* of several holders the last; it is attached still */
+    uint64_t end = tri__os_now_ns();
+    const struct mutator *cause = os->held_for;
+    for (const struct mutator *m = os->attachments; m; m = m->next_attachment)
+        if (tri__stats_scan_within(m, start, end) > tri__stats_scan_within(cause, start, end)) cause = m;
+    tri__stats_answer(cause, start, end);
 }
 
 static bool any_request(struct osthread *os) {
@@ -125,9 +129,8 @@ static void answer_all(struct osthread *os) {
         if (seq == m->answer_seq) continue;
         NO_FORK(os);
         uint64_t start = tri__os_now_ns(); /* a fork's wait is told as a lock's */
-        m->scan_ns = 0;
         tri__mutator_answer(m);
-        tri__stats_answer(m, tri__os_now_ns() - start);
+        tri__stats_answer(m, start, tri__os_now_ns());
     }
     if (os->attachments) tri__stats_locks(os->attachments);
     atomic_store_relaxed(&os->last_safepoint_ns, tri__os_recently_ns()); /* for messages */
@@ -146,16 +149,15 @@ __attribute__((noinline)) void tri__with_registers_spilled(spilled_fn fn, struct
     __asm__ volatile("" ::: "memory");
 }
 
-/* A world stop: park as a blocked thread until it is over. */
+/* A world stop: park as a blocked thread until it is over. What enter_blocked answers before it has been told. */
 static void park_while_stopped(struct mutator *m) {
     while (atomic_load_acquire(&m->heap->stopping)) { /* pairs with world_start */
-        uint64_t start = tri__os_now_ns();
-        m->scan_ns = 0;
         enter_blocked(m->os, atomic_load_relaxed(&m->os->sp));
+        uint64_t start = tri__os_now_ns();
         tri__os_futex_wait(&m->heap->stopping, 1, 0);
         leave_blocked(m->os);
         if (tri__mode(m->heap) != MODE_CONCURRENT) /* the cycle may have stopped it: a pause */
-            tri__stats_answer(m, tri__os_now_ns() - start);
+            tri__stats_answer(m, start, tri__os_now_ns());
         else
             tri__stats_pause(m->heap, TRI_PAUSE_WAIT, tri__os_now_ns() - start);
     }
@@ -200,11 +202,24 @@ static void *call_host(const struct blocking_call *call) {
     return call->fn(call->arg);
 }
 
+/* Not on the thread's stack: a thread that ends inside a region unwinds that beside a collector which scans for it. */
+static bool has_room_for_region(struct osthread *os) {
+    if (os->nregions < os->max_regions) return true;
+    size_t max = os->max_regions * 2;
+    tri_word *roots = malloc(max * sizeof *roots);
+    if (!roots) return false;
+    memcpy(roots, os->region_roots, os->nregions * sizeof *roots);
+    if (os->region_roots != os->first_regions) free(os->region_roots);
+    os->region_roots = roots; /* read by others only while this thread is blocked */
+    os->max_regions = max;
+    return true;
+}
+
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
-    tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp);
-    os->blocking_arg = (tri_word)(uintptr_t)call->arg; /* a root from the first answer on */
+    size_t number = os->nregions++;                            /* a callin's regions come and go behind it */
+    os->region_roots[number] = (tri_word)(uintptr_t)call->arg; /* a root from the first answer on */
     answer_all(os);
     os->depth++;
     enter_blocked(os, outer_sp);
@@ -212,9 +227,9 @@ static void run_blocking(struct osthread *os, void *p) {
     leave_timed(os);
     os->depth--;
     atomic_store_release(&os->sp, outer_sp);
-    os->blocking_arg = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */
+    os->region_roots[number] = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */
     safepoint_spilled(os, NULL);
-    os->blocking_arg = outer;
+    os->nregions = number;
 }
 
 /* The thread's own attachment, and a function to call. */
@@ -234,6 +249,10 @@ void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     note_site(m, CALL_SITE("tri_blocking"));
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
+        return NULL;
+    }
+    if (!has_room_for_region(m->os)) {
+        tri__error(TRI_ENOMEM, "tri_blocking", "no memory for one more region inside those of this thread");
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
@@ -260,7 +279,6 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
-    tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp); /* the frames from the region's entry up stay roots */
     leave_timed(os);
     uint32_t depth = os->depth;
@@ -269,7 +287,6 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     tri__with_registers_spilled(run_callin, os, &call);
     os->ncallins--;
     os->depth = depth;
-    os->blocking_arg = outer;
     enter_blocked(os, outer_sp);
     return call.result;
 }
@@ -277,24 +294,30 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
 struct internal_wait {
     void (*fn)(void *);
     void *arg;
+    uint64_t ns;
 };
 
-/* A thread that the host cancels goes when the call is over: it may hold the cycle lock, or run a cycle. */
+/* A thread that the host cancels goes when the call is over: it may hold the cycle lock, or run a cycle. The steps that
+ * it answers before and after are told as such, and are no part of the wait. */
 static void run_wait(struct osthread *os, void *p) {
     struct internal_wait *wait = p;
     int cancels;
     answer_all(os);
     enter_blocked(os, atomic_load_relaxed(&os->sp));
+    uint64_t start = tri__os_now_ns();
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels);
     wait->fn(wait->arg);
     pthread_setcancelstate(cancels, NULL);
     leave_blocked(os);
+    wait->ns = tri__os_now_ns() - start;
+    tri__lock_forget_waited(); /* since answer_all: part of it */
     safepoint_spilled(os, NULL);
 }
 
-void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
-    struct internal_wait wait = {fn, arg};
+uint64_t tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg) {
+    struct internal_wait wait = {fn, arg, 0};
     tri__with_registers_spilled(run_wait, m->os, &wait);
+    return wait.ns;
 }
 
 /* ---- attach and detach --------------------------------------------------------------------------------------- */
@@ -325,6 +348,7 @@ static void thread_exits(void *p) {
         leave_blocked(os);
     }
     os->depth = os->ncallins = 0;
+    os->nregions = 0;
     /* The stack is unwound already: no safepoint may look at frames and stacks that lay on it. */
     for (struct mutator *m = os->attachments; m; m = m->next_attachment) drop_roots(m);
     bool more = os->attachments != NULL;
@@ -338,16 +362,23 @@ static void make_exit_key(void) {
     has_key = pthread_key_create(&exit_key, thread_exits) == 0;
 }
 
+static void osthread_free(struct osthread *os) {
+    tri__lock_fini(&os->lock);
+    if (os->region_roots != os->first_regions) free(os->region_roots);
+    free(os);
+}
+
 static struct osthread *osthread_get(void) {
     if (self) return self;
     struct osthread *os = calloc(1, sizeof *os);
     if (!os) return NULL;
     (void)tri__os_stack_bounds(&os->stack_low, &os->stack_high); /* knows_stack asks again */
     os->id = tri__os_thread_id();
+    os->region_roots = os->first_regions;
+    os->max_regions = TRI_COUNT(os->first_regions);
     tri__lock_init(&os->lock, RANK_OSTHREAD, "attachments");
     if (pthread_setspecific(exit_key, os) != 0) {
-        tri__lock_fini(&os->lock);
-        free(os);
+        osthread_free(os);
         return NULL;
     }
     self = os;
@@ -358,8 +389,7 @@ static void osthread_put(struct osthread *os) {
     if (os->attachments) return;
     pthread_setspecific(exit_key, NULL);
     self = NULL;
-    tri__lock_fini(&os->lock);
-    free(os);
+    osthread_free(os);
 }
 
 /* Mode insertion, after the second scan: no thread is grey any more. */
@@ -396,17 +426,26 @@ static void wait_while_stopping(void *p) {
         tri__os_futex_wait(&heap->stopping, 1, 1000000); /* until world_start, or for another look */
 }
 
+/* As park_while_stopped, of a thread that is not in the heap's list yet. */
+static TRI_COLD void tell_newcomer(tri_heap *heap, uint64_t ns) {
+    tri__stats_pause(heap, tri__mode(heap) != MODE_CONCURRENT ? TRI_PAUSE_HANDSHAKE : TRI_PAUSE_WAIT, ns);
+}
+
 static void enter_list(struct mutator *m) {
     tri_heap *heap = m->heap;
+    uint64_t waited_ns = 0;
     for (;;) {
         if (heap_fault(heap, FAULT_ATTACH_LATE)) start_like_last_step(m); /* what another post may make stale */
         tri__lock_acquire(&heap->threads_lock);
         if (!atomic_load_acquire(&heap->stopping)) break; /* pairs with world_stop */
         tri__lock_release(&heap->threads_lock);
-        if (m->os->attachments) /* a wait is a blocking region in the thread's other heaps (R14) */
-            tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
-        else
+        uint64_t start = tri__os_now_ns();
+        if (m->os->attachments) { /* a wait is a blocking region in the thread's other heaps (R14) */
+            waited_ns += tri__blocking_wait(m->os->attachments, wait_while_stopping, heap);
+        } else {
             wait_while_stopping(heap);
+            waited_ns += tri__os_now_ns() - start;
+        }
     }
     start_like_last_step(m);
     m->next = heap->threads;
@@ -418,6 +457,7 @@ static void enter_list(struct mutator *m) {
     m->os->attachments = m;
     tri__lock_release(&m->os->lock);
     tri__lock_release(&heap->threads_lock);
+    if (waited_ns > 0) tell_newcomer(heap, waited_ns);
 }
 
 /* Where the thread's native stack lies, if it is to be scanned. */
@@ -456,7 +496,10 @@ int tri_attach(tri_heap *heap, uint32_t flags, tri_thread **out) {
         if (m) tri__fixalloc_put(&heap->fix_mutator, m);
         return refuse_attachment(os, TRI_ENOMEM, "no memory for the thread's attachment");
     }
-    if (os->attachments) tri__safepoint(os->attachments);
+    if (os->attachments)
+        tri__safepoint(os->attachments);
+    else
+        tri__lock_forget_waited(); /* it was no mutator: no heap's waits */
     m->pub.holes = m->cache.holes;
     m->heap = heap;
     m->os = os;
@@ -575,9 +618,7 @@ static void leave_thread(struct mutator *m) {
     *p = m->next_attachment;
     m->os = NULL;
     m->cache.table_lock = &m->heap->left_lock;
-    if (os->attachments) return;
-    tri__lock_fini(&os->lock);
-    free(os);
+    if (!os->attachments) osthread_free(os);
 }
 
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {

@@ -37,13 +37,14 @@ struct osthread {
     uint64_t id;                 /* the system's number [const] */
     struct lock lock;            /* RANK_OSTHREAD: attachments, against posting collectors */
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
-    tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
-    uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
-    const char *site_call;       /* the last call that took a slow path with a safepoint, for messages [atomic] */
-    const void *site;            /* and the host's address that it returns to [atomic] */
-    uint32_t leaves;             /* waits for the word at a region's end (leave_timed) [atomic; its thread writes] */
-    struct mutator *held_for;    /* whose answer the word was held for last [who holds it, then the thread] */
-    uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
+    tri_word *region_roots;      /* argument or result of each tri_blocking that runs: conservative roots [owner] */
+    size_t nregions, max_regions;
+    tri_word first_regions[4];  /* region_roots at first */
+    uint64_t last_safepoint_ns; /* when it last answered or entered [atomic] */
+    const char *site_call;      /* the last call that took a slow path with a safepoint, for messages [atomic] */
+    const void *site;           /* and the host's address that it returns to [atomic] */
+    struct mutator *held_for;   /* whose answer the word was held for last [who holds it, then the thread] */
+    uint32_t unforkable;        /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
 /* A value stack, or a native stack of a coroutine. */
@@ -96,7 +97,9 @@ struct mutator {
     bool grey_stack;                 /* own stack not scanned yet in this cycle [owner] */
     uint64_t request_seq;            /* last step asked of it [atomic] */
     uint64_t answer_seq;             /* last step answered [atomic; owner writes] */
-    uint64_t scan_ns;                /* of its roots, in the answers since it or its holder began; for stats [owner] */
+    uint64_t scan_ns, scan_end_ns;   /* its last scan of its roots took so long, until then; for stats [owner] */
+    uint64_t limit_since_ns;         /* waits at the limit of memory since then; 0: it does not [atomic] */
+    uint64_t limit_told_ns;          /* such a wait, since then, has been in a cycle's line [atomic] */
     struct cache cache;              /* [owner] */
     struct marker marker;            /* [owner] */
     size_t nshade;                   /* [owner] */
@@ -149,8 +152,9 @@ static inline void note_site(struct mutator *m, struct call_site from) {
 typedef void (*spilled_fn)(struct osthread *os, void *arg);
 void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg);
 
-/* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. */
-void tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
+/* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. Nanoseconds in the region,
+ * for the caller to tell: the steps that the thread answers on its way in and out are told already. */
+uint64_t tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
 
 /* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
 void tri__handshake_post(tri_heap *heap, uint64_t seq);

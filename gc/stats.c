@@ -71,41 +71,49 @@ void tri__stats_pause_lock(tri_heap *heap, const struct mutator *m, int rank, ui
     raise_worst(heap, TRI_PAUSE_LOCK, rank, ns);
 }
 
-void tri__stats_answer(const struct mutator *m, uint64_t ns) {
-    uint64_t scan_ns = m->scan_ns < ns ? m->scan_ns : ns; /* the rest was done while it was away */
+uint64_t tri__stats_scan_within(const struct mutator *m, uint64_t start_ns, uint64_t end_ns) {
+    uint64_t scan_start = m->scan_end_ns - m->scan_ns;
+    uint64_t first = max_size(start_ns, scan_start), last = min_size(end_ns, m->scan_end_ns);
+    return last > first ? last - first : 0;
+}
+
+void tri__stats_answer(const struct mutator *m, uint64_t start_ns, uint64_t end_ns) {
+    uint64_t ns = end_ns - start_ns, scan_ns = tri__stats_scan_within(m, start_ns, end_ns);
     if (scan_ns > 0) count_pause(m->heap, m, TRI_PAUSE_SCAN, scan_ns);
     count_pause(m->heap, m, TRI_PAUSE_HANDSHAKE, ns);
     raise_worst(m->heap, scan_ns > ns / 2 ? TRI_PAUSE_SCAN : TRI_PAUSE_HANDSHAKE, 0, ns);
 }
 
-uint64_t tri__stats_limit_begin(tri_heap *heap) {
-    uint64_t start = tri__os_now_ns(), none = 0;
-    (void)atomic_cas_relaxed(&heap->stats.limit_since_ns, &none, start); /* of several at once the first */
-    return start;
+void tri__stats_limit_begin(struct mutator *m) {
+    atomic_store_relaxed(&m->limit_since_ns, tri__os_now_ns()); /* a figure, as all here */
 }
 
-/* What the line of the cycle has told already is not the worst of the next one, too. */
-void tri__stats_limit_end(const struct mutator *m, uint64_t start_ns) {
-    tri_heap *heap = m->heap;
-    uint64_t since = start_ns, ns = tri__os_now_ns() - start_ns;
-    bool first = atomic_cas_relaxed(&heap->stats.limit_since_ns, &since, 0);
-    count_pause(heap, m, TRI_PAUSE_LIMIT, ns);
-    if (first && atomic_load_relaxed(&heap->stats.limit_told_ns) == start_ns)
-        raise_to(&heap->stats.worst_pause_ns, ns);
+/* What the line of a cycle has told already is not the worst of the next one, too. */
+void tri__stats_limit_end(struct mutator *m, uint64_t ns) {
+    uint64_t since = atomic_load_relaxed(&m->limit_since_ns);
+    atomic_store_relaxed(&m->limit_since_ns, 0);
+    count_pause(m->heap, m, TRI_PAUSE_LIMIT, ns);
+    if (atomic_load_relaxed(&m->limit_told_ns) == since)
+        raise_to(&m->heap->stats.worst_pause_ns, ns);
     else
-        raise_worst(heap, TRI_PAUSE_LIMIT, 0, ns);
+        raise_worst(m->heap, TRI_PAUSE_LIMIT, 0, ns);
 }
 
-/* A wait for the cycle that ends now, up to now. */
-static void tell_limit(struct stats *s) {
-    uint64_t since = atomic_load_relaxed(&s->limit_since_ns);
-    if (since == 0) return;
-    raise_to(&s->worst_told, worst_of(TRI_PAUSE_LIMIT, 0, tri__os_now_ns() - since));
-    atomic_store_relaxed(&s->limit_told_ns, since);
+/* Every wait for the cycle that ends now, up to now. One that goes on is told by the next line again, as far as it has
+ * come then. */
+static void tell_limits(tri_heap *heap) {
+    tri__lock_acquire(&heap->threads_lock);
+    for (struct mutator *m = heap->threads; m; m = m->next) {
+        uint64_t since = atomic_load_relaxed(&m->limit_since_ns);
+        if (since == 0) continue;
+        raise_to(&heap->stats.worst_told, worst_of(TRI_PAUSE_LIMIT, 0, tri__os_now_ns() - since));
+        atomic_store_relaxed(&m->limit_told_ns, since);
+    }
+    tri__lock_release(&heap->threads_lock);
 }
 
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
-    tell_limit(&heap->stats);
+    tell_limits(heap);
     uint64_t told = atomic_swap_relaxed(&heap->stats.worst_told, 0);
     *kind = (uint32_t)(told & ((1 << KIND_BITS) - 1));
     *rank = (int)(told >> KIND_BITS & ((1 << RANK_BITS) - 1));

@@ -152,11 +152,10 @@ static void run_slice(void *p) {
 
 /* False: another thread has the turn. */
 static bool slice(struct mutator *m, uint64_t budget_ns) {
-    uint64_t start = tri__os_now_ns();
-    struct slice s = {.heap = m->heap, .deadline_ns = start + budget_ns};
+    struct slice s = {.heap = m->heap, .deadline_ns = tri__os_now_ns() + budget_ns};
     if (atomic_load_relaxed(&m->heap->turn_taken)) return false; /* a hint */
-    tri__blocking_wait(m, run_slice, &s);
-    if (s.had_turn) tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, tri__os_now_ns() - start);
+    uint64_t ns = tri__blocking_wait(m, run_slice, &s);
+    if (s.had_turn) tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, ns);
     return s.had_turn;
 }
 
@@ -228,7 +227,7 @@ bool tri_step(tri_thread *thread, uint64_t budget_ns) {
     uint64_t work_ns = budget_ns - min_size(budget_ns / 16, CLOCK_NS); /* the clock is looked at between two pieces */
     struct slice s = {
         .heap = heap, .deadline_ns = work_ns < UINT64_MAX - start ? start + work_ns : UINT64_MAX - 1, .early = true};
-    tri__blocking_wait(m, run_slice, &s);
+    (void)tri__blocking_wait(m, run_slice, &s); /* the host's budget: no pause */
     return s.had_turn ? s.more : !is_idle(heap);
 }
 

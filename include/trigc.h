@@ -168,7 +168,8 @@ typedef struct tri_config {
     uint32_t
         growth_percent; /* goal = base + (base + roots) * growth_percent / 100, with at least that room; default 60 */
     uint32_t silent_after_ms; /* tell the event hook of a thread that reaches no safepoint for so long; default 1000 */
-    uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; default 10000 */
+    uint64_t wait_limit_ms;   /* bound of each wait: for a cycle, its close, or a stopped world; at least 1 (0 is
+                                 refused), UINT64_MAX: none; default 10000 */
     /* Called when memory for `size_bytes` cannot be had, inside the allocation: may release handles, caches and
      * external memory, may not allocate, nor call what is a SAFEPOINT: tri_manual_alloc and tri_wmap_put, which ask it
      * too, are none. Return nonzero to try once more, 0 to let the allocation return NULL. */
@@ -259,8 +260,9 @@ static inline void tri_poll(tri_thread *thread);
  * fn may not touch references, frames, stacks or handles, may not call trigc (but tri_callin), and must return: no
  * longjmp or cancellation across; a thread that ends inside it may have no frame pushed and no VM stack on its native
  * stack. `arg`, and after it the value returned, are scanned conservatively for the duration, in precise heaps too.
- * Returns fn's value; NULL, reported, inside another region (use tri_callin first) and for another thread's attachment.
- * SAFEPOINT before and after. */
+ * Returns fn's value; NULL, reported, inside another region (use tri_callin first) and for another thread's attachment;
+ * NULL with TRI_ENOMEM when the fifth region inside regions, or one deeper, cannot be noted for want of memory: fn has
+ * not run then. SAFEPOINT before and after. */
 TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
 
 /* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. SAFEPOINT.

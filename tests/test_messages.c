@@ -31,6 +31,9 @@ TEST(messages, of_making_a_heap) {
     bad = good;
     bad.hard_limit_bytes = 4096;
     EXPECT_SAID(tri_heap_create(&bad, &heap) == TRI_EINVAL, "tri_heap_create: hard_limit_bytes 4096 is less than ");
+    bad = good;
+    bad.wait_limit_ms = 0;
+    EXPECT_SAID(tri_heap_create(&bad, &heap) == TRI_EINVAL, "tri_heap_create: wait_limit_ms is 0; UINT64_MAX waits ");
 }
 
 TEST(messages, of_options) {

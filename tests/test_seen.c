@@ -1,311 +1,11 @@
 /*
- * What a host sees of its heap (gc/stats.c): each cause of a pause in its own histogram, the worst one of a cycle with
- * its cause, phases and pauses as events in order, the trace line in its documented format, and statistics that are
- * cheap enough for every frame.
+ * What a host sees of its heap (gc/stats.c): phases and pauses as events in order, the worst pause of a cycle with its
+ * cause, the trace line in its documented format, and statistics that are cheap enough for every frame.
  */
-#include "gc/fork.h"
-#include "tests/fixture.h"
-#include "tests/forking.h"
-
-static uint64_t count(tri_heap *heap, int kind) {
-    uint64_t buckets[PAUSE_BUCKETS], n = 0;
-    CHECK_EQ(tri_histogram(heap, kind, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
-    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
-    return n;
-}
-
-static void grow(struct fixture *f, void **root, int n) {
-    for (int i = 0; i < n; i++) {
-        struct pair *p = tri_new(f->thread, &pair_type);
-        CHECK(p != NULL);
-        tri_init(f->thread, p, &p->left, *root);
-        *root = p;
-    }
-}
-
-/* A cycle of another thread's, which this one answers itself. */
-struct beside {
-    tri_heap *heap;
-    struct deep *deep;
-    uint32_t away, done; /* [atomic] */
-};
-
-static void *collect_and_tell(void *arg) {
-    struct beside *b = arg;
-    tri_thread *thread = fixture_attach(b->heap);
-    while (b->deep && !atomic_load_acquire(&b->away)) tri_poll(thread);
-    CHECK_EQ(tri_collect(thread), TRI_OK);
-    CHECK_EQ(tri_detach(thread), TRI_OK);
-    atomic_store_release(&b->done, 1);
-    return NULL;
-}
-
-static void poll_through_a_cycle(struct fixture *f) {
-    struct beside b = {f->heap, NULL, 0, 0};
-    pthread_t other;
-    CHECK_EQ(pthread_create(&other, NULL, collect_and_tell, &b), 0);
-    while (!atomic_load_acquire(&b.done)) tri_poll(f->thread);
-    CHECK_EQ(pthread_join(other, NULL), 0);
-}
-
-TEST(seen, handshake_scan_and_wait_have_their_histograms) {
-    struct fixture f = fixture_open();
-    fixture_collect(&f);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0); /* it waited, and was answered for */
-    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 0);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 1);
-    poll_through_a_cycle(&f);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
-    CHECK(count(f.heap, TRI_PAUSE_HANDSHAKE) >= 6);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), 2);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_ZERO), 0);
-    fixture_close(&f);
-}
-
-TEST(seen, a_slice_has_the_scan_of_its_own_thread) {
-    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
-    config.workers = 0;
-    struct fixture f = fixture_open_config(&config);
-    fixture_collect(&f);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), 1);
-    CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), 0);
-    fixture_close(&f);
-}
-
-TEST(seen, zeroing_of_a_large_object_counts_by_pieces) {
-    struct fixture f = fixture_open();
-    for (int i = 0; i < 2; i++) { /* in used pages: the second time */
-        CHECK(tri_new_n(f.thread, &array_type, 4 * MIB / 8) != NULL);
-        fixture_collect(&f);
-    }
-    uint64_t before = count(f.heap, TRI_PAUSE_ZERO);
-    CHECK(tri_new_n(f.thread, &array_type, 4 * MIB / 8) != NULL);
-    CHECK(count(f.heap, TRI_PAUSE_ZERO) > before);
-    fixture_close(&f);
-}
-
-TEST(seen, growth_is_the_systems_time) {
-    struct fixture f = fixture_open();
-    uint64_t before = count(f.heap, TRI_PAUSE_SYSTEM);
-    CHECK(tri_new_bytes(f.thread, 80 * MIB) != NULL); /* more than an arena */
-    CHECK(count(f.heap, TRI_PAUSE_SYSTEM) > before);
-    fixture_close(&f);
-}
-
-TEST(seen, a_collector_that_goes_on_where_all_cores_are_needed_is_seen) {
-    struct fixture f = fixture_open();
-    TRI_LOCALS(f.thread, roots, 1);
-    fixture_use_millicpus(f.heap, 1000, false); /* the thread needs it */
-    grow(&f, &roots[0], 300000);
-    uint64_t before = count(f.heap, TRI_PAUSE_CORE);
-    for (int i = 0; i < 100 && count(f.heap, TRI_PAUSE_CORE) == before; i++) fixture_collect(&f);
-    CHECK(count(f.heap, TRI_PAUSE_CORE) > before);
-    TRI_POP(f.thread, roots);
-    fixture_close(&f);
-}
-
-struct holder {
-    tri_heap *heap;
-    uint64_t waiter_id; /* the thread that is going to want the lock */
-    uint32_t holds, wanted;
-};
-
-static void *hold_lock(void *arg) {
-    struct holder *h = arg;
-    tri__lock_acquire(&h->heap->roots.lock);
-    atomic_store_release(&h->holds, 1);
-    while (!atomic_load_acquire(&h->wanted) || !process_thread_sleeps(h->waiter_id)) sched_yield();
-    tri__lock_release(&h->heap->roots.lock);
-    return NULL;
-}
-
-TEST(seen, a_lock_that_another_thread_holds_is_a_pause) {
-    struct fixture f = fixture_open();
-    struct holder h = {.heap = f.heap, .waiter_id = tri__os_thread_id()};
-    pthread_t other;
-    TRI_LOCALS(f.thread, roots, 1);
-    grow(&f, &roots[0], 10000);
-    uint64_t before = count(f.heap, TRI_PAUSE_LOCK);
-    CHECK_EQ(pthread_create(&other, NULL, hold_lock, &h), 0);
-    while (!atomic_load_acquire(&h.holds)) sched_yield();
-    atomic_store_release(&h.wanted, 1);
-    tri_global_free(f.thread, tri_global(f.thread, roots[0])); /* takes the lock, and sleeps until it has it */
-    grow(&f, &roots[0], 10000);                                /* and a slow path tells */
-    CHECK_MSG(count(f.heap, TRI_PAUSE_LOCK) > before, "%llu waits", (unsigned long long)before);
-    fixture_join(f.thread, other);
-    TRI_POP(f.thread, roots);
-    fixture_close(&f);
-}
-
-/* ---- what a thread reads for the collector, and forks ------------------------------------------------------------ */
-
-/* A thread that has answered the scan, while another one has not: so the collector has come to no suspended stack yet,
- * and what is counted meanwhile is this thread's. */
-struct reader {
-    tri_heap *heap;
-    tri_vmstack *stack;
-    int (*reads)(tri_thread *thread, tri_vmstack *stack);
-    uint32_t attached, read; /* [atomic] */
-    uint64_t nscans;
-};
-
-static void *reader_main(void *arg) {
-    struct reader *r = arg;
-    tri_thread *thread = NULL;
-    CHECK_EQ(tri_attach(r->heap, TRI_ATTACH_PRECISE, &thread), TRI_OK);
-    struct mutator *m = mutator_of(thread);
-    atomic_store_release(&r->attached, 1);
-    while (!m->armed || m->grey_stack) tri_poll(thread);
-    uint64_t before = count(r->heap, TRI_PAUSE_SCAN);
-    CHECK_EQ(r->reads(thread, r->stack), TRI_OK);
-    r->nscans = count(r->heap, TRI_PAUSE_SCAN) - before;
-    atomic_store_release(&r->read, 1);
-    CHECK_EQ(tri_detach(thread), TRI_OK);
-    return NULL;
-}
-
-static void *collect_beside(void *arg) {
-    tri_thread *thread = NULL;
-    CHECK_EQ(tri_attach(arg, 0, &thread), TRI_OK);
-    CHECK_EQ(tri_collect(thread), TRI_OK);
-    CHECK_EQ(tri_detach(thread), TRI_OK);
-    return NULL;
-}
-
-static uint64_t scans_of(int (*reads)(tri_thread *, tri_vmstack *)) {
-    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
-    config.wait_limit_ms = 60000;
-    struct fixture f = fixture_open_config(&config);
-    void *words[64] = {NULL};
-    void **top = words + 64;
-    tri_vmstack *stack = tri_vmstack_add(f.thread, words, &top, NULL);
-    words[3] = tri_new(f.thread, &pair_type);
-    CHECK_EQ(tri_vmstack_suspend(f.thread, stack), TRI_OK);
-    struct reader r = {.heap = f.heap, .stack = stack, .reads = reads};
-    pthread_t reader, collector;
-    CHECK_EQ(pthread_create(&reader, NULL, reader_main, &r), 0);
-    while (!atomic_load_acquire(&r.attached)) sched_yield();
-    CHECK_EQ(pthread_create(&collector, NULL, collect_beside, f.heap), 0);
-    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
-    while (!atomic_load_acquire(&r.read)) sched_yield();
-    fixture_join(f.thread, collector);
-    fixture_join(f.thread, reader);
-    fixture_close(&f);
-    return r.nscans;
-}
-
-static int resume_it(tri_thread *thread, tri_vmstack *stack) {
-    return tri_vmstack_resume(thread, stack);
-}
-
-static int touch_twice(tri_thread *thread, tri_vmstack *stack) {
-    CHECK_EQ(tri_vmstack_touch(thread, stack), TRI_OK);
-    return tri_vmstack_touch(thread, stack); /* it is safe now */
-}
-
-static int remove_it(tri_thread *thread, tri_vmstack *stack) {
-    tri_vmstack_remove(thread, stack);
-    return TRI_OK;
-}
-
-static int add_and_remove_a_range(tri_thread *thread, tri_vmstack *stack) {
-    void *slots[8] = {NULL};
-    tri_root *root = tri_root_add(thread, slots, 8, NULL);
-    CHECK(root != NULL);
-    tri_root_remove(thread, root);
-    return tri_vmstack_touch(thread, stack);
-}
-
-TEST(seen, what_a_thread_reads_of_roots_itself_counts_as_a_scan) {
-    CHECK_EQ(scans_of(resume_it), 1);
-    CHECK_EQ(scans_of(touch_twice), 1);
-    CHECK_EQ(scans_of(remove_it), 1);
-    CHECK_EQ(scans_of(add_and_remove_a_range), 3);
-}
-
-enum { FORK_MS = 5 };
-
-/* Waits of at least that long. */
-static uint64_t count_long(tri_heap *heap, int kind, uint64_t ns) {
-    uint64_t buckets[PAUSE_BUCKETS], n = 0;
-    CHECK_EQ(tri_histogram(heap, kind, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
-    for (int i = 0; i < PAUSE_BUCKETS; i++) n += i > 0 && (UINT64_C(1) << (i - 1)) >= ns ? buckets[i] : 0;
-    return n;
-}
-
-/* Other threads' parts, each for FORK_MS, until this thread's was seen to wait: it may have had no core meanwhile. */
-static void expect_waits(void *(*others)(void *), void (*own)(void)) {
-    struct fixture f = fixture_open();
-    TRI_LOCALS(f.thread, roots, 1);
-    uint64_t before = count_long(f.heap, TRI_PAUSE_LOCK, FORK_MS * 250000), now = before;
-    for (int i = 0; i < 100 && now == before; i++) {
-        struct holder h = {.heap = f.heap};
-        pthread_t other;
-        CHECK_EQ(pthread_create(&other, NULL, others, &h), 0);
-        while (!atomic_load_acquire(&h.holds)) sched_yield();
-        own();
-        roots[0] = NULL;
-        grow(&f, &roots[0], 20000); /* slow paths: one waits for another thread's fork, the next one tells */
-        now = count_long(f.heap, TRI_PAUSE_LOCK, FORK_MS * 250000);
-        fixture_join(f.thread, other);
-    }
-    CHECK(now > before);
-    TRI_POP(f.thread, roots);
-    fixture_close(&f);
-}
-
-static void *stay_inside(void *arg) {
-    struct holder *h = arg;
-    NO_FORK_REST();
-    atomic_store_release(&h->holds, 1);
-    fixture_sleep_ms(FORK_MS);
-    return NULL;
-}
-
-static void fork_and_wait(void) {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) _exit(0);
-    CHECK_EQ(forking_wait(child), 0);
-}
-
-TEST(seen, a_fork_that_waits_for_others_is_a_pause) {
-    expect_waits(stay_inside, fork_and_wait);
-}
-
-/* As another thread's fork does. */
-static void *be_forking(void *arg) {
-    struct holder *h = arg;
-    atomic_store_seq(&tri__forking, 1);
-    atomic_store_release(&h->holds, 1);
-    fixture_sleep_ms(FORK_MS);
-    atomic_store_seq(&tri__forking, 0);
-    tri__os_futex_wake_all(&tri__forking);
-    return NULL;
-}
-
-static void go_on(void) {}
-
-TEST(seen, a_fork_on_another_thread_is_a_pause) {
-    expect_waits(be_forking, go_on);
-}
+#include "tests/process.h"
+#include "tests/seen.h"
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
-
-enum { MOST_EVENTS = 4096 };
-struct told {
-    pthread_mutex_t mutex;
-    uint32_t n, ncycles;
-    tri_event events[MOST_EVENTS];
-};
-
-static void on_event(const tri_event *event, void *user) {
-    struct told *t = user;
-    pthread_mutex_lock(&t->mutex);
-    if (t->n < MOST_EVENTS) t->events[t->n++] = *event;
-    t->ncycles += event->kind == TRI_EVENT_CYCLE_END;
-    pthread_mutex_unlock(&t->mutex);
-}
 
 static struct told *collect_with(uint32_t flags, uint32_t workers, int ncycles) {
     static struct told told;
@@ -521,6 +221,63 @@ TEST(seen, a_wait_at_the_limit_is_the_cause_of_its_cycles_worst) {
     CHECK(kind != TRI_PAUSE_LIMIT); /* it was told */
     CHECK(fixture_stats(f.heap).worst_pause_ns > 0);
     TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* Another thread of the heap, away until the test is over. */
+struct away {
+    tri_heap *heap;
+    tri_thread *thread;
+    pthread_barrier_t barrier;
+};
+
+static void *two_barriers(void *arg) {
+    pthread_barrier_wait(arg);
+    pthread_barrier_wait(arg);
+    return NULL;
+}
+
+static void *be_away(void *arg) {
+    struct away *a = arg;
+    a->thread = fixture_attach(a->heap);
+    tri_blocking(a->thread, two_barriers, &a->barrier);
+    CHECK_EQ(tri_detach(a->thread), TRI_OK);
+    return NULL;
+}
+
+static uint32_t worst_of_line(tri_heap *heap) {
+    uint32_t kind;
+    int rank;
+    return tri__stats_take_worst(heap, &kind, &rank) > 0 ? kind : TRI_PAUSE_KINDS;
+}
+
+/* Two threads wait for a cycle: its line tells both, whoever comes first; the next line tells neither unless it still
+ * waits then. */
+TEST(seen, waits_of_several_threads_at_the_limit_are_in_the_line_of_their_cycle) {
+    struct fixture f = fixture_open();
+    struct away a = {.heap = f.heap};
+    pthread_t other;
+    pthread_barrier_init(&a.barrier, NULL, 2);
+    CHECK_EQ(pthread_create(&other, NULL, be_away, &a), 0);
+    pthread_barrier_wait(&a.barrier);
+    struct mutator *both[] = {mutator_of(f.thread), mutator_of(a.thread)};
+    for (int first = 0; first < 2; first++) {
+        (void)worst_of_line(f.heap);
+        tri__stats_limit_begin(both[first]);
+        tri__stats_limit_begin(both[1 - first]);
+        CHECK_EQ(worst_of_line(f.heap), TRI_PAUSE_LIMIT);
+        tri__stats_limit_end(both[first], 1000);
+        CHECK_EQ(worst_of_line(f.heap), TRI_PAUSE_LIMIT); /* the other one goes on */
+        tri__stats_limit_end(both[1 - first], 2000);
+        CHECK_EQ(worst_of_line(f.heap), TRI_PAUSE_KINDS);
+        tri__stats_limit_begin(both[first]); /* no cycle ends meanwhile: the next line's */
+        tri__stats_limit_end(both[first], 1000);
+        CHECK_EQ(worst_of_line(f.heap), TRI_PAUSE_LIMIT);
+    }
+    CHECK_EQ(count(f.heap, TRI_PAUSE_LIMIT), 6);
+    pthread_barrier_wait(&a.barrier);
+    fixture_join(f.thread, other);
+    pthread_barrier_destroy(&a.barrier);
     fixture_close(&f);
 }
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 COLUMNS = 120
-FOLDERS = ("include", "alloc", "gc", "tests", "examples", "bench", "tools")
+FOLDERS = ("include", "alloc", "gc", "tests", "examples", "bench", "tools", "build")
 ALSO = ("build.zig",)
 FIRST = re.compile(r"^(\s*)/\*+ (?!-)")
 NEXT = re.compile(r"^(\s*)\*( +)(?=[^\s/])")

@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Sources are listed in build.zig, not globbed. Prints each C file of the tree that no list names, and fails if there
+"""Sources are listed in build/*.zig, not globbed. Prints each C file of the tree that no list names, and fails if there
 is one: a file that is never compiled is dead, and a test that is never run proves nothing.
 
     listed.py [ROOT]
 """
 
+import glob
 import os
 import re
 import sys
 
 
-def listed_names(build):
-    return set(re.findall(r'"([^"\n]+)"', build))
+def listed_names(root):
+    """Every string of the lists."""
+    names = set()
+    for path in glob.glob(os.path.join(root, "build", "*.zig")):
+        with open(path, encoding="utf-8") as file:
+            names.update(re.findall(r'"([^"\n]+)"', file.read()))
+    return names
 
 
 def is_listed(path, names):
@@ -23,8 +29,7 @@ def is_listed(path, names):
 
 
 def check(root):
-    with open(os.path.join(root, "build.zig"), encoding="utf-8") as file:
-        names = listed_names(file.read())
+    names = listed_names(root)
     unlisted = []
     for top in ("alloc", "gc", "tests", "examples", "bench", "tools"):
         for where, folders, files in os.walk(os.path.join(root, top)):
@@ -39,7 +44,7 @@ def check(root):
 def main():
     unlisted = check(sys.argv[1] if len(sys.argv) > 1 else ".")
     for path in unlisted:
-        print(f"listed: build.zig does not name {path}", file=sys.stderr)
+        print(f"listed: no list in build/ names {path}", file=sys.stderr)
     return 1 if unlisted else 0
 
 

@@ -203,6 +203,10 @@ uint64_t tri__lock_take_waited(int *rank) {
     return ns;
 }
 
+void tri__lock_forget_waited(void) {
+    waited_ns = longest_ns = 0;
+}
+
 void tri__lock_acquire(struct lock *lock) {
     before_take(lock);
     if (TRI_UNLIKELY(pthread_mutex_trylock(&lock->mutex) != 0)) take_from_another(lock);

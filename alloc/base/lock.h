@@ -52,6 +52,8 @@ bool tri__lock_none_held(void);
  * waited for longest, 0: it waited by other means. And what is to be added, for whoever does. */
 uint64_t tri__lock_take_waited(int *rank);
 void tri__lock_add_waited(uint64_t ns);
+/* They are nobody's, or part of something else that is told. */
+void tri__lock_forget_waited(void);
 
 /* A condition variable to go with a lock; timeouts on the monotonic clock. */
 struct cond {

@@ -66,6 +66,18 @@ class Package(unittest.TestCase):
         self.assertEqual(".".join(numbers), version)
         self.assertEqual(pkg_config("--modversion"), [version])
 
+    def test_the_source_package_has_what_the_build_names(self):
+        with open(os.path.join(ROOT, "build.zig.zon"), encoding="utf-8") as file:
+            packed = re.findall(r'^ {8}"([^"]+)",$', file.read(), re.M)
+        for name in packed:
+            self.assertTrue(os.path.exists(os.path.join(ROOT, name)), name)
+        with open(os.path.join(ROOT, "build.zig"), encoding="utf-8") as file:
+            named = set(re.findall(r'@import\("([^"]+\.zig)"\)', file.read()))
+        self.assertIn("build/tests.zig", named)
+        named |= {name for name in listed.listed_names(ROOT) if os.path.isfile(os.path.join(ROOT, name))}
+        for name in sorted(named):
+            self.assertTrue(name in packed or name.split("/")[0] in packed, f"build.zig.zon lacks {name}")
+
     def test_shared_library_is_never_unmapped(self):
         library = os.path.join(LIB, "libtrigc.so.0")
         done = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
@@ -122,8 +134,7 @@ class Package(unittest.TestCase):
                     self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_examples_build_as_strangers_would(self):
-        with open(os.path.join(ROOT, "build.zig"), encoding="utf-8") as file:
-            names = listed.listed_names(file.read())
+        names = listed.listed_names(ROOT)
         for source in sorted(glob.glob(os.path.join(ROOT, "examples", "*.c"))):
             if os.path.basename(source)[: -len(".c")] in names:
                 self.build_and_run(source, None)

@@ -209,7 +209,7 @@ class Listed(unittest.TestCase):
     BUILD = 'const a = .{ "alloc/span.c", "examples/lox/vm.c" }; const t = .{ .name = "test_span" };'
 
     def unlisted(self, path):
-        with Tree({"build.zig": self.BUILD, path: ""}) as root:
+        with Tree({"build/lists.zig": self.BUILD, path: ""}) as root:
             return listed.check(root)
 
     def test_listed_passes(self):
