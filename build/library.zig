@@ -14,6 +14,7 @@ pub const sources = [_][]const u8{
     "alloc/large.c",
     "alloc/manual.c",
     "alloc/manual_record.c",
+    "alloc/manual_span.c",
     "alloc/manual_thread.c",
     "alloc/memory.c",
     "alloc/pageheap.c",

@@ -202,11 +202,24 @@ static void *call_host(const struct blocking_call *call) {
     return call->fn(call->arg);
 }
 
+/* Not on the thread's stack: a thread that ends inside a region unwinds that beside a collector which scans for it. */
+static bool has_room_for_region(struct osthread *os) {
+    if (os->nregions < os->max_regions) return true;
+    size_t max = os->max_regions * 2;
+    tri_word *roots = malloc(max * sizeof *roots);
+    if (!roots) return false;
+    memcpy(roots, os->region_roots, os->nregions * sizeof *roots);
+    if (os->region_roots != os->first_regions) free(os->region_roots);
+    os->region_roots = roots; /* read by others only while this thread is blocked */
+    os->max_regions = max;
+    return true;
+}
+
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
-    tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp);
-    os->blocking_arg = (tri_word)(uintptr_t)call->arg; /* a root from the first answer on */
+    size_t number = os->nregions++;                            /* a callin's regions come and go behind it */
+    os->region_roots[number] = (tri_word)(uintptr_t)call->arg; /* a root from the first answer on */
     answer_all(os);
     os->depth++;
     enter_blocked(os, outer_sp);
@@ -214,9 +227,9 @@ static void run_blocking(struct osthread *os, void *p) {
     leave_timed(os);
     os->depth--;
     atomic_store_release(&os->sp, outer_sp);
-    os->blocking_arg = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */
+    os->region_roots[number] = (tri_word)(uintptr_t)call->result; /* a root while the pending steps are answered */
     safepoint_spilled(os, NULL);
-    os->blocking_arg = outer;
+    os->nregions = number;
 }
 
 /* The thread's own attachment, and a function to call. */
@@ -236,6 +249,10 @@ void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg) {
     note_site(m, CALL_SITE("tri_blocking"));
     if (atomic_load_relaxed(&m->os->state) != OS_RUNNING) { /* own word */
         tri__report(m->heap, "tri_blocking", "the thread is in a blocking region already; call tri_callin first");
+        return NULL;
+    }
+    if (!has_room_for_region(m->os)) {
+        tri__error(TRI_ENOMEM, "tri_blocking", "no memory for one more region inside those of this thread");
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
@@ -262,7 +279,6 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
         return NULL;
     }
     struct blocking_call call = {fn, arg, NULL};
-    tri_word outer = os->blocking_arg;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp); /* the frames from the region's entry up stay roots */
     leave_timed(os);
     uint32_t depth = os->depth;
@@ -271,7 +287,6 @@ void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg) {
     tri__with_registers_spilled(run_callin, os, &call);
     os->ncallins--;
     os->depth = depth;
-    os->blocking_arg = outer;
     enter_blocked(os, outer_sp);
     return call.result;
 }
@@ -333,6 +348,7 @@ static void thread_exits(void *p) {
         leave_blocked(os);
     }
     os->depth = os->ncallins = 0;
+    os->nregions = 0;
     /* The stack is unwound already: no safepoint may look at frames and stacks that lay on it. */
     for (struct mutator *m = os->attachments; m; m = m->next_attachment) drop_roots(m);
     bool more = os->attachments != NULL;
@@ -346,16 +362,23 @@ static void make_exit_key(void) {
     has_key = pthread_key_create(&exit_key, thread_exits) == 0;
 }
 
+static void osthread_free(struct osthread *os) {
+    tri__lock_fini(&os->lock);
+    if (os->region_roots != os->first_regions) free(os->region_roots);
+    free(os);
+}
+
 static struct osthread *osthread_get(void) {
     if (self) return self;
     struct osthread *os = calloc(1, sizeof *os);
     if (!os) return NULL;
     (void)tri__os_stack_bounds(&os->stack_low, &os->stack_high); /* knows_stack asks again */
     os->id = tri__os_thread_id();
+    os->region_roots = os->first_regions;
+    os->max_regions = TRI_COUNT(os->first_regions);
     tri__lock_init(&os->lock, RANK_OSTHREAD, "attachments");
     if (pthread_setspecific(exit_key, os) != 0) {
-        tri__lock_fini(&os->lock);
-        free(os);
+        osthread_free(os);
         return NULL;
     }
     self = os;
@@ -366,8 +389,7 @@ static void osthread_put(struct osthread *os) {
     if (os->attachments) return;
     pthread_setspecific(exit_key, NULL);
     self = NULL;
-    tri__lock_fini(&os->lock);
-    free(os);
+    osthread_free(os);
 }
 
 /* Mode insertion, after the second scan: no thread is grey any more. */
@@ -596,9 +618,7 @@ static void leave_thread(struct mutator *m) {
     *p = m->next_attachment;
     m->os = NULL;
     m->cache.table_lock = &m->heap->left_lock;
-    if (os->attachments) return;
-    tri__lock_fini(&os->lock);
-    free(os);
+    if (!os->attachments) osthread_free(os);
 }
 
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned) {

@@ -37,12 +37,14 @@ struct osthread {
     uint64_t id;                 /* the system's number [const] */
     struct lock lock;            /* RANK_OSTHREAD: attachments, against posting collectors */
     struct mutator *attachments; /* [lock to write; the thread itself reads freely] */
-    tri_word blocking_arg;       /* argument and result of the innermost tri_blocking: conservative roots [owner] */
-    uint64_t last_safepoint_ns;  /* when it last answered or entered [atomic] */
-    const char *site_call;       /* the last call that took a slow path with a safepoint, for messages [atomic] */
-    const void *site;            /* and the host's address that it returns to [atomic] */
-    struct mutator *held_for;    /* whose answer the word was held for last [who holds it, then the thread] */
-    uint32_t unforkable;         /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
+    tri_word *region_roots;      /* argument or result of each tri_blocking that runs: conservative roots [owner] */
+    size_t nregions, max_regions;
+    tri_word first_regions[4];  /* region_roots at first */
+    uint64_t last_safepoint_ns; /* when it last answered or entered [atomic] */
+    const char *site_call;      /* the last call that took a slow path with a safepoint, for messages [atomic] */
+    const void *site;           /* and the host's address that it returns to [atomic] */
+    struct mutator *held_for;   /* whose answer the word was held for last [who holds it, then the thread] */
+    uint32_t unforkable;        /* in sections that a fork waits for (fork.h) [atomic; its thread writes] */
 };
 
 /* A value stack, or a native stack of a coroutine. */

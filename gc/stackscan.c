@@ -106,7 +106,7 @@ void tri__mutator_scan_roots(struct mutator *m) {
     if (!native_parts(m, sp, parts)) report_foreign(m);
     for (int i = 0; i < 2; i++)
         if (parts[i].high) scan_native(mk, &copying, parts[i].low, parts[i].high);
-    if (m->os->blocking_arg) tri__marker_conservative(mk, (uintptr_t)m->os->blocking_arg);
+    for (size_t i = 0; i < m->os->nregions; i++) tri__marker_conservative(mk, (uintptr_t)m->os->region_roots[i]);
     scan_frames(mk, &copying, m->pub.frames);
     if (m->native) scan_frames(mk, &copying, m->own_frames);
     for (struct scope_block *b = m->scopes; b; b = b->prev)

@@ -260,8 +260,9 @@ static inline void tri_poll(tri_thread *thread);
  * fn may not touch references, frames, stacks or handles, may not call trigc (but tri_callin), and must return: no
  * longjmp or cancellation across; a thread that ends inside it may have no frame pushed and no VM stack on its native
  * stack. `arg`, and after it the value returned, are scanned conservatively for the duration, in precise heaps too.
- * Returns fn's value; NULL, reported, inside another region (use tri_callin first) and for another thread's attachment.
- * SAFEPOINT before and after. */
+ * Returns fn's value; NULL, reported, inside another region (use tri_callin first) and for another thread's attachment;
+ * NULL with TRI_ENOMEM when the fifth region inside regions, or one deeper, cannot be noted for want of memory: fn has
+ * not run then. SAFEPOINT before and after. */
 TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
 
 /* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. SAFEPOINT.

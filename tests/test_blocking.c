@@ -109,6 +109,54 @@ TEST(threads, a_region_can_call_back_in) {
     fixture_close(&f);
 }
 
+/* Regions inside calls inside regions, deeper than a thread has room for at first. */
+enum { NESTED = 11 };
+struct nested {
+    tri_heap *heap;
+    tri_thread *thread;
+    uintptr_t args[NESTED]; /* hidden */
+    int level;
+};
+
+static void *enter_next(void *arg);
+
+static void *call_next(void *arg) {
+    struct nested *n = arg;
+    int level = n->level++;
+    fixture_new_hidden(&(struct fixture){n->heap, n->thread}); /* garbage between them */
+    if (level + 1 < NESTED) {
+        struct pair *p = tri_new(n->thread, &pair_type);
+        n->args[level + 1] = hide(p);
+        tri_blocking(n->thread, enter_next, p);
+    } else {
+        struct fixture f = {n->heap, n->thread};
+        fixture_collect(&f);
+        for (int i = 1; i < NESTED; i++)
+            CHECK_MSG(is_alive(n->heap, n->args[i]), "the argument of level %d is gone", i);
+    }
+    return NULL;
+}
+
+static struct nested nested;
+
+static void *enter_next(void *arg) {
+    (void)arg;
+    tri_callin(nested.thread, call_next, &nested);
+    return NULL;
+}
+
+/* Of a precise attachment: no word of its native stack keeps one of them. */
+TEST(threads, the_argument_of_each_region_is_a_root_while_others_run_inside_it) {
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
+    nested = (struct nested){.heap = f.heap, .thread = f.thread};
+    tri_blocking(f.thread, enter_next, NULL);
+    CHECK_EQ(nested.level, NESTED);
+    fixture_collect(&f);
+    for (int i = 1; i < NESTED; i++)
+        CHECK_MSG(!is_alive(f.heap, nested.args[i]), "the argument of level %d is kept", i);
+    fixture_close(&f);
+}
+
 TEST(threads, calling_in_from_outside_a_region_is_refused) {
     struct fixture f = fixture_open();
     static int token;
