@@ -1,5 +1,6 @@
-/* manual.c - spans of manual memory: refilling a thread's cache, blocks that come back from other threads, empty spans,
- * large blocks; see manual.h. */
+/* manual.c - what a thread's cache does with its spans of manual memory: it refills them, takes over the blocks that
+ * come back from other threads, and keeps some that are empty; and any block, large ones included. Invariants and lock
+ * rank stand in manual.h. How a span is made and goes back, and the pool: manual_span.c. */
 #include "alloc/manual.h"
 #include <string.h>
 #include "alloc/base/check.h"
@@ -11,12 +12,8 @@ enum {
     SPAN_SHORT_BYTES = 64 << 10,
     SPAN_LONG_BYTES = 512 << 10,
     IDLE_LEAST_BYTES = 32 << 10, /* of current spans that count in what a cache keeps */
-    POOL_PAGES = 512,            /* of empty spans that any thread may take; a heap that idles drops them */
     MAX_ORPHANS_A_REFILL = 16
 };
-
-_Static_assert(sizeof(struct manual_span) == 128, "the owner's line and the line that others write to");
-_Static_assert(NUM_MANUAL_CLASSES <= 256, "a class is a byte of a page's shape");
 
 /* What `current` holds when there is no span: nothing to take, never written. */
 struct manual_span tri__manual_no_span;
@@ -42,121 +39,20 @@ static size_t span_bytes(const struct manual_span *ms) {
     return ms->span->npages << PAGE_SHIFT;
 }
 
-/* Whoever gives memory back to the system sees a heap of manual memory alone by this. */
-static void tell_moves(const struct memory *mem) {
-    if (mem->hooks.manual_moves) mem->hooks.manual_moves(mem->hooks.context);
-}
-
-/* ---- making and giving back spans ---------------------------------------------------------------------------- */
-
-static void publish(struct memory *mem, struct manual_span *ms, uint64_t shape) {
-    struct space *space = &mem->space;
-    for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++) {
-        check_internal(atomic_load_relaxed(&space->pages[page].shape) == 0, "I-SPAN2: a page has one span");
-        atomic_store_relaxed(&space->spans[page], ms->span);
-        atomic_store_relaxed(&space->pages[page].place, (uint64_t)(uintptr_t)ms);
-        atomic_store_release(&space->pages[page].shape,
-                             shape); /* I-ARENA2; pairs with space_find_slot, which refuses */
-    }
-}
-
-static uint64_t shape_of(const struct manual_span *ms) {
-    const struct manual_cache *c = atomic_load_relaxed(&ms->owner); /* under the lock */
-    uint64_t owner = c ? c->tag : PAGE_MANUAL;
-    return owner | (uint64_t)ms->class_index << 8 | (uint64_t)ms->slot_bytes << 32;
-}
-
-/* Pages and records for a span. Requires the manual lock. NULL: they cannot be had. */
-static struct manual_span *new_span(struct memory *mem, size_t npages, const struct manual_span *like,
-                                    size_t align_bytes, bool *dirty) {
-    size_t first, extra = align_bytes > PAGE_BYTES ? (align_bytes >> PAGE_SHIFT) - 1 : 0;
-    struct manual_span *ms = tri__fixalloc_get(&mem->manual.fix_span);
-    struct span *span = ms ? tri__memory_try_new_span(mem, npages + extra, NULL, dirty, &first) : NULL;
-    if (!span) {
-        if (ms) tri__fixalloc_put(&mem->manual.fix_span, ms);
-        return NULL;
-    }
-    if (extra) { /* what lies around the aligned run goes back */
-        size_t start = space_page_of(&mem->space, align_up(space_page_addr(&mem->space, first), align_bytes));
-        if (start > first) tri__pageheap_free(mem->pages, first, start - first);
-        if (start < first + extra) tri__pageheap_free(mem->pages, start + npages, first + extra - start);
-        atomic_sub_relaxed(&mem->used_pages, extra); /* a counter */
-        first = start;
-    }
-    tri__span_format_large(span, first, npages, 0, SPAN_LEAF, *dirty);
-    span->kind = PAGE_MANUAL;
-    span->class_index = like->class_index;
-    atomic_store_relaxed(&span->place, SPAN_CACHED);
-    *ms = *like;
-    ms->span = span;
-    ms->base = space_page_addr(&mem->space, first);
-#if TRI_CHECKS >= 1
-    ms->records = tri__manual_records_new(ms->nslots);
-#endif
-    publish(mem, ms, shape_of(ms));
-    atomic_store_relaxed(&mem->manual.npages, mem->manual.npages + npages); /* under the lock; others read a figure */
-    tell_moves(mem);
-    return ms;
-}
-
-/* Requires the manual lock. Nobody else can reach the span (I-MAN2). */
-static void release_locked(struct memory *mem, struct manual_span *ms) {
-    struct space *space = &mem->space;
-    size_t first = ms->span->first_page, npages = ms->span->npages;
-    check_internal(atomic_load_relaxed(&ms->remote) == 0, "I-MAN2: nothing is on its way to an empty span");
-    for (size_t page = first; page < first + npages; page++) {
-        atomic_store_release(&space->pages[page].shape, 0); /* lookups refuse it before and after */
-        atomic_store_relaxed(&space->pages[page].place, 0);
-        atomic_store_relaxed(&space->spans[page], NULL);
-    }
-#if TRI_CHECKS >= 1
-    tri__manual_records_drop(ms->records);
-#endif
-    tri__memory_drop_span(mem, ms->span, first, npages);
-    tri__fixalloc_put(&mem->manual.fix_span, ms);
-    atomic_store_relaxed(&mem->manual.npages, mem->manual.npages - npages); /* as in new_span */
-}
-
 /* ---- empty spans --------------------------------------------------------------------------------------------- */
-
-static void drop_from_pool(struct memory *mem, unsigned class_index) {
-    struct manual_span *ms = mem->manual.pool[class_index];
-    mem->manual.pool[class_index] = ms->next;
-    atomic_store_relaxed(&mem->manual.pool_pages,
-                         mem->manual.pool_pages - ms->span->npages); /* under the lock; a hint */
-    release_locked(mem, ms);
-}
-
-/* Gives the pool back. Requires the manual lock. */
-static void drop_pool(struct memory *mem) {
-    for (unsigned i = 0; i < NUM_MANUAL_CLASSES; i++)
-        while (mem->manual.pool[i]) drop_from_pool(mem, i);
-}
-
-/* Into the pool, at the cost of others there, the classes in turn. */
-static void put_in_pool(struct memory *mem, struct manual_span *ms) {
-    struct manual *manual = &mem->manual;
-    while (manual->pool_pages > 0 && manual->pool_pages + ms->span->npages > POOL_PAGES) {
-        manual->pool_victim = (manual->pool_victim + 1) % NUM_MANUAL_CLASSES;
-        if (manual->pool[manual->pool_victim]) drop_from_pool(mem, manual->pool_victim);
-    }
-    ms->next = manual->pool[ms->class_index];
-    manual->pool[ms->class_index] = ms;
-    atomic_store_relaxed(&manual->pool_pages, manual->pool_pages + ms->span->npages); /* as in drop_from_pool */
-}
 
 /* Back from a cache: for any thread, or to the page heap if the manual lock is held already. */
 static void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
     struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
     atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
     if (locked) {
-        release_locked(mem, ms);
+        tri__manual_span_drop(mem, ms);
         return;
     }
     tri__lock_acquire(&mem->manual.lock);
-    put_in_pool(mem, ms);
+    tri__manual_pool_put(mem, ms);
     tri__lock_release(&mem->manual.lock);
-    tell_moves(mem);
+    tri__manual_tell(mem);
 }
 
 /* A span that has become empty, in no list and not current: kept for a while, or given back. */
@@ -204,30 +100,6 @@ static TRI_COLD void keep_current(struct manual_cache *c, const struct manual_sp
 static bool counts_idle(const struct manual_cache *c, const struct manual_span *ms) {
     if ((size_t)ms->nslots * ms->slot_bytes < IDLE_LEAST_BYTES) return false;
     return c->nidle == 0 || c->idle[0] != ms->class_index;
-}
-
-/* The span changes hands: nobody has a block of it, or its owner has ended. Requires the manual lock. */
-static void give_to(struct memory *mem, struct manual_cache *c, struct manual_span *ms) {
-    atomic_add_relaxed(&c->nspans[ms->class_index], 1);
-    if (atomic_load_relaxed(&ms->owner) == c) return;
-    atomic_store_relaxed(&ms->owner, c); /* I-MAN3 */
-    for (size_t page = ms->span->first_page; page < ms->span->first_page + ms->span->npages; page++)
-        atomic_store_release(&mem->space.pages[page].shape, shape_of(ms)); /* others compare, and never match */
-}
-
-static struct manual_span *take_pooled(struct manual_cache *c, unsigned class_index) {
-    struct memory *mem = atomic_load_relaxed(&c->mem);                  /* alive: the caller uses it */
-    if (atomic_load_relaxed(&mem->manual.pool_pages) == 0) return NULL; /* a hint */
-    tri__lock_acquire(&mem->manual.lock);
-    struct manual_span *ms = mem->manual.pool[class_index];
-    if (ms) {
-        mem->manual.pool[class_index] = ms->next;
-        atomic_store_relaxed(&mem->manual.pool_pages, mem->manual.pool_pages - ms->span->npages); /* drop_from_pool */
-        ms->next = ms->prev = NULL;
-        give_to(mem, c, ms);
-    }
-    tri__lock_release(&mem->manual.lock);
-    return ms;
 }
 
 /* ---- blocks that other threads freed ------------------------------------------------------------------------- */
@@ -314,7 +186,7 @@ static void release_returned(struct memory *mem, struct manual_cache *c) {
         if (whole && atomic_load_acquire(&ms->full) && atomic_load_relaxed(&ms->owner) == c) { /* retire_current */
             atomic_store_relaxed(&ms->remote, 0);
             atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
-            release_locked(mem, ms);
+            tri__manual_span_drop(mem, ms);
         } else {
             push_returned(mem, ms);
         }
@@ -369,7 +241,7 @@ static struct manual_span *fresh_of(struct manual_cache *c, unsigned class_index
                                .owner = c};
     bool dirty;
     tri__lock_acquire(&mem->manual.lock);
-    struct manual_span *ms = new_span(mem, npages, &like, 0, &dirty);
+    struct manual_span *ms = tri__manual_span_new(mem, npages, &like, 0, &dirty);
     tri__lock_release(&mem->manual.lock);
     if (ms) atomic_add_relaxed(&c->nspans[class_index], 1);
     return ms;
@@ -404,7 +276,7 @@ static struct manual_span *take_orphaned(struct manual_cache *c, unsigned class_
         if (!ms) continue;
         list_remove(orphan, ms);
         atomic_sub_relaxed(&orphan->nspans[class_index], 1);
-        give_to(mem, c, ms);
+        tri__manual_give_to(mem, c, ms);
     }
     tri__lock_release(&mem->manual.lock);
     return ms;
@@ -442,7 +314,7 @@ static TRI_COLD void *refill(struct manual_cache *c, unsigned class_index, bool 
             list_remove(c, ms);
             if (ms->used == 0) c->empty_bytes -= span_bytes(ms);
         } else {
-            ms = take_pooled(c, class_index);
+            ms = tri__manual_pool_take(c, class_index);
             if (!ms) ms = take_orphaned(c, class_index);
             if (!ms) ms = take_fresh(c, class_index);
             if (!ms && c->lists[class_index]) continue; /* what others have freed meanwhile */
@@ -460,7 +332,7 @@ static void *alloc_large(struct memory *mem, size_t align_bytes, size_t size_byt
     size_t npages = max_size(ceil_div(size_bytes, PAGE_BYTES), 1);
     bool dirty = true;
     tri__lock_acquire(&mem->manual.lock);
-    struct manual_span *ms = new_span(mem, npages, &like, align_bytes, &dirty);
+    struct manual_span *ms = tri__manual_span_new(mem, npages, &like, align_bytes, &dirty);
     tri__lock_release(&mem->manual.lock);
     if (!ms) return NULL;
     *clean = !dirty;
@@ -471,9 +343,9 @@ static void *alloc_large(struct memory *mem, size_t align_bytes, size_t size_byt
 static void free_large(struct memory *mem, struct manual_span *ms) {
     atomic_sub_relaxed(&mem->manual.shared_bytes, (int64_t)span_bytes(ms)); /* a counter */
     tri__lock_acquire(&mem->manual.lock);
-    release_locked(mem, ms);
+    tri__manual_span_drop(mem, ms);
     tri__lock_release(&mem->manual.lock);
-    tell_moves(mem);
+    tri__manual_tell(mem);
 }
 
 /* ---- any block ----------------------------------------------------------------------------------------------- */
@@ -583,7 +455,7 @@ void tri__manual_trim(struct memory *mem) {
             atomic_store_relaxed(&c->asked, true); /* a hint to its thread */
         }
     if (atomic_load_relaxed(&own->mem) == mem) tri__manual_settle(own); /* the calling thread's */
-    drop_pool(mem);
+    tri__manual_pool_drop(mem);
     tri__lock_release(&mem->manual.lock);
 }
 
@@ -595,7 +467,7 @@ static void refile_lost(struct memory *mem, struct manual_cache *c, struct manua
     if (atomic_load_relaxed(&ms->remote)) take_remote(ms);
     ms->next = ms->prev = NULL;
     if (ms->used == 0) {
-        release_locked(mem, ms);
+        tri__manual_span_drop(mem, ms);
         return;
     }
     bool has_room = ms->free || ms->nlinked < ms->nslots;
@@ -617,7 +489,7 @@ static void forget_lists(struct manual_cache *c) {
 void tri__manual_refile_all(struct memory *mem) {
     const struct space *space = &mem->space;
     if (tri__manual_pages(mem) == 0) return;
-    drop_pool(mem); /* from here on every span of a class is its owner's */
+    tri__manual_pool_drop(mem); /* from here on every span of a class is its owner's */
     for (struct manual_cache *c = atomic_load_relaxed(&mem->manual.caches); c; c = c->next_of_heap) {
         atomic_store_relaxed(&c->returned, NULL);
         if (!c->held) forget_lists(c);

@@ -3,7 +3,8 @@
  *
  * Owns: those spans, each thread's cache of them in each heap, and the way of a block back from another thread.
  *
- *   manual.c         spans: refill, frees from elsewhere, empty spans, large blocks
+ *   manual.c         what a cache does with its spans: refill, frees from elsewhere, empty spans; large blocks
+ *   manual_span.c    making and giving back spans, the pool of empty ones
  *   manual_thread.c  caches: finding the calling thread's, threads and heaps that end, adoption
  *   manual_record.c  history of each block (builds with checks)
  *
@@ -213,7 +214,7 @@ bool tri__manual_in_other_heap(const struct memory *mem, uintptr_t addr);
 static inline struct manual_span *manual_span_of(const struct space *space, uintptr_t addr) {
     if (!space_contains(space, addr)) return NULL;
     const struct page_entry *entry = &space->pages[space_page_of(space, addr)];
-    if (shape_kind(atomic_load_acquire(&entry->shape)) != PAGE_MANUAL) return NULL; /* pairs with manual.c's publish */
+    if (shape_kind(atomic_load_acquire(&entry->shape)) != PAGE_MANUAL) return NULL; /* pairs with publish */
     return (struct manual_span *)(uintptr_t)atomic_load_relaxed(&entry->place);
 }
 
@@ -221,6 +222,23 @@ static inline struct manual_span *manual_span_of(const struct space *space, uint
  * become orphans, all lists made anew from the spans. */
 struct lock *tri__manual_registry_lock(void);
 void tri__manual_after_fork(struct memory *mem);
+
+/* manual_span.c: spans, and the heap's pool of empty ones; the manual lock is held but where something else is said. */
+/* Pages and records for a span, `like` this one. NULL: they cannot be had. *dirty: the pages may not read as zero. */
+struct manual_span *tri__manual_span_new(struct memory *mem, size_t npages, const struct manual_span *like,
+                                         size_t align_bytes, bool *dirty);
+/* Gives back a span that nobody else can reach (I-MAN2). */
+void tri__manual_span_drop(struct memory *mem, struct manual_span *ms);
+/* The span changes hands: nobody has a block of it, or its owner has ended. */
+void tri__manual_give_to(struct memory *mem, struct manual_cache *c, struct manual_span *ms);
+/* Into the pool, at the cost of others there, the classes in turn. */
+void tri__manual_pool_put(struct memory *mem, struct manual_span *ms);
+/* A span of the class out of the pool, NULL if there is none. Takes the manual lock itself. */
+struct manual_span *tri__manual_pool_take(struct manual_cache *c, unsigned class_index);
+/* Gives the pool back. */
+void tri__manual_pool_drop(struct memory *mem);
+/* Whoever gives memory back to the system sees a heap of manual memory alone by this. No lock is needed. */
+void tri__manual_tell(const struct memory *mem);
 
 /* For manual.c and manual_thread.c. */
 extern struct manual_span tri__manual_no_span;

@@ -175,6 +175,7 @@ static void run_cycle(tri_heap *heap) {
     }
     heap->handed_over = false;
     heap->run.lazy = false;
+    heap->run.slice_ns = tri__os_now_ns(); /* a thread may have run it so far */
     tri__lock_release(&heap->cycle_lock);
     heap->patience_ns = UINT64_MAX;
     if (reason) {

@@ -231,16 +231,15 @@ static uint64_t slice_end(tri_heap *heap, uint64_t now_ns, uint64_t deadline_ns)
 
 /* False: the deadline passed. Something is done in any case, or a host with the smallest budgets would get nowhere. */
 static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
-    uint64_t start = tri__os_now_ns(), now = start, away_ns = 0;
+    uint64_t start = tri__os_now_ns(), now = start, away_ns = heap->run.away_ns;
     check_cheap(atomic_load_relaxed(&heap->pending) == 0, "I-CYC3: tracing begins after the last answer (R4)");
     publish_progress(heap);
     atomic_store_seq(&heap->tracing, 1); /* assists may start (R3); pairs with assist() */
     bool empty = false;
-    heap->run.slice_ns = start;
     do {
         tri__marker_drain(&heap->worker, slice_end(heap, now, deadline_ns));
         publish_progress(heap);
-        if (deadline_ns == UINT64_MAX) away_ns += tri__give_way(heap, &heap->run.slice_ns);
+        if (deadline_ns == UINT64_MAX) heap->run.away_ns += tri__give_way(heap, &heap->run.slice_ns);
         now = tri__os_now_ns();
         if (!tri__marker_is_idle(&heap->worker)) {
             if (deadline_ns == UINT64_MAX) tri__workers_call(heap);
@@ -251,7 +250,7 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         if (!empty && atomic_load_acquire(&heap->work.rescan))
             tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
     } while (!empty && now < deadline_ns);
-    atomic_add_relaxed(&heap->stats.mark_ns, now - start - away_ns);
+    atomic_add_relaxed(&heap->stats.mark_ns, now - start - (heap->run.away_ns - away_ns));
     return empty;
 }
 
@@ -271,16 +270,6 @@ static bool stop_assists(tri_heap *heap, uint64_t deadline_ns) {
  * closed. */
 enum round { ROUND_WAITS, ROUND_FAILS, ROUND_CLOSES };
 
-/* A pass over weak maps. SETTLED_LATER: the deadline passed, call it again. */
-static enum settled settle_maps(tri_heap *heap, bool in_round, uint64_t deadline_ns) {
-    if (atomic_load_relaxed(&heap->death.maps.nmaps) == 0) return SETTLED_NOTHING; /* a new one is empty, or black */
-    if (heap_fault(heap, FAULT_LATE_MAPS)) return SETTLED_NOTHING;
-    if (!heap->run.settling) tri__ephemerons_begin(heap, in_round);
-    enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
-    heap->run.settling = settled == SETTLED_LATER;
-    return settled;
-}
-
 /* The look at weak maps inside the round is R6's. Behind the one that ends the mark phase and found nothing it finds
  * nothing either, by argument: a mark that somebody made since then is an answer of "any" (R2) or spoils the round
  * (R5). (The model with a look before the round alone has no error with one mutator, nor with assists, nor with
@@ -297,7 +286,7 @@ static enum round flush_round(tri_heap *heap, uint64_t deadline_ns) {
         bool any = atomic_load_acquire(&heap->found) != 0;                 /* pairs with answer_flush */
         if (any || !tri__work_is_empty(&heap->work)) return ROUND_FAILS;
     }
-    enum settled settled = settle_maps(heap, true, deadline_ns); /* R6 */
+    enum settled settled = tri__death_settle(heap, true, deadline_ns); /* R6 */
     if (settled != SETTLED_NOTHING) return settled == SETTLED_LATER ? ROUND_WAITS : ROUND_FAILS;
     return tri__mode_closes(heap) ? ROUND_CLOSES : ROUND_FAILS;
 }
@@ -312,7 +301,7 @@ bool tri__cycle_close(tri_heap *heap) {
 void tri__cycle_mark(tri_heap *heap) {
     do {
         while (!mark_until_empty(heap, UINT64_MAX)) {}
-    } while (settle_maps(heap, false, UINT64_MAX) != SETTLED_NOTHING);
+    } while (tri__death_settle(heap, false, UINT64_MAX) != SETTLED_NOTHING);
     bool quiet = stop_assists(heap, UINT64_MAX);
     check_cheap(quiet, "R3: nobody assists in a stop");
     tri__lock_acquire(&heap->mem.gate);
@@ -333,7 +322,7 @@ static bool mark(tri_heap *heap, uint64_t deadline_ns) {
         if (heap_phase(heap) == PHASE_MARK) {
             if (!heap->run.settling && !mark_until_empty(heap, deadline_ns)) return false; /* model: M-MARK */
             /* Little is left for the round to settle, and loads of entries may trust a mark (see ask in wmap.c). */
-            enum settled settled = settle_maps(heap, false, deadline_ns);
+            enum settled settled = tri__death_settle(heap, false, deadline_ns);
             if (settled == SETTLED_LATER) return false;
             if (settled == SETTLED_SOME) continue;
             phase_set(heap, PHASE_FLUSH);
@@ -468,8 +457,10 @@ static void tell_cycle(tri_heap *heap) {
 }
 
 void tri__cycle_start(tri_heap *heap, const char *reason) {
+    uint64_t now_ns = tri__os_now_ns();
     heap->run = (struct cycle_run){.reason = reason,
-                                   .start_ns = tri__os_now_ns(),
+                                   .slice_ns = now_ns, /* the sweep before it gave way for itself */
+                                   .start_ns = now_ns,
                                    .mark_ns = atomic_load_relaxed(&heap->stats.mark_ns),
                                    .heap_before_bytes = atomic_load_relaxed(&heap->heap_bytes)};
     begin(heap);
@@ -484,7 +475,6 @@ static bool scan(tri_heap *heap, uint64_t deadline_ns) {
         if (!run->posted && !tri__copies_prepare(heap, deadline_ns)) return false;
         if (!handshake(heap, STEP_SCAN, deadline_ns)) return false; /* model: M-SCAN */
         run->scanned = true;
-        run->slice_ns = tri__os_now_ns(); /* the collector slept until the last answer */
         tri__roots_scan_begin(heap);
         tri__death_scan_begin(heap);
     }

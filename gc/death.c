@@ -45,6 +45,32 @@ static void step_to(tri_heap *heap, enum death_step step) {
     d->watches.shrinks = false;
 }
 
+/* The time of what follows, without what it traces, which counts as marking. */
+struct lap {
+    uint64_t start_ns, away_ns, mark_ns;
+};
+
+static struct lap lap_begin(tri_heap *heap) {
+    return (struct lap){tri__os_now_ns(), heap->run.away_ns, atomic_load_relaxed(&heap->stats.mark_ns)};
+}
+
+static void lap_end(tri_heap *heap, const struct lap *lap) {
+    struct stats *st = &heap->stats; /* counters; whoever runs the cycle alone adds to these two */
+    uint64_t apart_ns = heap->run.away_ns - lap->away_ns + atomic_load_relaxed(&st->mark_ns) - lap->mark_ns;
+    atomic_add_relaxed(&st->death_ns, tri__os_now_ns() - lap->start_ns - apart_ns);
+}
+
+enum settled tri__death_settle(tri_heap *heap, bool in_round, uint64_t deadline_ns) {
+    if (atomic_load_relaxed(&heap->death.maps.nmaps) == 0) return SETTLED_NOTHING; /* a new one is empty, or black */
+    if (heap_fault(heap, FAULT_LATE_MAPS)) return SETTLED_NOTHING;
+    struct lap lap = lap_begin(heap);
+    if (!heap->run.settling) tri__ephemerons_begin(heap, in_round);
+    enum settled settled = tri__ephemerons_settle(heap, deadline_ns);
+    heap->run.settling = settled == SETTLED_LATER;
+    lap_end(heap, &lap);
+    return settled;
+}
+
 /* Traces what was shaded. False: the deadline passed. */
 static bool trace(tri_heap *heap, uint64_t deadline_ns) {
     struct marker *w = &heap->worker;
@@ -90,7 +116,7 @@ static bool revive(tri_heap *heap, uint64_t deadline_ns) {
     return true;
 }
 
-bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
+static bool die(tri_heap *heap, uint64_t deadline_ns) {
     struct death *d = &heap->death;
     if (d->step == DEATH_WEAK) {
         if (!tri__weak_clear_dead(heap, deadline_ns)) return false;
@@ -110,6 +136,13 @@ bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
         step_to(heap, DEATH_DONE);
     }
     return true;
+}
+
+bool tri__death(tri_heap *heap, uint64_t deadline_ns) {
+    struct lap lap = lap_begin(heap);
+    bool done = die(heap, deadline_ns);
+    lap_end(heap, &lap);
+    return done;
 }
 
 size_t tri__death_bytes(const tri_heap *heap) {

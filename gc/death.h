@@ -149,6 +149,8 @@ struct death {
 
 void tri__death_init(tri_heap *heap);
 void tri__death_fini(tri_heap *heap);
+/* Before the close: a pass over weak maps. SETTLED_LATER: the deadline passed, call it again. */
+enum settled tri__death_settle(tri_heap *heap, bool in_round, uint64_t deadline_ns);
 /* Everything that dies in this cycle, in R7's order; by who runs the cycle, between the close and H5. False: the
  * deadline passed, call it again. */
 void tri__death_begin(tri_heap *heap);

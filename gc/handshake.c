@@ -40,13 +40,13 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq) {
 static bool hold(struct mutator *m) {
     struct osthread *os = m->os;
     uint32_t expected = OS_BLOCKED;
-    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and leave_blocked */
+    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and tri__leave_blocked */
     os->held_for = m;
     return true;
 }
 
 static void release_hold(struct osthread *os) {
-    /* Pairs with leave_blocked's CAS: what was done for it is visible. After this the thread may be gone: only its
+    /* Pairs with tri__leave_blocked's CAS: what was done for it is visible. After this the thread may be gone: only its
      * word's address is used. */
     if (atomic_swap_seq(&os->state, OS_BLOCKED) == OS_HELD_WAITED) tri__os_futex_wake_all(&os->state);
 }
@@ -165,8 +165,10 @@ static bool spin(tri_heap *heap, uint64_t until_ns) {
 static void sleep_until_answered(tri_heap *heap, uint64_t timeout_ns) {
     atomic_store_seq(&heap->collector_sleeps, 1); /* before the look at pending; pairs with mutator_answer */
     uint32_t pending = atomic_load_seq(&heap->pending);
+    uint64_t start = tri__os_now_ns();
     if (pending) tri__os_futex_wait(&heap->pending, pending, timeout_ns);
     atomic_store_relaxed(&heap->collector_sleeps, 0);
+    heap->run.slice_ns += tri__os_now_ns() - start; /* it did not run */
 }
 
 /* Builds with checks wait without an end where nobody asks for silent threads: a wakeup that is lost shows. */
@@ -282,6 +284,7 @@ bool tri__world_stop_within(tri_heap *heap, uint64_t limit_ns) {
             tri__os_sleep_ns(20000);
     }
     tri__memory_hold_claims(&heap->mem, true);
+    heap->run.slice_ns += tri__os_now_ns() - start; /* it did not run */
     heap->nstops = 1;
     return true;
 }

@@ -2,7 +2,7 @@
  *
  *   config, options, create, destroy          heap.c
  *   mem       spans, pages, tables            alloc/memory.h
- *   threads   attached mutators, handshakes   mutator.c, handshake.c
+ *   threads   attached mutators, handshakes   mutator.c, safepoint.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c, suspended.c, native.c
  *   work      grey buffers                    work.c, mark.c
  *   workers   marking threads                 workers.c
@@ -137,6 +137,7 @@ struct stats {
     uint64_t cycles, mark_ns, assist_ns, sweep_ns, worst_pause_ns, worst_told, handshakes, marked_objects;
     uint64_t stall_ns, limited_cycles, capped_cycles;
     uint64_t worker_ns; /* that the threads of workers.c have marked */
+    uint64_t death_ns;  /* passes over weak maps, and death, without what they trace (mark_ns) */
     uint32_t limiter_percent, cpu_permille, widened_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
     uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
@@ -150,11 +151,12 @@ enum cycle_runner { RUNNER_NONE = 0, RUNNER_COLLECTOR, RUNNER_MUTATOR };
 /* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
 struct cycle_run {
     const char *reason;
-    uint64_t slice_ns;          /* since when the collector runs without having given way */
+    uint64_t slice_ns;          /* when the collector last gave way, and later by what it has slept since */
+    uint64_t away_ns;           /* for how long it was away when it gave way, in all */
     uint64_t start_ns, mark_ns; /* when it began; stats.mark_ns then, afterwards what it spent marking */
     size_t heap_before_bytes, before_flip_bytes; /* at its begin, before the flip */
     struct pacer_cycle paced;                    /* what it has shown up to the close */
-    uint64_t worker_ns, stall_ns;                /* of stats, at its begin */
+    uint64_t worker_ns, stall_ns, death_ns;      /* of stats, at its begin */
     bool hurries;                                /* somebody waits for it: the CPU cap holds nobody back */
     size_t live_bytes;                           /* that survived */
     uint64_t end_ns;                             /* when every thread had retired */
@@ -453,7 +455,7 @@ void tri__stats_limit_end(struct mutator *m, uint64_t ns);
 uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank);
 /* Tells the hook of a phase (TRI_HEAP_EVENTS). */
 void tri__stats_phase(tri_heap *heap, enum phase phase);
-/* What collecting has taken, ever: marking, sweeping, assists. */
+/* What collecting has taken, ever: marking, passes over weak maps and death, sweeping, assists. */
 uint64_t tri__stats_busy_ns(tri_heap *heap);
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *event, int rank);
 

@@ -25,7 +25,7 @@ enum { LIMITER_MOST = 1024 };
 /* What collecting has taken so far, ever, and of what. */
 struct limiter_times {
     uint64_t now_ns;
-    uint64_t busy_ns;     /* marking, assists */
+    uint64_t busy_ns;     /* marking, passes over weak maps and death, assists */
     uint64_t swept_ns;    /* sweeping */
     uint64_t stalled_ns;  /* allocating threads that were held back */
     uint32_t millicpus;   /* thousandths of cores that there are */

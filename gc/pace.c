@@ -53,6 +53,7 @@ void tri__pace_begin(tri_heap *heap) {
     struct stats *st = &heap->stats; /* counters */
     run->worker_ns = atomic_load_relaxed(&st->worker_ns);
     run->stall_ns = atomic_load_relaxed(&st->stall_ns);
+    run->death_ns = atomic_load_relaxed(&st->death_ns);
     run->hurries = strcmp(run->reason, "trigger") != 0 && strcmp(run->reason, "idle") != 0;
     atomic_store_relaxed(&heap->nallocating, 0);
     size_t external = atomic_load_relaxed(&heap->external_bytes);
@@ -163,12 +164,12 @@ uint32_t tri__pace_markers(tri_heap *heap) {
     return nmarkers <= cores ? nmarkers : cores > 1 ? cores : 1;
 }
 
-/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it. A quota of less is no
- * cap: collector.c sees to it. */
+/* Less than a core: one marker, which works for a part of the time, unless somebody waits for it, as all threads do in
+ * a stop of the world. A quota of less is no cap: collector.c sees to it. */
 uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns) {
     uint64_t parts = cpu_percent(heap) < 100 ? capped_parts(heap) : ALL_PARTS;
-    if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || atomic_load_relaxed(&heap->wanted))
-        return 0;                                                                  /* a hint */
+    if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || heap->nstops > 0) return 0;
+    if (atomic_load_relaxed(&heap->wanted)) return 0;                              /* a hint */
     if (heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes)) return 0; /* counters */
     return min_size(worked_ns * (ALL_PARTS - parts) / parts, MOST_REST_NS);
 }

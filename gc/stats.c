@@ -5,6 +5,8 @@
 #include "gc/heap.h"
 
 /* The worst pause, in one word: its kind, the rank of the lock that was waited for, nanoseconds (100 days). */
+/* What death took is told from here on. */
+enum { TOLD_DEATH_NS = 10000 };
 enum { KIND_BITS = 4, RANK_BITS = 7, WORST_BITS = KIND_BITS + RANK_BITS };
 _Static_assert(TRI_PAUSE_KINDS <= 1 << KIND_BITS && RANK_FIXALLOC < 1 << RANK_BITS, "kind and rank have room");
 
@@ -123,7 +125,7 @@ uint64_t tri__stats_take_worst(tri_heap *heap, uint32_t *kind, int *rank) {
 uint64_t tri__stats_busy_ns(tri_heap *heap) {
     struct stats *s = &heap->stats;
     return atomic_load_relaxed(&s->mark_ns) + atomic_load_relaxed(&s->sweep_ns) + atomic_load_relaxed(&s->assist_ns) +
-           atomic_load_relaxed(&s->worker_ns);
+           atomic_load_relaxed(&s->worker_ns) + atomic_load_relaxed(&s->death_ns);
 }
 
 int tri_histogram(tri_heap *heap, int kind, uint64_t *buckets, size_t n) {
@@ -188,7 +190,8 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
         .hard_goal_bytes = atomic_load_relaxed(&heap->hard_goal_bytes),
         .cpu_permille = atomic_load_relaxed(&s->cpu_permille),
         .capped_cycles = atomic_load_relaxed(&s->capped_cycles),
-        .widened_percent = atomic_load_relaxed(&s->widened_percent)};
+        .widened_percent = atomic_load_relaxed(&s->widened_percent),
+        .death_ns = atomic_load_relaxed(&s->death_ns)};
     memcpy(out, &stats, out->struct_size); /* an older header's fields */
     return TRI_OK;
 }
@@ -196,19 +199,21 @@ int tri_stats_get(tri_heap *heap, tri_stats *out) {
 void tri__stats_trace_cycle(tri_heap *heap, const tri_event *e, int rank) {
     static const char *const causes[TRI_PAUSE_KINDS] = {"handshake", "scan", "assist", "sweep", "wait",  "nap",
                                                         "zero",      "lock", "system", "core",  "limit", "gate"};
-    char workers[64] = "", lock[32] = "";
+    char workers[64] = "", lock[32] = "", death[32] = "";
     if (rank) snprintf(lock, sizeof lock, ", a lock of rank %d", rank);
     uint64_t worker_ns = atomic_load_relaxed(&heap->stats.worker_ns), before_ns = heap->workers.traced_ns;
     heap->workers.traced_ns = worker_ns;
     if (worker_ns > before_ns)
         snprintf(workers, sizeof workers, ", %u workers marked for %.2f ms beside it", heap->workers.nstarted,
                  (double)(worker_ns - before_ns) * 1e-6);
+    uint64_t death_ns = atomic_load_relaxed(&heap->stats.death_ns) - heap->run.death_ns;
+    if (death_ns >= TOLD_DEATH_NS) snprintf(death, sizeof death, ", death %.2f ms", (double)death_ns * 1e-6);
     fprintf(stderr,
             "trigc %llu @%.3fs %s: %.1f->%.1f MB, goal %.1f MB; cycle %.2f ms, mark %.2f ms, assists %.2f ms, "
-            "worst wait %.1f us (%s), %u rounds, %u threads%s%s\n",
+            "worst wait %.1f us (%s), %u rounds, %u threads%s%s%s\n",
             (unsigned long long)e->cycle, (double)(tri__os_now_ns() - heap->created_ns) * 1e-9, e->reason,
             (double)e->live_before_bytes / 1048576.0, (double)e->live_after_bytes / 1048576.0,
             (double)e->goal_bytes / 1048576.0, (double)e->cycle_ns * 1e-6, (double)e->mark_ns * 1e-6,
             (double)e->assist_ns * 1e-6, (double)e->worst_pause_ns * 1e-3, causes[e->pause_kind], e->flush_rounds,
-            e->nthreads, workers, lock);
+            e->nthreads, workers, death, lock);
 }

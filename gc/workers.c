@@ -89,7 +89,9 @@ void tri__workers_call(tri_heap *heap) {
 bool tri__workers_settled(tri_heap *heap) {
     struct workers *ws = &heap->workers;
     if (!ws->called) return true;
-    if (!tri__work_settle(&heap->work, &ws->waiter, SETTLE_WAIT_NS)) return false;
-    ws->called = false;
-    return true;
+    uint64_t start = tri__os_now_ns();
+    bool settled = tri__work_settle(&heap->work, &ws->waiter, SETTLE_WAIT_NS);
+    heap->run.slice_ns += tri__os_now_ns() - start; /* it did not run */
+    if (settled) ws->called = false;
+    return settled;
 }

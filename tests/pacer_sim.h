@@ -10,6 +10,7 @@
 #define TRI_TESTS_PACER_SIM_H
 
 #include "gc/pacer.h"
+#include "tests/fixture.h"
 
 #define SIM_MIB 1048576.0
 
@@ -54,6 +55,14 @@ struct sim {
     bool tracing;
     double marked, work, credit, allocated, own_ns, assist_ns, stall_ns, most;
 };
+
+/* What holds of every pacer, whatever it was told. */
+static inline void check_order(const struct pacer *p, const char *what) {
+    CHECK_MSG(p->base_bytes <= p->trigger_bytes && p->trigger_bytes <= p->goal_bytes &&
+                  p->goal_bytes <= p->hard_goal_bytes,
+              "%s: base %zu, trigger %zu, goal %zu, hard goal %zu", what, p->base_bytes, p->trigger_bytes,
+              p->goal_bytes, p->hard_goal_bytes);
+}
 
 static inline double sim_random(struct sim *s) { /* 0 to 1 */
     s->seed = s->seed * 6364136223846793005ull + 1442695040888963407ull;

@@ -169,26 +169,29 @@ TEST(lock, one_thread_at_a_time) {
     CHECK_EQ(shared.count, (uint64_t)THREADS * ROUNDS);
 }
 
-static uint32_t holds;
+static uint32_t holds, wanted; /* [atomic] */
 
-static void hold_for_a_moment(void *arg) {
-    (void)arg;
+/* Until the thread that wants the lock sleeps for it, however late it gets a core. */
+static void hold_until_waited_for(void *arg) {
+    const uint64_t *waiter_id = arg;
     tri__lock_acquire(&central);
     atomic_store_release(&holds, 1);
-    tri__os_sleep_ns(20000000);
+    while (!atomic_load_acquire(&wanted) || !process_thread_sleeps(*waiter_id)) tri__os_yield();
     tri__lock_release(&central);
 }
 
 /* Whoever waits is told for how long, and for which lock, once; a lock that is free is no wait. */
 TEST(lock, a_wait_is_told_with_its_rank) {
     struct os_thread holder;
+    uint64_t own_id = tri__os_thread_id();
     int rank = 0;
     begin();
     tri__lock_acquire(&pages);
     tri__lock_release(&pages);
     CHECK_EQ(tri__lock_take_waited(&rank), 0);
-    CHECK(tri__os_thread_start(&holder, hold_for_a_moment, NULL, "holder"));
+    CHECK(tri__os_thread_start(&holder, hold_until_waited_for, &own_id, "holder"));
     while (!atomic_load_acquire(&holds)) tri__os_yield();
+    atomic_store_release(&wanted, 1);
     tri__lock_acquire(&central);
     tri__lock_release(&central);
     tri__os_thread_join(&holder);

@@ -357,6 +357,10 @@ TEST(pace, a_cap_gives_the_heap_more_room_and_takes_it_back, .timeout = 120) {
     fixture_close(&f);
 }
 
+static void take_rest(tri_heap *heap, void *arg) {
+    *(uint64_t *)arg = tri__pace_rest_ns(heap, 200000);
+}
+
 TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     struct fixture f = fixture_open();
     fixture_use_millicpus(f.heap, 2000, false);
@@ -391,7 +395,67 @@ TEST(pace, a_cap_of_less_than_a_core_makes_its_marker_rest) {
     CHECK_EQ(tri__pace_rest_ns(f.heap, 200 * us), 0);
     atomic_sub_relaxed(&f.heap->heap_bytes, 100 * MIB);
     CHECK(tri__pace_rest_ns(f.heap, 200 * us) > 0);
+    uint64_t rest_ns = 1;
+    CHECK(tri__collector_run(mutator_of(f.thread), take_rest, &rest_ns)); /* in a stop all wait */
+    CHECK_EQ(rest_ns, 0);
     fixture_set(f.heap, "cpu_percent=100");
+    fixture_close(&f);
+}
+
+/* ---- what death takes ---- */
+
+/* Passes over weak maps, and death, as the cycle goes on. */
+struct deaths {
+    tri_heap *heap;
+    uint64_t settled_ns, died_ns; /* when what dies is next, and when it is gone */
+};
+
+static void note_death(const tri_event *event, void *user) {
+    struct deaths *d = user;
+    if (event->kind != TRI_EVENT_PHASE) return;
+    uint64_t ns = atomic_load_relaxed(&d->heap->stats.death_ns);
+    if (strcmp(event->phase, "death") == 0) d->settled_ns = ns;
+    if (strcmp(event->phase, "disarm") == 0) d->died_ns = ns;
+}
+
+static void no_cleanup(void *arg) {
+    (void)arg;
+}
+
+TEST(pace, passes_over_weak_maps_and_death_count_as_collecting) {
+    enum { NKEYS = 5000 };
+    struct deaths deaths = {NULL, 0, 0};
+    tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES | TRI_HEAP_EVENTS);
+    config.event = note_death;
+    config.user = &deaths;
+    struct fixture f = fixture_open_config(&config);
+    deaths.heap = f.heap;
+    TRI_LOCALS(f.thread, roots, 3);
+    roots[0] = tri_new_n(f.thread, &array_type, NKEYS);
+    roots[1] = tri_wmap_new(f.thread, NULL);
+    for (uint32_t i = 0; i < NKEYS; i++) {
+        roots[2] = tri_new(f.thread, &pair_type);
+        tri_store(f.thread, roots[0], (void **)roots[0] + i, roots[2]);
+        CHECK_EQ(tri_wmap_put(f.thread, roots[1], roots[2], (tri_word)(uintptr_t)roots[2]), TRI_OK);
+        CHECK_EQ(tri_cleanup_add(f.thread, roots[2], no_cleanup, NULL), TRI_OK);
+    }
+    roots[2] = NULL;
+    for (int i = 0; i < 2; i++) { /* all live; all die */
+        tri_stats before = fixture_stats(f.heap);
+        uint64_t start = tri__os_now_ns();
+        fixture_collect(&f);
+        tri_stats s = fixture_stats(f.heap);
+        CHECK(deaths.settled_ns > before.death_ns && deaths.died_ns > deaths.settled_ns);
+        CHECK_EQ(s.death_ns, deaths.died_ns);
+        CHECK(s.death_ns + s.mark_ns + s.sweep_ns - before.death_ns - before.mark_ns - before.sweep_ns <=
+              tri__os_now_ns() - start); /* nothing twice */
+        uint64_t worked_ns = s.death_ns + s.mark_ns + s.assist_ns + atomic_load_relaxed(&f.heap->stats.worker_ns);
+        CHECK_EQ(f.heap->pacer.limiter.busy_ns, worked_ns);
+        CHECK_EQ(tri__stats_busy_ns(f.heap), worked_ns + s.sweep_ns);
+        tri_clear(f.thread, roots[0], roots[0], NKEYS);
+    }
+    CHECK_EQ(tri_cleanup_run(f.thread, SIZE_MAX), NKEYS);
+    TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
 

@@ -410,17 +410,27 @@ static void traced_workers(const void *arg) {
     struct fixture f = fixture_open_config(&config);
     TRI_LOCALS(f.thread, roots, 64);
     for (int i = 0; i < 64; i++) grow(&f, &roots[i], 5000); /* several lists: enough for each */
-    for (int i = 0; i < 100 && atomic_load_relaxed(&f.heap->stats.worker_ns) == 0; i++) fixture_collect(&f);
+    uint64_t ns = 0; /* what a line tells, as 0.00 ms if that is all that the workers got */
+    for (int i = 0; i < 100 && ns < 10000; i++) {
+        ns = f.heap->workers.traced_ns;
+        fixture_collect(&f);
+        ns = f.heap->workers.traced_ns - ns;
+    }
 }
 
 TEST(seen, the_trace_says_how_many_workers_marked_and_for_how_long) {
     static char text[1 << 16];
     CHECK_EQ(process_in_child(traced_workers, NULL, text, sizeof text), 0);
-    const char *at = strstr(text, " threads, ");
-    unsigned n = 0;
-    double ms = 0;
-    CHECK_MSG(at && sscanf(at, " threads, %u workers marked for %lf ms beside it", &n, &ms) == 2, "%s", text);
-    CHECK(n >= 1 && n <= 3 && ms > 0);
+    double most_ms = 0;
+    for (const char *at = text; (at = strstr(at, " threads, ")) != NULL; at++) {
+        unsigned n = 0;
+        double ms = 0;
+        int fields = sscanf(at, " threads, %u workers marked for %lf ms beside it", &n, &ms);
+        if (fields == 0) continue; /* a lock's rank */
+        CHECK_MSG(fields == 2 && n >= 1 && n <= 3, "%s", text);
+        if (ms > most_ms) most_ms = ms;
+    }
+    CHECK_MSG(most_ms > 0, "%s", text);
 }
 
 static void note_call(void *arg) {

@@ -138,7 +138,9 @@ static void no_cleanup(void *arg) {
     (void)arg;
 }
 
-enum { NWIDE = 60000, NWATCHED = 4000, NSUSPENDED = 40, SUSPENDED_WORDS = 3000 };
+/* What is watched is in the first half, and no root outside the heap names it. */
+enum { NWIDE = 60000, NWATCHED = 4000, FIRST_WATCHED = 5, NSUSPENDED = 40, SUSPENDED_WORDS = 3000, NGLOBALS = 20000 };
+_Static_assert(FIRST_WATCHED *NWATCHED >= NGLOBALS && (FIRST_WATCHED + 2) * NWATCHED <= NWIDE / 2, "see above");
 
 /* One of each of what cycles look at, and each too much for one look; roots[0] holds all of it. */
 static void build_everything(struct fixture *f, void **roots) {
@@ -146,13 +148,16 @@ static void build_everything(struct fixture *f, void **roots) {
     roots[0] = tri_new_n(t, &wide_type, NWIDE);
     roots[1] = tri_new_n(t, &weak_array_type, NWIDE);
     roots[2] = tri_wmap_new(t, NULL);
-    CHECK(roots[0] && roots[1] && roots[2]);
+    tri_finq *queue = tri_finq_new(t);
+    CHECK(roots[0] && roots[1] && roots[2] && queue);
     for (uint32_t i = 0; i < NWIDE; i++) {
         void *obj = new_sealed(t, NULL, i);
         tri_store(t, roots[0], (void **)roots[0] + i, obj);
         if (i % 2) tri_store(t, roots[1], (void **)roots[1] + i, obj);
-        if (i < NWATCHED) CHECK_EQ(tri_cleanup_add(t, obj, no_cleanup, NULL), TRI_OK);
-        if (i < NWATCHED) CHECK_EQ(tri_wmap_put(t, roots[2], obj, (tri_word)(uintptr_t)obj), TRI_OK);
+        uint32_t n = i / NWATCHED;
+        if (n == FIRST_WATCHED) CHECK_EQ(tri_finq_watch(t, queue, obj), TRI_OK);
+        if (n == FIRST_WATCHED + 1) CHECK_EQ(tri_cleanup_add(t, obj, no_cleanup, NULL), TRI_OK);
+        if (n == FIRST_WATCHED + 1) CHECK_EQ(tri_wmap_put(t, roots[2], obj, (tri_word)(uintptr_t)obj), TRI_OK);
         if (i % 8) continue;
         roots[3] = obj;
         struct watcher *w = tri_new(t, &watcher_type);
@@ -163,21 +168,38 @@ static void build_everything(struct fixture *f, void **roots) {
     roots[3] = NULL;
 }
 
+/* Roots outside the heap. */
+struct outside {
+    tri_word words[NSUSPENDED][SUSPENDED_WORDS], *tops[NSUSPENDED], globals[NGLOBALS];
+    tri_vmstack *stacks[NSUSPENDED];
+    tri_root *range;
+};
+
+static void add_outside(tri_thread *t, struct outside *o, void **all) {
+    o->range = tri_root_add(t, o->globals, NGLOBALS, NULL);
+    for (size_t i = 0; i < NGLOBALS; i++) tri_root_store(t, o->range, &o->globals[i], all[i]);
+    for (size_t i = 0; i < NSUSPENDED; i++) {
+        o->tops[i] = o->words[i] + SUSPENDED_WORDS;
+        for (size_t k = 0; k < SUSPENDED_WORDS; k++) o->words[i][k] = (tri_word)(uintptr_t)all[(i * 97 + k) % NWIDE];
+        o->stacks[i] = tri_vmstack_add(t, o->words[i], &o->tops[i], NULL);
+        CHECK(o->stacks[i] && tri_vmstack_suspend(t, o->stacks[i]) == TRI_OK);
+    }
+}
+
+static void remove_outside(tri_thread *t, struct outside *o) {
+    for (size_t i = 0; i < NSUSPENDED; i++) {
+        CHECK_EQ(tri_vmstack_resume(t, o->stacks[i]), TRI_OK);
+        tri_vmstack_remove(t, o->stacks[i]);
+    }
+    tri_root_remove(t, o->range);
+}
+
 TEST(step, between_two_looks_at_the_clock_little_is_done) {
-    static tri_word words[NSUSPENDED][SUSPENDED_WORDS], *tops[NSUSPENDED], globals[20000];
+    static struct outside outside;
     struct fixture f = open_stepped(TRI_HEAP_NO_CYCLES);
     TRI_LOCALS(f.thread, roots, 4);
-    tri_vmstack *stacks[NSUSPENDED];
     build_everything(&f, roots);
-    void **all = roots[0];
-    tri_root *range = tri_root_add(f.thread, globals, sizeof globals / 8, NULL);
-    for (size_t i = 0; i < sizeof globals / 8; i++) tri_root_store(f.thread, range, &globals[i], all[i]);
-    for (size_t i = 0; i < NSUSPENDED; i++) {
-        tops[i] = words[i] + SUSPENDED_WORDS;
-        for (size_t k = 0; k < SUSPENDED_WORDS; k++) words[i][k] = (tri_word)(uintptr_t)all[(i * 97 + k) % NWIDE];
-        stacks[i] = tri_vmstack_add(f.thread, words[i], &tops[i], NULL);
-        CHECK(stacks[i] && tri_vmstack_suspend(f.thread, stacks[i]) == TRI_OK);
-    }
+    add_outside(f.thread, &outside, roots[0]);
     uint32_t phases = 0;
     for (uint32_t p = 0; p < NUM_PHASES; p++) tri__units_take_most(p);
     for (int cycle = 0; cycle < 4; cycle++) {
@@ -192,11 +214,12 @@ TEST(step, between_two_looks_at_the_clock_little_is_done) {
     }
     uint32_t seen = 1u << PHASE_SCAN | 1u << PHASE_MARK | 1u << PHASE_DEATH | 1u << PHASE_SWEEP;
     CHECK_MSG((phases & seen) == seen, "left in phases 0x%x", phases);
-    for (size_t i = 0; i < NSUSPENDED; i++) {
-        CHECK_EQ(tri_vmstack_resume(f.thread, stacks[i]), TRI_OK);
-        tri_vmstack_remove(f.thread, stacks[i]);
-    }
-    tri_root_remove(f.thread, range);
+    tri_stats stats = fixture_stats(f.heap);
+    CHECK_EQ(stats.cleanups_run, NWATCHED); /* all that is watched has died */
+    CHECK_EQ(atomic_load_acquire(&f.heap->death.watches.queues->ndelivered), NWATCHED);
+    CHECK_EQ(tri_wmap_count(f.thread, roots[2]), 0);
+    CHECK(stats.weak_cleared > 0);
+    remove_outside(f.thread, &outside);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
@@ -351,6 +374,56 @@ TEST(step, an_idle_heap_is_collected_and_trimmed_by_steps) {
     }
     CHECK_MSG(left <= most / 8, "%zu of %zu bytes are left", left, most);
     CHECK_EQ(nthreads_of_process(), nthreads); /* I-STEP3: the scavenger's work, and the idle heap's, too */
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* In an idle period whose cycle had to wait the host collects: that cycle was the period's, too. */
+TEST(step, a_cycle_in_an_idle_period_is_the_one_that_the_period_owes) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.idle_trim_ms = 1000000000;
+    struct fixture f = fixture_open_config(&config);
+    struct scavenger *s = &f.heap->scavenger;
+    while (tri_step(f.thread, 1000000)) {}
+    s->idle = s->idle_owes = true; /* as begin_idle leaves it */
+    s->active = false;
+    fixture_collect(&f);
+    while (tri_step(f.thread, 1000000)) {}
+    CHECK(s->cycles_seen == 1 && s->idle && !s->idle_owes);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    fixture_close(&f);
+}
+
+static uint64_t count_naps(tri_heap *heap) {
+    uint64_t buckets[PAUSE_BUCKETS], n = 0;
+    CHECK_EQ(tri_histogram(heap, TRI_PAUSE_NAP, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
+    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
+    return n;
+}
+
+/* Beyond the hard goal by what others allocated, while another thread has the turn: whoever owes nothing itself naps;
+ * with the turn free it takes a slice. */
+TEST(step, beyond_the_hard_goal_a_thread_without_the_turn_naps) {
+    struct fixture f = open_stepped(TRI_HEAP_NO_CYCLES);
+    struct mutator *m = mutator_of(f.thread);
+    TRI_LOCALS(f.thread, roots, 1);
+    for (uint64_t i = 0; i < 200000; i++) roots[0] = new_sealed(f.thread, roots[0], i);
+    tri__cycle_request(f.heap, "test");
+    while (!f.heap->tracing) CHECK(tri_step(f.thread, 20000));
+    size_t beyond = atomic_load_relaxed(&f.heap->hard_goal_bytes) + MIB;
+    uint64_t before = count_naps(f.heap);
+    m->assist_debt = 0;
+    atomic_add_relaxed(&f.heap->heap_bytes, beyond);
+    atomic_store_relaxed(&f.heap->turn_taken, true); /* as another thread does */
+    CHECK(tri__step_pace(m));
+    CHECK_EQ(count_naps(f.heap), before + 1);
+    atomic_store_relaxed(&f.heap->turn_taken, false);
+    tri__step_pace(m);
+    CHECK_EQ(count_naps(f.heap), before + 1);
+    atomic_sub_relaxed(&f.heap->heap_bytes, beyond);
+    fixture_collect(&f);
+    CHECK_EQ(check_list(roots[0]), 200000);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }

@@ -46,6 +46,7 @@ typedef struct tri_stats {
     uint64_t cpu_permille;    /* of all processors' time that collecting took between the last two cycles' ends */
     uint64_t capped_cycles;   /* before which the heap was given more room than growth_percent says, for cpu_percent */
     uint64_t widened_percent; /* that room now, of what growth_percent says: 100 while cpu_percent asks for none */
+    uint64_t death_ns;        /* in weak maps, and with what dies: queues, cleanups; its tracing is mark_ns; ever */
 } tri_stats;
 /* TRI_EINVAL when struct_size is not set. Any thread. */
 TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
