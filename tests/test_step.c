@@ -72,7 +72,9 @@ TEST(step, allocation_alone_keeps_the_heap_near_its_goal) {
     }
     uint64_t cycles = fixture_stats(f.heap).cycles - before;
     CHECK_MSG(cycles >= (TEST_IS_SLOW ? 3 : 10), "%llu cycles", (unsigned long long)cycles);
-    CHECK_MSG(worst < 1.25 || TEST_IS_SLOW, "%.2f times the goal", worst);
+    /* Measured 1.00 to 1.05, also beside three busy processes on its core; 1.04 to 1.25 while little that was left to
+     * mark kept a cycle open until the hard goal. */
+    CHECK_MSG(worst < 1.15 || TEST_IS_SLOW, "%.2f times the goal", worst);
     CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
     for (int i = 0; i < NLISTS; i++) CHECK_EQ(check_list(lists[i]), LIST_LENGTH);
     TRI_POP(f.thread, lists);
@@ -372,6 +374,56 @@ TEST(step, an_idle_heap_is_collected_and_trimmed_by_steps) {
     }
     CHECK_MSG(left <= most / 8, "%zu of %zu bytes are left", left, most);
     CHECK_EQ(nthreads_of_process(), nthreads); /* I-STEP3: the scavenger's work, and the idle heap's, too */
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* In an idle period whose cycle had to wait the host collects: that cycle was the period's, too. */
+TEST(step, a_cycle_in_an_idle_period_is_the_one_that_the_period_owes) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.workers = 0;
+    config.idle_trim_ms = 1000000000;
+    struct fixture f = fixture_open_config(&config);
+    struct scavenger *s = &f.heap->scavenger;
+    while (tri_step(f.thread, 1000000)) {}
+    s->idle = s->idle_owes = true; /* as begin_idle leaves it */
+    s->active = false;
+    fixture_collect(&f);
+    while (tri_step(f.thread, 1000000)) {}
+    CHECK(s->cycles_seen == 1 && s->idle && !s->idle_owes);
+    CHECK_EQ(fixture_stats(f.heap).cycles, 1);
+    fixture_close(&f);
+}
+
+static uint64_t count_naps(tri_heap *heap) {
+    uint64_t buckets[PAUSE_BUCKETS], n = 0;
+    CHECK_EQ(tri_histogram(heap, TRI_PAUSE_NAP, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
+    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
+    return n;
+}
+
+/* Beyond the hard goal by what others allocated, while another thread has the turn: whoever owes nothing itself naps;
+ * with the turn free it takes a slice. */
+TEST(step, beyond_the_hard_goal_a_thread_without_the_turn_naps) {
+    struct fixture f = open_stepped(TRI_HEAP_NO_CYCLES);
+    struct mutator *m = mutator_of(f.thread);
+    TRI_LOCALS(f.thread, roots, 1);
+    for (uint64_t i = 0; i < 200000; i++) roots[0] = new_sealed(f.thread, roots[0], i);
+    tri__cycle_request(f.heap, "test");
+    while (!f.heap->tracing) CHECK(tri_step(f.thread, 20000));
+    size_t beyond = atomic_load_relaxed(&f.heap->hard_goal_bytes) + MIB;
+    uint64_t before = count_naps(f.heap);
+    m->assist_debt = 0;
+    atomic_add_relaxed(&f.heap->heap_bytes, beyond);
+    atomic_store_relaxed(&f.heap->turn_taken, true); /* as another thread does */
+    CHECK(tri__step_pace(m));
+    CHECK_EQ(count_naps(f.heap), before + 1);
+    atomic_store_relaxed(&f.heap->turn_taken, false);
+    tri__step_pace(m);
+    CHECK_EQ(count_naps(f.heap), before + 1);
+    atomic_sub_relaxed(&f.heap->heap_bytes, beyond);
+    fixture_collect(&f);
+    CHECK_EQ(check_list(roots[0]), 200000);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
