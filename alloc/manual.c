@@ -41,8 +41,9 @@ static size_t span_bytes(const struct manual_span *ms) {
 
 /* ---- empty spans --------------------------------------------------------------------------------------------- */
 
-/* Back from a cache: for any thread, or to the page heap if the manual lock is held already. */
-static void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
+/* Back from a cache: for any thread, or to the page heap if the manual lock is held already. Out of line: a free that
+ * gives nothing back saves no register for it. */
+static TRI_COLD void release(struct manual_cache *c, struct manual_span *ms, bool locked) {
     struct memory *mem = atomic_load_relaxed(&c->mem); /* alive: the caller uses it */
     atomic_sub_relaxed(&c->nspans[ms->class_index], 1);
     if (locked) {

@@ -40,13 +40,13 @@ void tri__handshake_post(tri_heap *heap, uint64_t seq) {
 static bool hold(struct mutator *m) {
     struct osthread *os = m->os;
     uint32_t expected = OS_BLOCKED;
-    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and leave_blocked */
+    if (!atomic_cas_seq(&os->state, &expected, OS_HELD)) return false; /* I-HS2; enter_blocked and tri__leave_blocked */
     os->held_for = m;
     return true;
 }
 
 static void release_hold(struct osthread *os) {
-    /* Pairs with leave_blocked's CAS: what was done for it is visible. After this the thread may be gone: only its
+    /* Pairs with tri__leave_blocked's CAS: what was done for it is visible. After this the thread may be gone: only its
      * word's address is used. */
     if (atomic_swap_seq(&os->state, OS_BLOCKED) == OS_HELD_WAITED) tri__os_futex_wake_all(&os->state);
 }

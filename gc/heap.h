@@ -2,7 +2,7 @@
  *
  *   config, options, create, destroy          heap.c
  *   mem       spans, pages, tables            alloc/memory.h
- *   threads   attached mutators, handshakes   mutator.c, handshake.c
+ *   threads   attached mutators, handshakes   mutator.c, safepoint.c, handshake.c
  *   roots     ranges, handles, stacks         roots.c, vmstack.c, suspended.c, native.c
  *   work      grey buffers                    work.c, mark.c
  *   workers   marking threads                 workers.c

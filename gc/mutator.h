@@ -126,8 +126,12 @@ static inline struct mutator *mutator_of(tri_thread *thread) {
 
 /* NULL (with the error set, naming the call) for NULL or the sentinel of unattached threads. */
 struct mutator *tri__mutator_check(tri_thread *thread, const char *call);
+/* The same without the checks of checked builds: the call has its own, or may come from a blocking region. */
+struct mutator *tri__mutator_attached(tri_thread *thread, const char *call);
 /* tri_self, asked by the library. */
 tri_thread *tri__self(const tri_heap *heap);
+
+/* ---- safepoint.c ---- */
 
 /* Does every pending step of every attachment of the calling OS thread (R1). Spills registers first. */
 void tri__safepoint(struct mutator *m);
@@ -155,6 +159,11 @@ void tri__with_registers_spilled(spilled_fn fn, struct osthread *os, void *arg);
 /* Waits inside the library (R14): runs fn(arg) as a blocking region. No lock may be held. Nanoseconds in the region,
  * for the caller to tell: the steps that the thread answers on its way in and out are told already. */
 uint64_t tri__blocking_wait(struct mutator *m, void (*fn)(void *), void *arg);
+
+/* Becomes running again; waits while a collector holds the state word (R16). */
+void tri__leave_blocked(struct osthread *os);
+
+/* ---- handshake.c ---- */
 
 /* Tells every attached thread of the heap to do the step numbered seq. Requires RANK_THREADS. */
 void tri__handshake_post(tri_heap *heap, uint64_t seq);

@@ -159,9 +159,11 @@ static bool slice(struct mutator *m, uint64_t budget_ns) {
     return s.had_turn;
 }
 
+/* Beyond the goal it takes a slice at each slow path, however small its debt: little may be left to mark, for which
+ * the debt would rise too slowly to be worth one. */
 static bool owes(tri_heap *heap, const struct mutator *m) {
-    size_t hard_goal = atomic_load_relaxed(&heap->hard_goal_bytes); /* a counter */
-    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > hard_goal;
+    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* a counter */
+    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > goal;
 }
 
 /* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
@@ -184,7 +186,7 @@ static bool pace_between(struct mutator *m) {
     if (heap_total_bytes(heap) <= atomic_load_relaxed(&heap->goal_bytes)) return false; /* a counter */
     if (now == PHASE_IDLE || now == PHASE_SWEEP) return false;
     if (!mine || now == phase) tri__throttle(m); /* it waits for others' answers: for a core, maybe */
-    return now == PHASE_MARK && owes(heap, m);
+    return owes(heap, m);
 }
 
 bool tri__step_pace(struct mutator *m) {
@@ -200,7 +202,7 @@ bool tri__step_pace(struct mutator *m) {
         if (m->assist_debt > 0)
             tri__assist(m);
         else
-            tri__throttle(m); /* beyond the hard goal by what others allocated */
+            tri__throttle(m); /* beyond the goal by what others allocated */
     }
     tri__borrow_credit(m);
     return owes(heap, m);

@@ -3,7 +3,7 @@
  * thread or a heap that is precise does not look at them.
  *
  * What it is to catch in a port: registers that a safepoint does not save, a stack pointer that is recorded too high.
- * Both, planted by hand in gc/mutator.c, were seen to fail here, on x86-64 and, under the emulator, on ARMv8.
+ * Both, planted by hand in gc/safepoint.c, were seen to fail here, on x86-64 and, under the emulator, on ARMv8.
  */
 #include "tests/fixture.h"
 

@@ -25,8 +25,8 @@ enum { H_SEQ, H_REQUEST, H_TAKE, H_READ, H_ANSWER, H_WAIT };
 static const struct site handshake_sites[] = {
     [H_SEQ] = {"gc/handshake.c", "atomic_store_release(&m->request_seq, seq)", REL, RLX, NEEDED},
     [H_REQUEST] = {"gc/handshake.c", "atomic_store_seq(&a->pub.request, 1)", SEQ, RLX, NEEDED},
-    [H_TAKE] = {"gc/mutator.c", "atomic_swap_acqrel(&m->pub.request, 0)", ARL, RLX, NEEDED},
-    [H_READ] = {"gc/mutator.c", "atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */", ACQ, RLX,
+    [H_TAKE] = {"gc/safepoint.c", "atomic_swap_acqrel(&m->pub.request, 0)", ARL, RLX, NEEDED},
+    [H_READ] = {"gc/safepoint.c", "atomic_load_acquire(&m->request_seq); /* pairs with handshake_post */", ACQ, RLX,
                 NEEDED},
     [H_ANSWER] = {"gc/cycle.c", "atomic_sub_seq(&heap->pending, 1)", SEQ, RLX, NEEDED},
     [H_WAIT] = {"gc/handshake.c", "while (atomic_load_acquire(&heap->pending)) {", ACQ, RLX, NEEDED},
@@ -238,10 +238,10 @@ enum { B_SP, B_BLOCK, B_LOOK, B_LEAVE, B_REQUEST, B_HOLD, B_GIVE, B_ANSWERED, B_
 enum { RUNNING, BLOCKED, HELD };
 
 static const struct site blocking_sites[] = {
-    [B_SP] = {"gc/mutator.c", "atomic_store_release(&os->sp, sp)", REL, RLX, SPARE}, /* the state word follows */
-    [B_BLOCK] = {"gc/mutator.c", "atomic_store_seq(&os->state, OS_BLOCKED)", SEQ, REL, NEEDED},
-    [B_LOOK] = {"gc/mutator.c", "atomic_load_seq(&m->pub.request)", SEQ, ACQ, NEEDED},
-    [B_LEAVE] = {"gc/mutator.c", "atomic_cas_seq(&os->state, &expected, OS_RUNNING)", SEQ, RLX, NEEDED},
+    [B_SP] = {"gc/safepoint.c", "atomic_store_release(&os->sp, sp)", REL, RLX, SPARE}, /* the state word follows */
+    [B_BLOCK] = {"gc/safepoint.c", "atomic_store_seq(&os->state, OS_BLOCKED)", SEQ, REL, NEEDED},
+    [B_LOOK] = {"gc/safepoint.c", "atomic_load_seq(&m->pub.request)", SEQ, ACQ, NEEDED},
+    [B_LEAVE] = {"gc/safepoint.c", "atomic_cas_seq(&os->state, &expected, OS_RUNNING)", SEQ, RLX, NEEDED},
     [B_REQUEST] = {"gc/handshake.c", "atomic_store_seq(&a->pub.request, 1)", SEQ, REL, NEEDED},
     [B_HOLD] = {"gc/handshake.c", "atomic_cas_seq(&os->state, &expected, OS_HELD)", SEQ, ARL, NEEDED},
     [B_GIVE] = {"gc/handshake.c", "atomic_swap_seq(&os->state, OS_BLOCKED)", SEQ, RLX, NEEDED},
@@ -250,8 +250,8 @@ static const struct site blocking_sites[] = {
     [B_ASKED] = {"gc/handshake.c", "atomic_load_acquire(&m->answer_seq) >= seq", ACQ, RLX, SPARE},
 };
 
-/* run_blocking, enter_blocked, leave_blocked, answer_all; post, look, hold, release_hold. Inside the region the thread
- * waits for something that comes only after the step has all its answers. */
+/* run_blocking, enter_blocked, tri__leave_blocked, answer_all; post, look, hold, release_hold. Inside the region the
+ * thread waits for something that comes only after the step has all its answers. */
 static void blocking(int variant) {
     (void)variant;
     ex_begin(&p, "a blocking region");

@@ -142,8 +142,11 @@ TEST(planted_death, verify_sees_weak_maps) {
 
     e->key += 16;
     expect_contradiction(&f, "I-WMAP1: the key of a weak map's entry is no start of an object");
-    e->key = (uintptr_t)keys[KEYS]; /* alive, but its place is another */
-    expect_contradiction(&f, "I-WTAB1: an entry is not found by its key");
+    for (size_t i = 7; (e->key = (uintptr_t)keys[KEYS], tri__wtable_find(&record->table, e->key) == e); i++) {
+        *e = kept; /* in the bucket that is its own by chance: addresses differ from run to run */
+        e = tri__wtable_find(&record->table, (uintptr_t)keys[i + 1]), kept = *e;
+    }
+    expect_contradiction(&f, "I-WTAB1: an entry is not found by its key"); /* alive, but its place is another */
     *e = kept;
     e->value = (tri_word)(uintptr_t)reveal(dead);
     expect_contradiction(&f, "which names the dead");

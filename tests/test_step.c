@@ -72,7 +72,9 @@ TEST(step, allocation_alone_keeps_the_heap_near_its_goal) {
     }
     uint64_t cycles = fixture_stats(f.heap).cycles - before;
     CHECK_MSG(cycles >= (TEST_IS_SLOW ? 3 : 10), "%llu cycles", (unsigned long long)cycles);
-    CHECK_MSG(worst < 1.25 || TEST_IS_SLOW, "%.2f times the goal", worst);
+    /* Measured 1.00 to 1.05, also beside three busy processes on its core; 1.04 to 1.25 while little that was left to
+     * mark kept a cycle open until the hard goal. */
+    CHECK_MSG(worst < 1.15 || TEST_IS_SLOW, "%.2f times the goal", worst);
     CHECK_EQ(fixture_stats(f.heap).nthreads, 1);
     for (int i = 0; i < NLISTS; i++) CHECK_EQ(check_list(lists[i]), LIST_LENGTH);
     TRI_POP(f.thread, lists);
