@@ -159,8 +159,9 @@ TEST(finq, what_lies_in_a_queue_may_be_watched_again) {
 }
 
 /* A holder that comes back: its weak slot to what comes back too stays, the one to what does not is cleared. */
-TEST(finq, weak_slots_of_what_came_back_name_the_living) {
+static void come_back_with_weak_slots(const char *mode) {
     struct fixture f = fixture_open();
+    fixture_set(f.heap, mode);
     TRI_LOCALS(f.thread, roots, 2);
     tri_finq *q = tri_finq_new(f.thread);
     struct ref *lost = roots[0] = tri_new(f.thread, &ref_type), *kept = roots[1] = tri_new(f.thread, &ref_type);
@@ -182,6 +183,12 @@ TEST(finq, weak_slots_of_what_came_back_name_the_living) {
     }
     TRI_POP(f.thread, roots);
     fixture_close(&f);
+}
+
+TEST(finq, weak_slots_of_what_came_back_name_the_living) {
+    static const char *const modes[] = {"mode=concurrent", "mode=insertion", "mode=stop-mark", "mode=stop",
+                                        "mode=incremental"};
+    for (size_t i = 0; i < TRI_COUNT(modes); i++) come_back_with_weak_slots(modes[i]);
 }
 
 /* ---- while a cycle marks ----------------------------------------------------------------------------------------- */
