@@ -135,7 +135,8 @@ struct weak_place {
 };
 
 struct death {
-    uint32_t has_weak;      /* an object with weak slots was allocated in this heap [atomic] */
+    size_t weak_low;        /* objects with weak slots lie from this page on, as far as any was ever [atomic] */
+    size_t weak_end;        /* and before this one; 0: there was none [atomic] */
     struct weak_place weak; /* where the look at all pages goes on [who runs cycles] */
     enum death_step step;   /* [who runs cycles] */
     bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
@@ -170,8 +171,8 @@ bool tri__death_looks(const tri_heap *heap);
 void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
 
 /* weak.c */
-/* An object with weak slots is about to be allocated. */
-void tri__weak_note(tri_heap *heap);
+/* An object with weak slots was allocated: the first one of a hole. Before its slots can be written. */
+void tri__weak_note(tri_heap *heap, const void *obj);
 /* Clears each weak slot of a marked object that names an unmarked one, from heap->death.weak on. False: the deadline
  * passed. */
 bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns);
