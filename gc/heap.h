@@ -7,7 +7,7 @@
  *   work      grey buffers                    work.c, mark.c
  *   workers   marking threads                 workers.c
  *   copies    of deep stacks                  stackcopy.c
- *   cycle     phases, collector thread        cycle.c, collector.c
+ *   cycle     phases, collector thread        cycle.c, collector.c, step.c where there is none
  *   pacer     goal and trigger                pacer.c, limiter.c, pace.c
  *   death     weak slots, watches, what dies   death.c, weak.c, watch.c, finalize.c, wmap.c, ephemeron.c
  *   scavenger memory goes back                scavenger.c
