@@ -29,6 +29,7 @@ pub const programs = [_]Program{
     .{ .name = "test_native", .tsan = true, .aarch64 = true },
     .{ .name = "test_free", .tsan = true, .aarch64 = true },
     .{ .name = "test_weak", .tsan = true, .aarch64 = true },
+    .{ .name = "test_gate", .tsan = true },
     .{ .name = "test_death", .tsan = true },
     .{ .name = "test_finq", .tsan = true },
     .{ .name = "test_wmap", .tsan = true },

@@ -93,6 +93,7 @@ TEST(coroutines, the_threads_own_stack_is_scanned_while_it_runs_on_another) {
     struct leaf *volatile mine = reveal(fixture_new_hidden(&f));
     for (uint32_t i = 0; i < 3; i++) {
         CHECK(coroutine_run(&runner, &c) && nrounds == i);
+        CHECK_STR_EQ(atomic_load_relaxed(&mutator_of(f.thread)->os->site_call), "tri_native_switch"); /* its last */
         check_leaf(mine);
     }
     coroutine_close(f.thread, &c);

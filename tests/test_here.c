@@ -6,6 +6,7 @@
  */
 #include "tests/fixture.h"
 #include "tests/sealed.h"
+#include "tests/seen.h"
 
 static struct fixture open_small(void) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
@@ -41,6 +42,8 @@ TEST(here, a_small_heap_collects_on_the_thread_that_triggers) {
     churn(f.thread, lists, 0, TEST_IS_SLOW ? 20000 : 100000);
     uint64_t here = cycles_here(f.heap);
     CHECK_MSG(here >= 10, "%llu cycles on the thread itself", (unsigned long long)here);
+    CHECK_MSG(count(f.heap, TRI_PAUSE_ASSIST) >= here, "%llu cycles on the thread itself, %llu pauses",
+              (unsigned long long)here, (unsigned long long)count(f.heap, TRI_PAUSE_ASSIST));
     CHECK_MSG(fixture_stats(f.heap).heap_bytes < MIB, "%zu bytes", fixture_stats(f.heap).heap_bytes);
     TRI_POP(f.thread, lists);
     fixture_close(&f);

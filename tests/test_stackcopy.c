@@ -6,6 +6,9 @@
  * one, which has answered, is black meanwhile, and its copy is unshaded.
  */
 #include "tests/held.h"
+#include "tests/process.h"
+
+#include <sys/resource.h>
 
 #include "gc/stackcopy.h"
 
@@ -228,6 +231,61 @@ TEST(stackcopy, what_grows_after_it_was_asked_for_is_scanned_too) {
     fixture_join(f.thread, collect);
     deep_expect(&f, d, DEEP);
     deep_close(&f, d);
+    close_heap(&f);
+}
+
+/* A quarter more is there than was asked for. */
+TEST(stackcopy, what_grows_by_a_fifth_after_it_was_asked_for_is_copied) {
+    struct fixture f = open_heap("checkmark=1", NULL);
+    struct deep *d = deep_open(&f, DEEP, NULL);
+    d->top = d->words + DEEP / 6 * 5;
+    pthread_t collect;
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f.heap), 0);
+    fixture_answer_before(f.heap, f.thread, STEP_SCAN);
+    d->top = d->words + DEEP;
+    uint64_t before = ncopied(f.heap);
+    tri_poll(f.thread);
+    CHECK(ncopied(f.heap) - before >= DEEP * 8 / CHUNK_BYTES);
+    fixture_join(f.thread, collect);
+    deep_expect(&f, d, DEEP);
+    deep_close(&f, d);
+    close_heap(&f);
+}
+
+/* Page faults of this thread's scan of 8 MB, into chunks that are new. */
+static size_t faults_of_a_scan(struct fixture *f, size_t stack_bytes) {
+    struct rusage before, after;
+    pthread_t collect;
+    tri_trim(f->heap);
+    CHECK_EQ(copies_bytes(f->heap), 0);
+    uint64_t copied = ncopied(f->heap);
+    CHECK_EQ(pthread_create(&collect, NULL, collect_main, f->heap), 0);
+    fixture_answer_before(f->heap, f->thread, STEP_SCAN);
+    CHECK_EQ(getrusage(RUSAGE_THREAD, &before), 0);
+    tri_poll(f->thread);
+    CHECK_EQ(getrusage(RUSAGE_THREAD, &after), 0);
+    fixture_join(f->thread, collect);
+    CHECK(ncopied(f->heap) - copied >= stack_bytes / CHUNK_BYTES);
+    return (size_t)(after.ru_minflt - before.ru_minflt);
+}
+
+TEST(stackcopy, a_scan_meets_no_page_fault_in_its_copy) {
+    enum { WORDS = 1 << 20, ROUNDS = 5 };
+    if (TEST_IS_SLOW) return; /* what they keep of the chunks is in the figure */
+    process_without_huge_pages();
+    struct fixture f = open_heap(NULL, NULL);
+    tri_word *words = malloc(WORDS * sizeof *words), *top = words + WORDS;
+    for (size_t i = 0; i < WORDS; i++) words[i] = i;
+    tri_vmstack *stack = tri_vmstack_add(f.thread, words, &top, NULL);
+    size_t least = SIZE_MAX, npages = WORDS * sizeof *words / tri__os_page_size();
+    for (int i = 0; i < ROUNDS; i++) {
+        size_t n = faults_of_a_scan(&f, WORDS * sizeof *words);
+        if (n < least) least = n; /* the system may take its time to look at pages, too */
+    }
+    printf("%zu page faults in a scan that copies %zu pages\n", least, npages);
+    CHECK_MSG(least < npages / 8, "%zu page faults, %zu pages", least, npages);
+    tri_vmstack_remove(f.thread, stack);
+    free(words);
     close_heap(&f);
 }
 

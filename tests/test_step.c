@@ -107,6 +107,7 @@ TEST(step, steps_that_keep_up_spare_the_allocations) {
     for (uint64_t i = 0; i < NLISTS; i++) replace(f.thread, lists, i);
     fixture_collect(&f);
     while (tri_step(f.thread, 1000000)) {}
+    CHECK(nslices(f.heap) > 0); /* before there were steps, the allocations had to */
     uint64_t slices = nslices(f.heap), cycles = fixture_stats(f.heap).cycles, nbusy = 0;
     for (uint64_t i = 0; i < FRAMES; i++) {
         replace(f.thread, lists, i);

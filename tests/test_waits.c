@@ -397,14 +397,78 @@ static void stay_until_it_waits(tri_heap *heap, void *arg) {
 
 TEST(waits, for_a_stopped_world_to_attach_are_told) {
     struct fixture f = fixture_open(), other = fixture_open();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         struct newcomer n = {.heap = f.heap, .first = i ? other.heap : NULL};
-        uint64_t before = count(f.heap, TRI_PAUSE_WAIT);
+        bool cycle_stops = i == 2; /* so it is told as a cycle's pause */
+        if (cycle_stops) fixture_set(f.heap, "mode=stop");
+        uint64_t waits = count(f.heap, TRI_PAUSE_WAIT), handshakes = count(f.heap, TRI_PAUSE_HANDSHAKE);
         CHECK(tri__collector_run(mutator_of(f.thread), stay_until_it_waits, &n));
         fixture_join(f.thread, n.thread);
-        CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), before + 2); /* its own wait, and this thread's */
+        CHECK_EQ(count(f.heap, TRI_PAUSE_WAIT), waits + 2 - cycle_stops); /* its own wait, and this thread's */
+        CHECK_EQ(count(f.heap, TRI_PAUSE_HANDSHAKE), handshakes + cycle_stops);
     }
     CHECK_EQ(count(other.heap, TRI_PAUSE_WAIT), 0);
     fixture_close(&f);
     fixture_close(&other);
+}
+
+/* ---- while the world is stopped ---------------------------------------------------------------------------------- */
+
+/* A stop on behalf of another thread lasts for so long, and is told to those that stand as one wait. */
+enum { STOP_MS = 5, LONG_NS = 4000000 };
+_Static_assert(STOP_MS * 1000000 > 1 << 22 && LONG_NS <= 1 << 22, "a bucket of the histogram begins in between");
+
+static void stand_still(tri_heap *heap, void *arg) {
+    (void)heap, (void)arg;
+    fixture_sleep_ms(STOP_MS);
+}
+
+static size_t trace_slowly(tri_visitor *visitor, void *obj, size_t from, size_t budget) {
+    (void)visitor, (void)obj, (void)from, (void)budget;
+    fixture_sleep_ms(STOP_MS);
+    return 0;
+}
+static tri_type slow_type = {
+    .struct_size = sizeof(tri_type), .name = "struct slow", .size = sizeof(struct leaf), .trace = trace_slowly};
+
+struct stopper {
+    tri_heap *heap;
+    bool cycle;
+    uint32_t done; /* [atomic] */
+};
+
+static void *stop_the_world(void *arg) {
+    struct stopper *s = arg;
+    tri_thread *thread = fixture_attach(s->heap);
+    if (s->cycle)
+        CHECK_EQ(tri_collect(thread), TRI_OK);
+    else
+        CHECK(tri__collector_run(mutator_of(thread), stand_still, NULL));
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    atomic_store_release(&s->done, 1);
+    return NULL;
+}
+
+/* This thread comes to a poll, where it stands until the world goes on. */
+static void stand_through(struct fixture *f, bool cycle) {
+    struct stopper s = {.heap = f->heap, .cycle = cycle};
+    pthread_t stopper;
+    CHECK_EQ(pthread_create(&stopper, NULL, stop_the_world, &s), 0);
+    while (!atomic_load_acquire(&s.done)) tri_poll(f->thread);
+    CHECK_EQ(pthread_join(stopper, NULL), 0);
+}
+
+TEST(waits, of_a_thread_that_stands_in_a_stopped_world_are_told) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 1);
+    stand_through(&f, false);                                 /* tri_walk and tri_verify are such stops */
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_WAIT, LONG_NS), 2); /* of who asked for it, and of this thread */
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_HANDSHAKE, LONG_NS), 0);
+    fixture_set(f.heap, "mode=stop");
+    roots[0] = tri_new(f.thread, &slow_type);
+    stand_through(&f, true);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_WAIT, LONG_NS), 3);
+    CHECK_EQ(count_long(f.heap, TRI_PAUSE_HANDSHAKE, LONG_NS), 1);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
 }
