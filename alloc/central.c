@@ -355,8 +355,8 @@ static struct drop drop_begin(struct memory *mem) {
 
 enum dropped { DROPPED_ALL, DROPPED_SOME, DROPS_REFUSED };
 
-/* Up to `max` of the list that it has come to. Refused while the world is stopped, and not waited for: the caller may be
- * in a section that a fork waits for, and the cycle that stopped the world wait for the fork. */
+/* Up to `max` of the list that it has come to. Refused while the world is stopped, and not waited for: the caller may
+ * be in a section that a fork waits for, and the cycle that stopped the world wait for the fork. */
 static enum dropped drop_some(struct memory *mem, struct drop *drop, bool all, size_t max) {
     if (atomic_load_relaxed(&mem->empty_pages) == 0) return DROPPED_ALL; /* a hint */
     if (drop->list == READY_LISTS && !drop->central) return DROPPED_ALL;
