@@ -164,6 +164,11 @@ void tri__death_after_fork(tri_heap *heap) {
     tri__watch_take_back(heap);
 }
 
+bool tri__death_looks(const tri_heap *heap) {
+    const struct death *d = &heap->death;
+    return atomic_load_relaxed(&d->has_weak) || atomic_load_relaxed(&d->maps.nmaps) > 0; /* for a pause */
+}
+
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {
     tri__weak_clear_one(heap, addr);
     tri__wmaps_freed(heap, addr);

@@ -164,6 +164,8 @@ bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
 void tri__death_after_fork(tri_heap *heap);
 /* An object that is about to be freed by hand dies now. */
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr);
+/* Whether that looks through the heap: there are weak maps, or there is or was an object with weak slots. */
+bool tri__death_looks(const tri_heap *heap);
 /* World stopped, between cycles: says what contradicts itself. */
 void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
 
