@@ -200,6 +200,8 @@ bool tri__mutator_is_deep(const struct mutator *m, uintptr_t sp);
 bool tri__mutator_is_unforkable(void);
 /* Whether the attachment is the calling thread's: who runs a slice answers for itself. */
 bool tri__mutator_is_own(const struct mutator *m);
+/* The same of a thread, which may be no more. */
+bool tri__osthread_is_own(const struct osthread *os);
 /* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
  * tri__mutators_settle to give back what they held, before the first cycle. */
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned);
