@@ -280,7 +280,7 @@ static const struct call {
 
 enum { TRAP_FLAG = 0x100 };
 
-static const struct call *awaited; /* what is to be interrupted, until it was */
+static const struct call *volatile awaited; /* what is to be interrupted, until it was */
 static uint64_t ntraps;
 
 /* Each call, in the middle of `awaited`: refused, and told once. */
@@ -327,6 +327,16 @@ static void expect_interrupted(const struct call *c) {
     if (c->gives) CHECK_MSG((*c->gives = made) != NULL, "%s: %s", c->name, tri_last_error());
 }
 
+/* Some machines that are emulated run on without a trap. */
+static bool machine_steps(void) {
+    static const struct call none = {.name = ""};
+    awaited = &none;
+    raise(SIGTRAP);
+    for (volatile int i = 0; i < 10; i++) {}
+    awaited = NULL;
+    return ntraps > 10;
+}
+
 TEST(interrupted, every_call_by_every_call_and_told, .timeout = 60) {
     if (TEST_UNDER_TSAN || TEST_UNDER_ASAN || TEST_EMULATED) return; /* their own code is stepped through, too */
     struct fixture f = fixture_open(), second = fixture_open();
@@ -341,11 +351,15 @@ TEST(interrupted, every_call_by_every_call_and_told, .timeout = 60) {
     roots[WATCHER] = tri_new(t, &watcher_type);
     struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
     CHECK_EQ(sigaction(SIGTRAP, &action, NULL), 0);
-    for (size_t i = 0; i < TRI_COUNT(calls); i++)
+    bool steps = machine_steps();
+    if (!steps) printf("this machine has no single step: nothing was interrupted\n");
+    for (size_t i = 0; steps && i < TRI_COUNT(calls); i++)
         if (!calls[i].only_interrupts) expect_interrupted(&calls[i]);
     printf("%llu instructions stepped through\n", (unsigned long long)ntraps);
-    coroutine_close(t, &coroutine);
-    tri_external(t, -1000);
+    if (steps) {
+        coroutine_close(t, &coroutine);
+        tri_external(t, -1000);
+    }
     close(null_fd);
     tri_frame_pop(t, &kept);
     fixture_take_reports();
