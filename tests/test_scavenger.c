@@ -422,7 +422,8 @@ static struct squeeze squeezed(struct fixture *f, unsigned ms, uint64_t ncycles,
 
 TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most, .timeout = 120) {
     if (TEST_IS_SLOW) return; /* it is about time */
-    enum { MOST_PERCENT = 75, WINDOWS = 8 };
+    enum { WINDOWS = 8 };
+    const double most_percent = 75;
     struct fixture f = open_with(0, 0);
     if (f.heap->ncpus < 2) return fixture_close(&f);
     fixture_use_millicpus(f.heap, 2000, false);
@@ -434,13 +435,13 @@ TEST(scavenger, near_the_soft_limit_collecting_takes_half_of_the_time_at_most, .
     for (int i = 0; i < 40 && fixture_stats(f.heap).limited_cycles < 3; i++) squeezed(&f, 500, 1, false);
     struct squeeze with = squeezed(&f, 2000, 3, false);
     /* By the clock, so that on a busy machine the time without a core counts as well, and may spoil some windows. */
-    for (int i = 1; i < WINDOWS && with.percent > MOST_PERCENT; i++) with = squeezed(&f, 2000, 3, false);
+    for (int i = 1; i < WINDOWS && with.percent > most_percent; i++) with = squeezed(&f, 2000, 3, false);
     tri_stats s = fixture_stats(f.heap);
     const char *figures = "without the limiter %.0f %% and %zu MiB, with it %.0f %% and %zu MiB";
     /* The widest room is the growth of 60 percent, and what is allocated while a cycle marks comes on top. That the
      * share is smaller than without the limiter is seen by the work: where others have the cores there may be little of
      * either. */
-    CHECK_MSG(with.percent <= MOST_PERCENT, figures, without.percent, without.most_bytes / MIB, with.percent,
+    CHECK_MSG(with.percent <= most_percent, figures, without.percent, without.most_bytes / MIB, with.percent,
               with.most_bytes / MIB);
     CHECK_MSG(with.bytes_a_cycle >= 2 * without.bytes_a_cycle, "%zu bytes a cycle without the limiter, %zu with it",
               without.bytes_a_cycle, with.bytes_a_cycle);
