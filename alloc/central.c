@@ -353,28 +353,33 @@ static struct drop drop_begin(struct memory *mem) {
     return (struct drop){0, atomic_load_acquire(&mem->all_centrals), SIZE_MAX}; /* pairs with central_get */
 }
 
-/* Up to `max` of the list that it has come to. True: there is more. */
-static bool drop_some(struct memory *mem, struct drop *drop, bool all, size_t max) {
-    if (atomic_load_relaxed(&mem->empty_pages) == 0) return false; /* a hint */
-    if (drop->list == READY_LISTS && !drop->central) return false;
-    while (!tri__memory_begin_claims(mem)) tri__os_yield(); /* no mutator's thread: those are stopped then */
+enum dropped { DROPPED_ALL, DROPPED_SOME, DROPS_REFUSED };
+
+/* Up to `max` of the list that it has come to. Refused while the world is stopped, and not waited for: the caller may
+ * be in a section that a fork waits for, and the cycle that stopped the world wait for the fork. */
+static enum dropped drop_some(struct memory *mem, struct drop *drop, bool all, size_t max) {
+    if (atomic_load_relaxed(&mem->empty_pages) == 0) return DROPPED_ALL; /* a hint */
+    if (drop->list == READY_LISTS && !drop->central) return DROPPED_ALL;
+    if (!tri__memory_begin_claims(mem)) return DROPS_REFUSED;
     if (drop->list < READY_LISTS)
         tri__large_drop_ready(mem, drop->list, all, max, &drop->left);
     else
         drop_of(mem, drop->central, all, max, &drop->left);
     tri__memory_end_claims(mem);
-    if (drop->left > 0) return true;
+    if (drop->left > 0) return DROPPED_SOME;
     drop->left = SIZE_MAX;
     if (drop->list < READY_LISTS)
         drop->list++;
     else
         drop->central = drop->central->next;
-    return true;
+    return DROPPED_SOME;
 }
 
-void tri__memory_drop_empty(struct memory *mem, bool all) {
+bool tri__memory_drop_empty(struct memory *mem, bool all) {
     struct drop drop = drop_begin(mem);
-    while (drop_some(mem, &drop, all, SIZE_MAX)) {}
+    enum dropped dropped = DROPPED_SOME;
+    while (dropped == DROPPED_SOME) dropped = drop_some(mem, &drop, all, SIZE_MAX);
+    return dropped == DROPPED_ALL;
 }
 
 void tri__memory_drop_begin(struct memory *mem) {
@@ -382,5 +387,5 @@ void tri__memory_drop_begin(struct memory *mem) {
 }
 
 bool tri__memory_drop_some(struct memory *mem, bool all, size_t max_spans) {
-    return drop_some(mem, &mem->drop, all, max_spans);
+    return drop_some(mem, &mem->drop, all, max_spans) == DROPPED_SOME;
 }

@@ -251,7 +251,7 @@ static struct manual_span *fresh_of(struct manual_cache *c, unsigned class_index
 /* Gives back whatever this heap keeps empty: manual spans, and spans of objects. */
 static void make_room(struct memory *mem) {
     tri__manual_trim(mem);
-    tri__memory_drop_empty(mem, true);
+    (void)tri__memory_drop_empty(mem, true);
 }
 
 /* The usual length, else the least, else the least after everything that is kept has been given back. */

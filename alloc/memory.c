@@ -160,7 +160,7 @@ struct span *tri__memory_new_span(struct memory *mem, size_t npages, struct page
                                   size_t *first_page) {
     struct span *span = tri__memory_try_new_span(mem, npages, block, dirty, first_page);
     if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
-    tri__memory_drop_empty(mem, true);
+    (void)tri__memory_drop_empty(mem, true);
     return tri__memory_try_new_span(mem, npages, block, dirty, first_page);
 }
 
@@ -173,7 +173,7 @@ static struct span *try_new_large(struct memory *mem, size_t npages, struct page
 struct span *tri__memory_new_large(struct memory *mem, size_t npages, struct page_part *dirty, size_t *first_page) {
     struct span *span = try_new_large(mem, npages, dirty, first_page);
     if (TRI_LIKELY(span != NULL) || atomic_load_relaxed(&mem->empty_pages) == 0) return span; /* a hint */
-    tri__memory_drop_empty(mem, true);
+    (void)tri__memory_drop_empty(mem, true);
     return try_new_large(mem, npages, dirty, first_page);
 }
 

@@ -156,8 +156,8 @@ void tri__central_put(struct memory *mem, struct central *central, struct span *
 /* True when no unswept span of the generation before `gen` is listed. */
 bool tri__central_is_swept(struct central *central, uint32_t gen);
 /* Lets empty spans go to the page heap: half of those that lay unused since the last call, or all. Nothing goes while
- * a cycle marks (R13). */
-void tri__memory_drop_empty(struct memory *mem, bool all);
+ * a cycle marks (R13). False: it was refused in the middle, because the world is stopped. */
+bool tri__memory_drop_empty(struct memory *mem, bool all);
 /* The same in pieces of about max_spans, after drop_begin, by who runs cycles. True: there is more. */
 void tri__memory_drop_begin(struct memory *mem);
 bool tri__memory_drop_some(struct memory *mem, bool all, size_t max_spans);

@@ -49,6 +49,7 @@ pub const programs = [_]Program{
     .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
     .{ .name = "test_signals", .tsan = true },
+    .{ .name = "test_interrupted" },
     .{ .name = "test_crowd", .tsan = true },
     .{ .name = "test_step", .tsan = true },
     .{ .name = "test_modes", .tsan = true },

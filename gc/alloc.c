@@ -214,6 +214,7 @@ static void *try_small(struct mutator *m, const struct request *r) {
     uint32_t number;
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
+    if (TRI_UNLIKELY(r->weak) && obj) tri__weak_note(m->heap, obj);
     if (obj && sc.mixed) /* I-ALLOC2; pairs with space_layout_of */
         atomic_store_release(&m->heap->mem.space.layouts[((uintptr_t)obj - m->heap->mem.space.base) >> LAYOUT_SHIFT],
                              (uint16_t)number);
@@ -229,6 +230,7 @@ static void *try_large(struct mutator *m, const struct request *r) {
                                  &m->build);
     tri__stats_pause(m->heap, TRI_PAUSE_ZERO, tri__os_now_ns() - m->piece_ns);
     if (!obj) return NULL;
+    if (r->weak) tri__weak_note(m->heap, obj);
     m->cache.taken_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     if (m->cache.black) m->cache.black_bytes += (int64_t)(m->build.npages << PAGE_SHIFT);
     if (m->cache.black && m->cache.notes_black) /* read in a stop */
@@ -289,14 +291,15 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
     if (!is_small(r) || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
     NO_FORK(m->os);
-    return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
+    void *obj = tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
+    if (TRI_UNLIKELY(r->weak) && obj) tri__weak_note(m->heap, obj);
+    return obj;
 }
 
 static void *allocate(struct mutator *m, const struct request *r) {
     IN_CALL(r->from.call);
     note_site(m, r->from);
     safepoint_poll(m); /* R1: first, with nothing in hand */
-    if (TRI_UNLIKELY(r->weak)) tri__weak_note(m->heap);
     void *next = try_next_hole(m, r);
     if (next) return next;
     stress(m);

@@ -296,8 +296,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     struct here here = {heap, reason, tri__os_now_ns()};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
     /* A deep stack's copy takes memory and time that the thread would lose. */
-    tri__mutator_count_frames(m);
-    if (tri__copies_wanted(heap, tri__mutator_stack_bytes(m, (uintptr_t)__builtin_frame_address(0)))) return false;
+    if (tri__mutator_is_deep(m, (uintptr_t)__builtin_frame_address(0))) return false;
     if (!borrow(heap)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__blocking_wait(m, run_here, &here));

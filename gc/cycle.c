@@ -97,6 +97,22 @@ static void collect_counts(struct mutator *m) {
     m->marker.marked_bytes = m->marker.marked_objects = m->marker.scanned_bytes = 0;
 }
 
+/* For the pause that tri__stats_answer tells within the answer's. */
+static void note_scan(struct mutator *m, uint64_t start_ns) {
+    m->scan_end_ns = tri__os_now_ns();
+    m->scan_ns = m->scan_end_ns - start_ns;
+}
+
+/* H1, for the memory of H3's copy. A deep chain of frames takes as long to follow as to copy: told as a scan, too. */
+static void answer_arm(struct mutator *m) {
+    uint64_t start = tri__os_now_ns();
+    m->grey_stack = true;
+    m->deletes = tri__mode(m->heap) != MODE_INSERTION;
+    set_armed(m, true);
+    if (tri__mutator_count_frames(m)) note_scan(m, start);
+    tri__copies_ask(m->heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
+}
+
 /* H3: the whole of it without a safepoint, so stack and colour change together. */
 static void answer_scan(struct mutator *m) {
     uint64_t start = tri__os_now_ns();
@@ -107,8 +123,7 @@ static void answer_scan(struct mutator *m) {
     tri__cache_blacken(&m->cache);
     tri__marker_hand_over(&m->marker);
     tri__heap_account(m);
-    m->scan_end_ns = tri__os_now_ns();
-    m->scan_ns = m->scan_end_ns - start;
+    note_scan(m, start);
 }
 
 /* H4: "any" if since its last answer it turned an object grey, popped one or handed over a buffer (R2). */
@@ -165,13 +180,7 @@ void tri__mutator_answer(struct mutator *m) {
     tri__stress_delay(heap);
     switch (heap->last_step) {
     case STEP_NONE: break;
-    case STEP_ARM:
-        m->grey_stack = true;
-        m->deletes = tri__mode(heap) != MODE_INSERTION;
-        set_armed(m, true);
-        tri__mutator_count_frames(m);
-        tri__copies_ask(heap, tri__mutator_stack_bytes(m, atomic_load_acquire(&m->os->sp))); /* enter_blocked */
-        break;
+    case STEP_ARM: answer_arm(m); break;
     case STEP_SETTLE: break;
     case STEP_SCAN: answer_scan(m); break;
     case STEP_FLUSH: answer_flush(m); break;

@@ -20,6 +20,7 @@
 #include "gc/heap.h"
 
 void tri__death_init(tri_heap *heap) {
+    heap->death.weak_low = SIZE_MAX;
     tri__watches_init(heap);
     tri__wmaps_init(heap);
 }
@@ -162,6 +163,11 @@ void tri__death_after_fork(tri_heap *heap) {
     heap->death.reviving = false;
     tri__ephemerons_abandon(heap);
     tri__watch_take_back(heap);
+}
+
+bool tri__death_looks(const tri_heap *heap) {
+    const struct death *d = &heap->death;
+    return atomic_load_relaxed(&d->weak_end) > 0 || atomic_load_relaxed(&d->maps.nmaps) > 0; /* for a pause */
 }
 
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr) {

@@ -135,7 +135,8 @@ struct weak_place {
 };
 
 struct death {
-    uint32_t has_weak;      /* an object with weak slots was allocated in this heap [atomic] */
+    size_t weak_low;        /* objects with weak slots lie from this page on, as far as any was ever [atomic] */
+    size_t weak_end;        /* and before this one; 0: there was none [atomic] */
     struct weak_place weak; /* where the look at all pages goes on [who runs cycles] */
     enum death_step step;   /* [who runs cycles] */
     bool reviving;          /* marks do not tell what was reachable at the close [mem.gate lock] */
@@ -164,12 +165,14 @@ bool tri__death_scan(tri_heap *heap, struct marker *mk, uint64_t deadline_ns);
 void tri__death_after_fork(tri_heap *heap);
 /* An object that is about to be freed by hand dies now. */
 void tri__death_of_freed(tri_heap *heap, uintptr_t addr);
+/* Whether that looks through the heap: there are weak maps, or there is or was an object with weak slots. */
+bool tri__death_looks(const tri_heap *heap);
 /* World stopped, between cycles: says what contradicts itself. */
 void tri__death_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context);
 
 /* weak.c */
-/* An object with weak slots is about to be allocated. */
-void tri__weak_note(tri_heap *heap);
+/* An object with weak slots was allocated: the first one of a hole. Before its slots can be written. */
+void tri__weak_note(tri_heap *heap, const void *obj);
 /* Clears each weak slot of a marked object that names an unmarked one, from heap->death.weak on. False: the deadline
  * passed. */
 bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns);

@@ -63,15 +63,22 @@ static enum free_outcome try_to_free(struct mutator *m, void *obj, size_t *freed
 }
 
 /* What names the object without keeping it alive loses it, and what waited for its death is due, before its slot can be
- * another object's. Not while a cycle marks: then the caller waits. */
-static void dies(tri_heap *heap, uintptr_t addr) {
+ * another object's. False while a cycle marks, when the caller waits, and where there is no object. The look for what
+ * names it goes by the heap's size, so it is told as a pause: nothing says whether there is anything, since a store to
+ * a weak slot is like any other (inline.h). */
+static bool dies(struct mutator *m, uintptr_t addr) {
+    tri_heap *heap = m->heap;
     const struct space *space = &heap->mem.space;
     struct slot slot;
     tri__lock_acquire(&heap->mem.gate);
     bool live = !heap->mem.pages_stay && space_find_slot(space, addr, &slot) && slot.addr == addr &&
                 !(space_span_of(space, addr)->flags & SPAN_SHARED) && tri__lives(heap, &slot);
     tri__lock_release(&heap->mem.gate);
-    if (live) tri__death_of_freed(heap, addr);
+    if (!live) return false;
+    uint64_t start = tri__death_looks(heap) ? tri__os_now_ns() : 0;
+    tri__death_of_freed(heap, addr);
+    if (start) tri__stats_pause_of(heap, m, TRI_PAUSE_GATE, tri__os_now_ns() - start);
+    return true;
 }
 
 int tri_free(tri_thread *thread, void *obj) {
@@ -82,8 +89,8 @@ int tri_free(tri_thread *thread, void *obj) {
     if (obj == tri__zero_address()) return TRI_OK; /* 0 bytes: nothing to free */
     struct free_wait w = {m->heap, tri__os_now_ns() + heap_wait_limit_ns(m->heap)};
     size_t freed_bytes = 0;
-    for (;;) { /* no safepoint but in wait_with_root */
-        dies(m->heap, (uintptr_t)obj);
+    for (bool died = false;;) {                 /* no safepoint but in wait_with_root */
+        died = died || dies(m, (uintptr_t)obj); /* once: nobody has it to name it anew */
         enum free_outcome outcome = try_to_free(m, obj, &freed_bytes);
         if (outcome == FREE_REFUSED) return refuse(m, obj);
         if (outcome == FREE_DONE) atomic_sub_relaxed(&m->heap->heap_bytes, freed_bytes); /* a counter */

@@ -104,8 +104,9 @@ static struct owing answer_for_one(tri_heap *heap, uint64_t seq) {
     NO_FORK_REST(); /* it has the other's holes in hand */
     struct owing o = look(heap, seq);
     if (o.held) {
+        uint64_t scanned_ns = o.held->scan_end_ns;
         tri__mutator_answer(o.held);
-        if (heap->last_step == STEP_SCAN && tri__mutator_is_own(o.held)) /* part of a slice, which is its pause */
+        if (o.held->scan_end_ns != scanned_ns && tri__mutator_is_own(o.held)) /* part of a slice, which is its pause */
             tri__stats_pause_of(heap, o.held, TRI_PAUSE_SCAN, o.held->scan_ns);
         if (!o.held->stopped) release_hold(o.held->os);
     }

@@ -377,16 +377,20 @@ int tri_heap_set(tri_heap *heap, const char *key_equals_value) {
     return set_option(heap, key_equals_value);
 }
 
+/* Spans that are kept empty become free pages. False: the world is stopped. A wait for its end would be one for a fork,
+ * too, which waits for this section. */
+static bool drop_what_is_kept(tri_heap *heap) {
+    NO_FORK_REST();
+    tri__manual_trim(&heap->mem);
+    return tri__memory_drop_empty(&heap->mem, true);
+}
+
 size_t tri_trim(tri_heap *heap) {
     if (!heap) (void)tri__error(TRI_EINVAL, "tri_trim", "heap is NULL");
     if (!heap || tri__callback_calls(heap, "tri_trim")) return 0;
     NO_SAFEPOINT("tri_trim");
     size_t total = 0, n;
-    {
-        NO_FORK_REST();
-        tri__manual_trim(&heap->mem); /* spans that are kept empty become free pages first */
-        tri__memory_drop_empty(&heap->mem, true);
-    }
+    while (!drop_what_is_kept(heap)) tri__os_yield(); /* no mutator's thread: those are stopped then */
     tri__copies_trim(heap);
     do {
         NO_FORK_REST();

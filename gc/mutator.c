@@ -50,6 +50,10 @@ bool tri__mutator_is_own(const struct mutator *m) {
     return m->os == self;
 }
 
+bool tri__osthread_is_own(const struct osthread *os) {
+    return os == self;
+}
+
 struct mutator *tri__mutator_check(tri_thread *thread, const char *call) {
     struct mutator *m = tri__mutator_attached(thread, call);
 #if TRI_CHECKS >= 1

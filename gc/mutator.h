@@ -190,12 +190,18 @@ void tri__mutator_stacks_scanned(struct mutator *m);
 /* What of these grows with the depth of calls: how much there is to copy. `sp` is where its native stack ends. Frames
  * as they were last counted: the walk is for H1. */
 size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp);
-void tri__mutator_count_frames(struct mutator *m);
+/* True: so many that it took as long as a scan does (it is told as one). */
+bool tri__mutator_count_frames(struct mutator *m);
+/* Whether its stacks are so deep that a scan copies them. Looks at no more frames than it takes to know, 4,096 at most,
+ * and leaves the last count as it is. */
+bool tri__mutator_is_deep(const struct mutator *m, uintptr_t sp);
 
 /* Whether the calling thread is in a section that a fork waits for. */
 bool tri__mutator_is_unforkable(void);
 /* Whether the attachment is the calling thread's: who runs a slice answers for itself. */
 bool tri__mutator_is_own(const struct mutator *m);
+/* The same of a thread, which may be no more. */
+bool tri__osthread_is_own(const struct osthread *os);
 /* In a fork's child: the calling thread's attachment goes on between two cycles; all others are put aside, for
  * tri__mutators_settle to give back what they held, before the first cycle. */
 void tri__mutators_after_fork(tri_heap *heap, bool abandoned);

@@ -160,6 +160,9 @@ static bool has_room_for_region(struct osthread *os) {
     return true;
 }
 
+/* A coroutine that was left in the function may be taken up by any thread. */
+#define ENDS_WHERE_IT_BEGAN "I-REG1: the function of a tri_blocking or tri_callin returns on the thread that called it"
+
 static void run_blocking(struct osthread *os, void *p) {
     struct blocking_call *call = p;
     uintptr_t outer_sp = atomic_load_relaxed(&os->sp);
@@ -169,6 +172,7 @@ static void run_blocking(struct osthread *os, void *p) {
     os->depth++;
     enter_blocked(os, outer_sp);
     call->result = call_host(call);
+    check_always(tri__osthread_is_own(os), ENDS_WHERE_IT_BEGAN);
     leave_timed(os);
     os->depth--;
     atomic_store_release(&os->sp, outer_sp);
@@ -209,6 +213,7 @@ static void run_callin(struct osthread *os, void *p) {
     struct blocking_call *call = p;
     safepoint_spilled(os, NULL);
     call->result = call_host(call);
+    check_always(tri__osthread_is_own(os), ENDS_WHERE_IT_BEGAN);
     safepoint_spilled(os, NULL); /* the result is the host's business: it is no root here */
 }
 

@@ -351,9 +351,9 @@ static uint64_t scavenge(tri_heap *heap, uint64_t now_ns) {
     struct pageheap_stats ps;
     bool all = now_ns < s->pressed_until_ns || s->idle;
     if (all && s->trims) { /* once for each cycle, idle period and sign of pressure: they look at every span */
-        s->trims = false;
         tri__manual_trim(&heap->mem);
-        tri__memory_drop_empty(&heap->mem, true);
+        if (!tri__memory_drop_empty(&heap->mem, true)) return SECOND_NS; /* the world is stopped */
+        s->trims = false;
         tri__copies_trim(heap);
         tri__memory_return_inside(&heap->mem);
     }

@@ -15,11 +15,10 @@
 enum {
     COPY_CHUNK_BYTES = 64 << 10,
     COPY_WORDS = (COPY_CHUNK_BYTES - 9 * 8) / 8,
-    SEGMENT_WORDS = 5,          /* number of words, encoding */
-    COPY_FROM_BYTES = 32 << 10, /* stacks of a thread that are smaller together are scanned in place */
-    PIECE_WORDS = 256,          /* shaded between two looks at the clock */
-    POPULATE_CHUNKS = 16,       /* at once: the system's lock on the address space is held meanwhile */
-    MOST_BYTES = 64 << 20       /* of copies, or a quarter of the heap's goal */
+    SEGMENT_WORDS = 5,    /* number of words, encoding */
+    PIECE_WORDS = 256,    /* shaded between two looks at the clock */
+    POPULATE_CHUNKS = 16, /* at once: the system's lock on the address space is held meanwhile */
+    MOST_BYTES = 64 << 20 /* of copies, or a quarter of the heap's goal */
 };
 
 struct stackcopy {
@@ -57,9 +56,9 @@ size_t tri__copies_bytes(const tri_heap *heap) {
 
 /* ---- memory, ahead of the handshake ---------------------------------------------------------------------------- */
 
-bool tri__copies_wanted(tri_heap *heap, size_t stack_bytes) {
+size_t tri__copies_from_bytes(tri_heap *heap) {
     bool always = TRI_CHECKS >= 1 && atomic_load_relaxed(&heap->stress.copy); /* a test's switch */
-    return stack_bytes >= (always ? 8 : COPY_FROM_BYTES);
+    return always ? 8 : COPY_FROM_BYTES;
 }
 
 static size_t chunks_for(size_t stack_bytes) {
@@ -67,7 +66,7 @@ static size_t chunks_for(size_t stack_bytes) {
 }
 
 void tri__copies_ask(tri_heap *heap, size_t stack_bytes) {
-    if (TRI_LIKELY(!tri__copies_wanted(heap, stack_bytes))) return;
+    if (TRI_LIKELY(stack_bytes < tri__copies_from_bytes(heap))) return;
     /* It may grow until H3. */
     atomic_add_relaxed(&heap->copies.asked, chunks_for(stack_bytes + stack_bytes / 4)); /* read after the handshake */
 }
@@ -157,7 +156,7 @@ void tri__copies_reset(tri_heap *heap) {
 
 void tri__copying_begin(struct copying *c, tri_heap *heap, size_t stack_bytes) {
     *c = (struct copying){.heap = heap};
-    if (TRI_LIKELY(!tri__copies_wanted(heap, stack_bytes))) return;
+    if (TRI_LIKELY(stack_bytes < tri__copies_from_bytes(heap))) return;
     if (atomic_load_relaxed(&heap->phase) == PHASE_FLUSH && heap->nstops > 0) return; /* again, in a stop (mode.c) */
     /* Relaxed: the phase was written before the post that this answers, or by who runs the cycle. */
     check_cheap(atomic_load_relaxed(&heap->phase) == PHASE_SCAN, "I-COPY1: copies are taken in H3 and before marking");

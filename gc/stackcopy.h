@@ -14,7 +14,8 @@
 #include <trigc.h>
 #include "alloc/base/lock.h"
 
-enum { COPY_CYCLES = 8 };
+/* Stacks of a thread that are smaller together are scanned in place. */
+enum { COPY_CYCLES = 8, COPY_FROM_BYTES = 32 << 10 };
 
 struct marker;
 struct stackcopy;
@@ -52,8 +53,8 @@ void tri__copies_trim(tri_heap *heap);
 void tri__copies_reset(tri_heap *heap);
 /* Of all chunks. */
 size_t tri__copies_bytes(const tri_heap *heap);
-/* Whether stacks of that size are copied. */
-bool tri__copies_wanted(tri_heap *heap, size_t stack_bytes);
+/* From which size on stacks are copied: COPY_FROM_BYTES, but for a test's switch. */
+size_t tri__copies_from_bytes(tri_heap *heap);
 
 /* Takes chunks for stacks of that size in all; none if they are small, or none are ready: then nothing is copied. */
 void tri__copying_begin(struct copying *copying, tri_heap *heap, size_t stack_bytes);

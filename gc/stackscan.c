@@ -6,6 +6,7 @@
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/suspended.h"
+#include "gc/units.h"
 
 #define NO_SANITIZE_STACK __attribute__((no_sanitize("address", "thread"), noinline))
 
@@ -71,23 +72,56 @@ static void report_foreign(struct mutator *m) {
     m->os->told_foreign = true;
 }
 
-static size_t frame_bytes(const tri_frame *f) {
-    size_t nslots = 0;
-    for (; f; f = f->prev) nslots += f->nslots;
-    return nslots * sizeof(void *);
+/* To look at a frame costs as much as to look at a slot, or more: it is in a place of its own. */
+struct frame_count {
+    size_t nframes, nslots;
+};
+
+static bool has_counted(const struct frame_count *c, size_t most) {
+    return c->nframes >= most || c->nslots >= most;
 }
 
-void tri__mutator_count_frames(struct mutator *m) {
-    m->frame_bytes = frame_bytes(m->pub.frames) + (m->native ? frame_bytes(m->own_frames) : 0);
+static void count_chain(struct frame_count *c, const tri_frame *f, size_t most) {
+    for (; f && !has_counted(c, most); f = f->prev) {
+        c->nslots += f->nslots;
+        c->nframes++;
+    }
 }
 
-size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp) {
+/* All chains, or until there are that many frames or slots. */
+static struct frame_count count_frames(const struct mutator *m, size_t most) {
+    struct frame_count c = {0, 0};
+    count_chain(&c, m->pub.frames, most);
+    if (m->native) count_chain(&c, m->own_frames, most);
+    return c;
+}
+
+bool tri__mutator_count_frames(struct mutator *m) {
+    struct frame_count c = count_frames(m, SIZE_MAX);
+    m->frame_bytes = c.nslots * sizeof(void *);
+    return has_counted(&c, COPY_FROM_BYTES / sizeof(void *));
+}
+
+static size_t bytes_beside_frames(const struct mutator *m, uintptr_t sp) {
     struct native_part parts[2];
-    size_t bytes = m->nlocals * sizeof(struct tri_ref) + m->frame_bytes;
+    size_t bytes = m->nlocals * sizeof(struct tri_ref);
     native_parts(m, sp, parts);
     for (int i = 0; i < 2; i++) bytes += parts[i].high - parts[i].low;
     for (const struct tri_vmstack *s = m->vmstacks; s; s = s->next) bytes += tri__vmstack_bytes(s);
     return bytes;
+}
+
+size_t tri__mutator_stack_bytes(const struct mutator *m, uintptr_t sp) {
+    return bytes_beside_frames(m, sp) + m->frame_bytes;
+}
+
+bool tri__mutator_is_deep(const struct mutator *m, uintptr_t sp) {
+    size_t from = tri__copies_from_bytes(m->heap), bytes = bytes_beside_frames(m, sp);
+    if (bytes >= from) return true;
+    size_t most = (from - bytes + sizeof(void *) - 1) / sizeof(void *);
+    struct frame_count c = count_frames(m, most);
+    tri__units_did(c.nframes);
+    return has_counted(&c, most);
 }
 
 void tri__mutator_stacks_scanned(struct mutator *m) {

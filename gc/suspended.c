@@ -126,7 +126,7 @@ void tri__suspended_put(struct mutator *m, struct tri_vmstack *s) {
     /* Scanned with its thread if that has answered H3 in this cycle; else it has to be scanned again. */
     stack_note_scanned(s, stack_is_black(m) ? atomic_load_relaxed(&m->heap->cycle_number) : 0);
     size_t nbytes = deep_bytes(s);
-    if (TRI_UNLIKELY(tri__copies_wanted(m->heap, nbytes))) {
+    if (TRI_UNLIKELY(nbytes >= tri__copies_from_bytes(m->heap))) {
         s->deep_bytes = nbytes;
         atomic_add_relaxed(&m->heap->roots.deep_bytes, nbytes); /* a hint for copies_prepare */
     }

@@ -3,7 +3,7 @@
  * The marker does not look at them. When a cycle has closed, every weak slot of a marked object that names an unmarked
  * one is cleared, by compare-and-swap, so that a newer word stays (R7). Where they are is known from the pages: a type
  * with weak slots is never in a mixed span, so a page's entry says whether its slots have any, and nothing is
- * registered, linked or allocated for a weak slot.
+ * registered, linked or allocated for a weak slot, but for the range of pages in which there was one.
  *
  * A load makes a reference out of what keeps nothing alive, so an armed thread asks the gate (R5), and looks at the
  * slot again afterwards: an object that comes back (finalize.c) is marked after the slots that name it are cleared, so
@@ -20,9 +20,13 @@
 /* Looked through with the gate lock held, and between two looks at the clock: some microseconds. */
 enum { LOCKED_PAGES = 16, SLICE_UNITS = 128 };
 
-void tri__weak_note(tri_heap *heap) {
-    if (!atomic_load_relaxed(&heap->death.has_weak)) /* the handshakes order it: see tri__weak_clear_dead */
-        atomic_store_relaxed(&heap->death.has_weak, 1);
+/* Relaxed: the handshakes order it (see tri__weak_clear_dead), or the host, for what it frees and names. */
+void tri__weak_note(tri_heap *heap, const void *obj) {
+    struct death *d = &heap->death;
+    size_t page = space_span_of(&heap->mem.space, (uintptr_t)obj)->first_page;
+    size_t low = atomic_load_relaxed(&d->weak_low), end = atomic_load_relaxed(&d->weak_end);
+    while (page < low && !atomic_cas_relaxed(&d->weak_low, &low, page)) {}
+    while (page >= end && !atomic_cas_relaxed(&d->weak_end, &end, page + 1)) {}
 }
 
 /* ---- finding weak slots ---------------------------------------------------------------------------------------- */
@@ -89,9 +93,11 @@ static bool walk_page(struct weak_walk *w) {
     return true;
 }
 
-static size_t committed_pages(const struct weak_walk *w) {
-    if (!atomic_load_relaxed(&w->heap->death.has_weak)) return 0;    /* ordered by a handshake, or the host */
-    return atomic_load_acquire(&w->heap->mem.space.committed_pages); /* pairs with space_commit */
+/* Goes on to the first page that may have any; the one behind the last. Relaxed: see tri__weak_note. A span that begins
+ * before that page has none, or its first page would have been noted. */
+static size_t weak_pages(struct weak_walk *w) {
+    w->at.page = max_size(w->at.page, atomic_load_relaxed(&w->heap->death.weak_low));
+    return atomic_load_relaxed(&w->heap->death.weak_end);
 }
 
 /* ---- a cycle's dead -------------------------------------------------------------------------------------------- */
@@ -114,11 +120,11 @@ static void clear_if_dead(struct weak_walk *w, const struct slot *holder, tri_wo
 }
 
 /* No page leaves a span meanwhile (R13), and what is allocated from here on holds only what is marked. So an object
- * with weak slots that this does not see (has_weak not set yet, a page just published) needs nothing. */
+ * with weak slots that this does not see (not noted yet, a page just published) needs nothing. */
 bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns) {
     struct weak_walk w = {.heap = heap, .wants = is_marked_holder, .visit = clear_if_dead};
-    size_t n = committed_pages(&w);
     w.at = heap->death.weak;
+    size_t n = weak_pages(&w);
     while (w.at.page < n) {
         w.units = SLICE_UNITS;
         while (w.at.page < n && walk_page(&w)) {}
@@ -147,11 +153,12 @@ static void clear_if_target(struct weak_walk *w, const struct slot *holder, tri_
 
 void tri__weak_clear_one(tri_heap *heap, uintptr_t addr) {
     struct weak_walk w = {.heap = heap, .wants = is_live_holder, .visit = clear_if_target, .target = addr};
-    for (size_t n = committed_pages(&w); w.at.page < n;) {
+    for (size_t n = weak_pages(&w); w.at.page < n;) {
         tri__lock_acquire(&heap->mem.gate); /* R13: no page leaves its span */
         for (size_t end = min_size(w.at.page + LOCKED_PAGES, n); w.at.page < end;) {
             w.units = SIZE_MAX;
             walk_page(&w);
+            tri__units_did(SIZE_MAX - w.units);
         }
         tri__lock_release(&heap->mem.gate);
     }
@@ -197,7 +204,7 @@ static void check_word(struct weak_walk *w, const struct slot *holder, tri_word 
 
 void tri__weak_verify(tri_heap *heap, void (*say)(void *context, const char *text), void *context) {
     struct weak_walk w = {.heap = heap, .wants = is_live_holder, .visit = check_word, .say = say, .context = context};
-    for (size_t n = committed_pages(&w); w.at.page < n;) {
+    for (size_t n = weak_pages(&w); w.at.page < n;) {
         w.units = SIZE_MAX;
         walk_page(&w);
     }

@@ -74,6 +74,7 @@ void *tri_wmap_new(tri_thread *thread, const tri_enc *enc) {
     if (!m) return NULL;
     IN_CALL("tri_wmap_new");
     if (tri__enc_check(enc, "tri_wmap_new") != TRI_OK) return NULL;
+    if (tri__type_bind(&wmap_type, "tri_wmap_new") != TRI_OK) return NULL; /* named as the call that the host made */
     struct wmaps *ms = &m->heap->death.maps;
     struct wmap *map = tri__fixalloc_get(&ms->fix);
     struct wmap_object *obj = map ? new_object(thread) : NULL;

@@ -232,7 +232,8 @@ enum {
     TRI_ATTACH_PRECISE = 1u << 0 /* this thread's native stack is not scanned */
 };
 
-/* Attaches the calling thread to a heap. A thread that ends is detached by itself. May be called in mid-cycle.
+/* Attaches the calling thread to a heap. A thread that ends is detached by itself (one that attaches in a destructor of
+ * thread-specific data detaches there: its turn to be looked at may be over). May be called in mid-cycle.
  * TRI_ESTATE when it is attached already, or inside tri_blocking; TRI_EINVAL for unknown flags; TRI_ENOMEM, also when
  * the thread's stack is to be scanned and the system does not tell where it lies; TRI_ELIMIT without a pthread key.
  * SAFEPOINT for the thread's other heaps. */
@@ -265,8 +266,9 @@ static inline void tri_poll(tri_thread *thread);
  * not run then. SAFEPOINT before and after. */
 TRI_API void *tri_blocking(tri_thread *thread, void *(*fn)(void *), void *arg);
 
-/* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. SAFEPOINT.
- * NULL with TRI_ESTATE when the thread is not in a blocking region. */
+/* From inside tri_blocking: runs fn(arg) as an ordinary mutator again, then goes back to blocking. fn returns on the
+ * thread that called it: a coroutine that is left in there goes on on no other (the process ends with words).
+ * SAFEPOINT. NULL with TRI_ESTATE when the thread is not in a blocking region. */
 TRI_API void *tri_callin(tri_thread *thread, void *(*fn)(void *), void *arg);
 
 /* ---------------------------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ static inline void fixture_answer_before(tri_heap *heap, tri_thread *thread, enu
     struct mutator *m = mutator_of(thread);
     for (;;) {
         while (atomic_load_acquire(&m->request_seq) == m->answer_seq) sched_yield();
+        while (!atomic_load_acquire(&m->pub.request)) sched_yield(); /* it comes after the number; a poll looks at it */
         if (heap->last_step == step) return; /* nobody posts another one before this thread's answer */
         tri_poll(thread);
     }

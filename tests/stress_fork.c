@@ -1,7 +1,7 @@
 /*
  * fork (R20) in every phase of a cycle: a thousand children, each of which finds the lists that were published before
  * it, allocates, collects, verifies and ends its heaps, while the parent's threads go on and verify theirs. And fork
- * between the steps of a heap without workers.
+ * between the steps of a heap without workers; and beside a stopped world, while others return memory.
  *
  * Four threads keep two heaps busy: they publish lists below global slots, whose nodes never change afterwards, make
  * large objects, keep coroutines' stacks, block, come and go, and pass manual blocks to each other. A fifth only
@@ -395,5 +395,63 @@ TEST(fork, in_the_middle_of_a_stepped_cycle, .timeout = 120) {
         CHECK_EQ(forking_wait(child), 0);
     }
     CHECK_MSG(nmiddle > 0, "no fork was in the middle of a cycle");
+    fixture_close(&f);
+}
+
+/* ---- beside a stopped world ------------------------------------------------------------------------------------- */
+
+static void *trim_on(void *arg) {
+    while (!atomic_load_acquire(&world.quit)) {
+        void *block = tri_manual_alloc(arg, 40000);
+        tri_manual_free(arg, block);
+        tri_trim(arg);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    return NULL;
+}
+
+static void *allocate_on(void *arg) {
+    tri_thread *t = fixture_attach(arg);
+    TRI_LOCALS(t, roots, 1);
+    while (!atomic_load_acquire(&world.quit)) {
+        roots[0] = NULL;
+        for (int i = 0; i < 20000 && !atomic_load_acquire(&world.quit); i++) {
+            struct pair *p = tri_new(t, &pair_type);
+            CHECK(p != NULL);
+            tri_init(t, p, &p->left, roots[0]);
+            roots[0] = p;
+        }
+    }
+    TRI_POP(t, roots);
+    CHECK_EQ(tri_detach(t), TRI_OK);
+    return NULL;
+}
+
+/* As a thread that no stop waits for. */
+static void *fork_on(void *arg) {
+    for (int i = 0; i < (TEST_IS_SLOW ? 100 : 1500); i++) {
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        CHECK_EQ(forking_wait(child), 0);
+    }
+    return arg;
+}
+
+/* A fork waits for whoever returns memory, who must not wait for the stop's end there: the cycle in the stop waits for
+ * the fork. It was a ring of three, closed within 600 forks. */
+TEST(fork, beside_a_stopped_world_and_who_trims, .timeout = 120) {
+    if (SANITIZER_HANGS_IN_CHILD) return;
+    struct fixture f = fixture_open_flags(TRI_HEAP_PRECISE);
+    fixture_set(f.heap, "mode=stop");
+    pthread_t allocator, trimmer;
+    atomic_store_release(&world.quit, 0);
+    CHECK_EQ(pthread_create(&allocator, NULL, allocate_on, f.heap), 0);
+    CHECK_EQ(pthread_create(&trimmer, NULL, trim_on, f.heap), 0);
+    tri_blocking(f.thread, fork_on, NULL);
+    atomic_store_release(&world.quit, 1);
+    fixture_join(f.thread, allocator);
+    fixture_join(f.thread, trimmer);
+    fixture_collect(&f);
+    CHECK_EQ(tri_verify(f.thread), 0);
     fixture_close(&f);
 }

@@ -5,7 +5,9 @@
  */
 #include "tests/coroutine.h"
 #include "tests/held.h"
+#include "tests/process.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -169,6 +171,43 @@ TEST(coroutines, one_that_moves_to_another_thread_takes_its_roots_along) {
     }
     coroutine_close(f.thread, &c);
     close_heap(&f);
+}
+
+static void *yield_here(void *arg) {
+    coroutine_yield(arg);
+    return NULL;
+}
+
+static void *call_in_and_yield(void *arg) {
+    const struct coroutine *c = arg;
+    return tri_callin(c->on->thread, yield_here, arg);
+}
+
+static void yield_in_a_call_back_in(struct coroutine *c, void *arg) {
+    (void)arg;
+    tri_blocking(c->on->thread, call_in_and_yield, c);
+}
+
+static void move_in_a_call_back_in(const void *arg) {
+    (void)arg;
+    struct fixture f = open_conservative();
+    struct runner runner = runner_of(f.thread);
+    struct coroutine c;
+    coroutine_open(f.thread, &c, yield_in_a_call_back_in, NULL);
+    CHECK(coroutine_run(&runner, &c));
+    struct migration m = {f.heap, &c};
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, run_once, &m), 0);
+    fixture_join(f.thread, other);
+}
+
+/* What was noted of the region is the first thread's: the second would answer and block for it. */
+TEST(coroutines, one_that_moves_to_another_thread_in_a_call_back_in_ends_with_words) {
+    if (TEST_UNDER_TSAN || TEST_UNDER_ASAN) return; /* a child that starts a thread */
+    char text[2000];
+    int status = process_in_child(move_in_a_call_back_in, NULL, text, sizeof text);
+    CHECK_MSG(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status %x: %s", (unsigned)status, text);
+    CHECK_MSG(strstr(text, "I-REG1"), "%s", text);
 }
 
 static void *collect_beside(void *arg) {

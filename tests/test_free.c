@@ -199,3 +199,57 @@ TEST(free, beside_cycles_and_other_threads) {
     fixture_collect(&f);
     fixture_close(&f);
 }
+
+/* ---- what names it weakly ---------------------------------------------------------------------------------------- */
+
+struct weak_holder {
+    void *to;
+};
+TRI_WEAK_TYPE(weak_holder_type, struct weak_holder, to);
+
+static void grow(struct fixture *f, void **root, int n) {
+    for (int i = 0; i < n; i++) {
+        struct pair *p = tri_new(f->thread, &pair_type);
+        tri_init(f->thread, p, &p->left, *root);
+        *root = p;
+    }
+}
+
+/* Every object with weak slots lies between the pages that were noted. */
+static void *noted(struct fixture *f, void *holder) {
+    const struct death *d = &f->heap->death;
+    size_t page = space_span_of(&f->heap->mem.space, (uintptr_t)holder)->first_page;
+    CHECK(page >= atomic_load_relaxed(&d->weak_low) && page < atomic_load_relaxed(&d->weak_end));
+    return holder;
+}
+
+/* No pages but those between the first and the last that had an object with weak slots. */
+TEST(free, looks_for_weak_names_where_there_were_objects_with_weak_slots) {
+    enum { NOTHERS = 100000, NHOLDERS = 4000 };
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 3 + NHOLDERS);
+    grow(&f, &roots[0], NOTHERS);
+    roots[1] = noted(&f, tri_new(f.thread, &weak_holder_type));
+    grow(&f, &roots[0], NOTHERS);
+#if TRI_CHECKS >= 1
+    size_t expected = space_span_of(&f.heap->mem.space, (uintptr_t)roots[1])->nslots + 1;
+    (void)tri__units_take_sum();
+    CHECK_EQ(tri_free(f.thread, tri_new(f.thread, &pair_type)), TRI_OK);
+    CHECK_EQ(tri__units_take_sum(), expected); /* of the one span: its page and its slots */
+#endif
+    for (size_t n = 0; n < NHOLDERS / 2; n++) roots[3 + n] = noted(&f, tri_new(f.thread, &weak_holder_type));
+    grow(&f, &roots[0], NOTHERS);
+    for (size_t n = NHOLDERS / 2; n < NHOLDERS;)
+        n += tri_new_batch(f.thread, &weak_holder_type, roots + 3 + n, NHOLDERS - n);
+    roots[2] = tri_new(f.thread, &pair_type);
+    for (size_t i = 0; i < NHOLDERS; i++)
+        tri_store(f.thread, noted(&f, roots[3 + i]), &((struct weak_holder *)roots[3 + i])->to, roots[2]);
+    tri_store(f.thread, roots[1], &((struct weak_holder *)roots[1])->to, roots[2]);
+    void *target = roots[2];
+    roots[2] = NULL;
+    CHECK_EQ(tri_free(f.thread, target), TRI_OK);
+    CHECK(((struct weak_holder *)roots[1])->to == NULL);
+    for (size_t i = 0; i < NHOLDERS; i++) CHECK(((struct weak_holder *)roots[3 + i])->to == NULL);
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}

@@ -459,6 +459,8 @@ TEST(types, too_many_types_are_refused_and_the_others_stay) {
     }
     CHECK(tri_new(f.thread, &plain[nplain]) == NULL);
     CHECK(strstr(tri_last_error(), "too many types") != NULL);
+    CHECK(tri_wmap_new(f.thread, NULL) == NULL); /* a type of the library's own */
+    CHECK_MSG(strstr(tri_last_error(), "tri_wmap_new: too many types"), "%s", tri_last_error());
     CHECK(tri_new_n(f.thread, &arrays[narrays - 1], 4) != NULL);
     struct pair *other = tri_new(f.thread, &pair_type);
     tri_store(f.thread, pair, &pair->left, other);

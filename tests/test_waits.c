@@ -3,6 +3,7 @@
  * told once, whatever it is made of.
  */
 #include "gc/fork.h"
+#include "gc/units.h"
 #include "tests/forking.h"
 #include "tests/seen.h"
 
@@ -471,4 +472,105 @@ TEST(waits, of_a_thread_that_stands_in_a_stopped_world_are_told) {
     CHECK_EQ(count_long(f.heap, TRI_PAUSE_HANDSHAKE, LONG_NS), 1);
     TRI_POP(f.thread, roots);
     fixture_close(&f);
+}
+
+/* ---- an object that is freed by hand ----------------------------------------------------------------------------- */
+
+struct weak_holder {
+    void *to;
+};
+TRI_WEAK_TYPE(weak_holder_type, struct weak_holder, to);
+
+/* How many pauses of that kind it takes to free an object. */
+static uint64_t told_by_free(struct fixture *f, void *obj) {
+    uint64_t before = count(f->heap, TRI_PAUSE_GATE);
+    CHECK_EQ(tri_free(f->thread, obj), TRI_OK);
+    return count(f->heap, TRI_PAUSE_GATE) - before;
+}
+
+TEST(waits, looks_for_what_names_a_freed_object_are_told) {
+    struct fixture f = fixture_open();
+    TRI_LOCALS(f.thread, roots, 2);
+    CHECK_EQ(told_by_free(&f, tri_new(f.thread, &pair_type)), 0); /* nothing can */
+    roots[0] = tri_wmap_new(f.thread, NULL);
+    CHECK_EQ(told_by_free(&f, tri_new(f.thread, &pair_type)), 1);
+    CHECK_EQ(told_by_free(&f, roots[0]), 1); /* its table, too */
+    roots[0] = NULL;
+    CHECK_EQ(told_by_free(&f, tri_new(f.thread, &pair_type)), 0);
+    roots[0] = tri_new(f.thread, &weak_holder_type);
+    roots[1] = tri_new(f.thread, &pair_type);
+    tri_store(f.thread, roots[0], &((struct weak_holder *)roots[0])->to, roots[1]);
+    void *target = roots[1];
+    roots[1] = NULL;
+    CHECK_EQ(told_by_free(&f, target), 1);
+    CHECK(tri_weak_load(f.thread, &((struct weak_holder *)roots[0])->to) == NULL);
+    CHECK_EQ(tri_free(f.thread, (char *)roots[0] + 8), TRI_EINVAL); /* looks at nothing */
+    TRI_POP(f.thread, roots);
+    fixture_close(&f);
+}
+
+/* ---- a deep chain of frames -------------------------------------------------------------------------------------- */
+
+struct call {
+    tri_frame frame;
+    void *slots[2];
+};
+
+static struct call *push_calls(struct fixture *f, size_t n, uint32_t nslots) {
+    struct call *calls = calloc(n, sizeof *calls);
+    CHECK(calls != NULL);
+    for (size_t i = 0; i < n; i++) {
+        calls[i].frame = (tri_frame){NULL, nslots, calls[i].slots};
+        tri_frame_push(f->thread, &calls[i].frame);
+    }
+    return calls;
+}
+
+static void pop_calls(struct fixture *f, struct call *calls, size_t n) {
+    for (size_t i = n; i-- > 0;) tri_frame_pop(f->thread, &calls[i].frame);
+    free(calls);
+}
+
+/* Once in H1, where they are counted, and once in H3; in the answers, and in slices. */
+TEST(waits, a_deep_chain_of_frames_is_counted_as_a_scan) {
+    for (uint32_t nslots = 0; nslots <= 2; nslots++) {
+        for (int workers = 0; workers < 2; workers++) {
+            tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
+            config.workers = (uint32_t)workers;
+            struct fixture f = fixture_open_config(&config);
+            size_t n = nslots ? COPY_FROM_BYTES / 8 / nslots : COPY_FROM_BYTES / 8;
+            struct call *calls = push_calls(&f, n, nslots);
+            for (size_t more = 2; more > 0; more--) {
+                uint64_t before = count(f.heap, TRI_PAUSE_SCAN);
+                if (workers)
+                    poll_through_a_cycle(&f);
+                else
+                    fixture_collect(&f);
+                CHECK_EQ(count(f.heap, TRI_PAUSE_SCAN), before + more);
+                if (more == 2) tri_frame_pop(f.thread, &calls[--n].frame); /* now they are not deep */
+            }
+            pop_calls(&f, calls, n);
+            fixture_close(&f);
+        }
+    }
+}
+
+TEST(waits, who_triggers_a_cycle_follows_no_more_frames_than_it_takes_to_know_that_they_are_deep) {
+#if TRI_CHECKS >= 1
+    enum { NCALLS = 20000, DEEP = COPY_FROM_BYTES / 8 };
+    struct fixture f = fixture_open();
+    fixture_collect(&f); /* from the second cycle on a thread may run it */
+    for (uint32_t nslots = 0; nslots <= 2; nslots++) {
+        struct call *calls = push_calls(&f, NCALLS, nslots);
+        struct mutator *m = mutator_of(f.thread);
+        size_t expected = nslots ? DEEP / nslots : DEEP, counted = m->frame_bytes;
+        (void)tri__units_take_sum();
+        CHECK(!tri__cycle_here(m, "trigger"));
+        size_t looked = tri__units_take_sum();
+        CHECK_MSG(looked == expected, "%zu frames of %u slots looked at, not %zu", looked, nslots, expected);
+        CHECK_EQ(m->frame_bytes, counted); /* H1's */
+        pop_calls(&f, calls, NCALLS);
+    }
+    fixture_close(&f);
+#endif
 }

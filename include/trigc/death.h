@@ -41,8 +41,9 @@ TRI_API size_t tri_cleanup_run(tri_thread *thread, size_t max);
  * next safepoint. The map, and what is passed as key or value, must be in roots.
  *
  * A new, empty map: an object like any other, which lives while it is referred to. `enc` says how its values name
- * objects; NULL: they are plain pointers. NULL: TRI_ENOMEM, TRI_EINVAL for an encoding that contradicts itself.
- * SAFEPOINT. Any attached thread. */
+ * objects; NULL: they are plain pointers. NULL: TRI_ENOMEM, TRI_EINVAL for an encoding that contradicts itself,
+ * TRI_ELIMIT when the program's types have used up all layout numbers before its first map. SAFEPOINT. Any attached
+ * thread. */
 TRI_API void *tri_wmap_new(tri_thread *thread, const tri_enc *enc);
 
 /* Sets the value of a key, in a time that does not grow with the map: its table grows by a few entries at a time.

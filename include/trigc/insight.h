@@ -64,7 +64,7 @@ enum {
     TRI_PAUSE_SYSTEM, /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
     TRI_PAUSE_CORE,   /* no thread's pause: how long a thread of the heap's held a core that threads needed */
     TRI_PAUSE_LIMIT,  /* an allocation's, for a cycle, since memory cannot be had without one */
-    TRI_PAUSE_GATE,   /* for the close of a cycle: weak loads and look-ups; for its garbage: tri_free */
+    TRI_PAUSE_GATE, /* for the close of a cycle: weak loads and look-ups; for its end, or looking for names: tri_free */
     TRI_PAUSE_KINDS
 };
 

@@ -51,9 +51,11 @@ TRI_API void tri_manual_root_free(tri_thread *thread, tri_root *root);
 /* Frees a collected object early, for hosts that know that nothing refers to it any more: no slot, root or handle of
  * any thread, no finalizer queue in which it lies. A large object's pages are free when it returns; a small one's slot
  * is, unless another thread's cache holds its span: then the next cycle frees it. Waits as a blocked thread while a
- * cycle marks (rule R13), at most wait_limit_ms (TRI_ETIMEDOUT). TRI_EINVAL for what is not the start of a live object
- * of this heap: interior pointers, foreign memory, what was freed before. Builds with checks fill the slot with the
- * pattern of poison=1, so that a later use is named. SAFEPOINT. Any attached thread. */
+ * cycle marks (rule R13), at most wait_limit_ms (TRI_ETIMEDOUT). In a heap that has weak maps, or has had objects with
+ * weak slots, it looks for what names the object weakly: at every weak slot, the spans between and into every map, on
+ * the calling thread, and at the entries of a map that it frees (milliseconds for some 100,000). TRI_EINVAL for what is
+ * not the start of a live object of this heap: interior pointers, foreign memory, what was freed before. Builds with
+ * checks fill the slot with the pattern of poison=1, so that a later use is named. SAFEPOINT. Any attached thread. */
 TRI_API int tri_free(tri_thread *thread, void *obj);
 
 #ifdef __cplusplus
