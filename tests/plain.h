@@ -91,6 +91,15 @@ static inline uint64_t test_env_u64(const char *name, uint64_t fallback) {
 #ifndef TRI_PLAIN_MAIN
 
 #include <criterion/criterion.h>
+#include <criterion/hooks.h>
+#include <criterion/internal/ordered-set.h>
+
+/* Criterion has no limit for a test that sets none, and its option --timeout cuts the limits of those that do. */
+ReportHook(PRE_ALL)(struct criterion_test_set *tests) {
+    FOREACH_SET(struct criterion_suite_set * suite, tests->suites)
+    FOREACH_SET(struct criterion_test * test, suite->tests)
+    if (test->data->timeout == 0) test->data->timeout = TEST_TIMEOUT_DEFAULT_S;
+}
 
 #define TEST(suite_, name_, ...)               \
     static void suite_##_##name_##_body(void); \
