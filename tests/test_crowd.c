@@ -120,6 +120,7 @@ static void on_phase(const tri_event *event, void *user) {
 TEST(crowd, a_handshake_over_a_thousand_threads, .timeout = 120) {
     enum { NCYCLES = TEST_IS_SLOW ? 5 : 20 };
     tri_config config = fixture_config(TRI_HEAP_EVENTS | TRI_HEAP_NO_CYCLES); /* the figures are of forced ones */
+    process_without_huge_pages();                                             /* a thousand stacks */
     config.event = on_phase;
     struct fixture f = fixture_open_config(&config);
     gather(&f);
