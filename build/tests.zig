@@ -65,6 +65,7 @@ pub const programs = [_]Program{
     .{ .name = "test_scavenger", .tsan = true },
     .{ .name = "test_resident" },
     .{ .name = "test_pressure", .tsan = true },
+    .{ .name = "test_way", .tsan = true },
     .{ .name = "test_arena_fields" },
     .{ .name = "test_planted" },
     .{ .name = "test_planted_figures" },
