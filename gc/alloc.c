@@ -214,8 +214,8 @@ static void *try_small(struct mutator *m, const struct request *r) {
     uint32_t number;
     struct span_class sc = choose_class(m->heap, r, &number);
     void *obj = tri__cache_alloc(&m->cache, &sc);
-    if (TRI_UNLIKELY(r->weak) && obj) tri__weak_note(m->heap, obj);
-    if (obj && sc.mixed) /* I-ALLOC2; pairs with space_layout_of */
+    if (TRI_UNLIKELY(r->weak) && obj) tri__weak_note(m->heap, obj); /* each span of such a layout begins here */
+    if (obj && sc.mixed)                                            /* I-ALLOC2; pairs with space_layout_of */
         atomic_store_release(&m->heap->mem.space.layouts[((uintptr_t)obj - m->heap->mem.space.base) >> LAYOUT_SHIFT],
                              (uint16_t)number);
     return obj;
@@ -291,9 +291,7 @@ static void *try_next_hole(struct mutator *m, const struct request *r) {
     if (!is_small(r) || m->cache.taken_bytes >= ACCOUNT_BYTES) return NULL;
     if (TRI_CHECKS >= 1 && atomic_load_relaxed(&m->heap->stress.collect_every)) return NULL; /* counts slow paths */
     NO_FORK(m->os);
-    void *obj = tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
-    if (TRI_UNLIKELY(r->weak) && obj) tri__weak_note(m->heap, obj);
-    return obj;
+    return tri__cache_next(&m->cache, r->layout + (r->sized ? class_of(r) : 0));
 }
 
 static void *allocate(struct mutator *m, const struct request *r) {

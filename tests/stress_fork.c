@@ -405,7 +405,7 @@ static void *trim_on(void *arg) {
         void *block = tri_manual_alloc(arg, 40000);
         tri_manual_free(arg, block);
         tri_trim(arg);
-        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL); /* the collector stops the world meanwhile */
     }
     return NULL;
 }

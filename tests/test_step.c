@@ -5,6 +5,7 @@
  */
 #include "tests/fixture.h"
 #include "tests/sealed.h"
+#include "tests/seen.h"
 
 #include <dirent.h>
 
@@ -81,13 +82,6 @@ TEST(step, allocation_alone_keeps_the_heap_near_its_goal) {
     fixture_close(&f);
 }
 
-static uint64_t nslices(tri_heap *heap) {
-    uint64_t buckets[PAUSE_BUCKETS], n = 0;
-    CHECK_EQ(tri_histogram(heap, TRI_PAUSE_ASSIST, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
-    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
-    return n;
-}
-
 /* What a frame leaves to the collector, by its work and not by the time: a step that loses its core comes back
  * early. */
 static bool step_for(tri_thread *thread, size_t nunits) {
@@ -107,8 +101,8 @@ TEST(step, steps_that_keep_up_spare_the_allocations) {
     for (uint64_t i = 0; i < NLISTS; i++) replace(f.thread, lists, i);
     fixture_collect(&f);
     while (tri_step(f.thread, 1000000)) {}
-    CHECK(nslices(f.heap) > 0); /* before there were steps, the allocations had to */
-    uint64_t slices = nslices(f.heap), cycles = fixture_stats(f.heap).cycles, nbusy = 0;
+    CHECK(count(f.heap, TRI_PAUSE_ASSIST) > 0); /* before there were steps, the allocations had to */
+    uint64_t slices = count(f.heap, TRI_PAUSE_ASSIST), cycles = fixture_stats(f.heap).cycles, nbusy = 0;
     for (uint64_t i = 0; i < FRAMES; i++) {
         replace(f.thread, lists, i);
         nbusy += step_for(f.thread, FRAME_UNITS);
@@ -116,7 +110,8 @@ TEST(step, steps_that_keep_up_spare_the_allocations) {
     cycles = fixture_stats(f.heap).cycles - cycles;
     CHECK_MSG(cycles >= (TEST_IS_SLOW ? 1 : 3) && nbusy > 2 * cycles, "%llu cycles, %llu frames had more to do",
               (unsigned long long)cycles, (unsigned long long)nbusy);
-    CHECK_MSG(nslices(f.heap) == slices, "%llu slices in allocations", (unsigned long long)(nslices(f.heap) - slices));
+    CHECK_MSG(count(f.heap, TRI_PAUSE_ASSIST) == slices, "%llu slices in allocations",
+              (unsigned long long)(count(f.heap, TRI_PAUSE_ASSIST) - slices));
     CHECK_EQ(check_list(ballast[0]), 100000);
     TRI_POP(f.thread, ballast);
     TRI_POP(f.thread, lists);
@@ -396,13 +391,6 @@ TEST(step, a_cycle_in_an_idle_period_is_the_one_that_the_period_owes) {
     fixture_close(&f);
 }
 
-static uint64_t count_naps(tri_heap *heap) {
-    uint64_t buckets[PAUSE_BUCKETS], n = 0;
-    CHECK_EQ(tri_histogram(heap, TRI_PAUSE_NAP, buckets, PAUSE_BUCKETS), PAUSE_BUCKETS);
-    for (int i = 0; i < PAUSE_BUCKETS; i++) n += buckets[i];
-    return n;
-}
-
 /* Beyond the hard goal by what others allocated, while another thread has the turn: whoever owes nothing itself naps;
  * with the turn free it takes a slice. */
 TEST(step, beyond_the_hard_goal_a_thread_without_the_turn_naps) {
@@ -413,15 +401,15 @@ TEST(step, beyond_the_hard_goal_a_thread_without_the_turn_naps) {
     tri__cycle_request(f.heap, "test");
     while (!f.heap->tracing) CHECK(tri_step(f.thread, 20000));
     size_t beyond = atomic_load_relaxed(&f.heap->hard_goal_bytes) + MIB;
-    uint64_t before = count_naps(f.heap);
+    uint64_t before = count(f.heap, TRI_PAUSE_NAP);
     m->assist_debt = 0;
     atomic_add_relaxed(&f.heap->heap_bytes, beyond);
     atomic_store_relaxed(&f.heap->turn_taken, true); /* as another thread does */
     CHECK(tri__step_pace(m));
-    CHECK_EQ(count_naps(f.heap), before + 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_NAP), before + 1);
     atomic_store_relaxed(&f.heap->turn_taken, false);
     tri__step_pace(m);
-    CHECK_EQ(count_naps(f.heap), before + 1);
+    CHECK_EQ(count(f.heap, TRI_PAUSE_NAP), before + 1);
     atomic_sub_relaxed(&f.heap->heap_bytes, beyond);
     fixture_collect(&f);
     CHECK_EQ(check_list(roots[0]), 200000);

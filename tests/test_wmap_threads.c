@@ -87,13 +87,18 @@ static void *share_main(void *arg) {
     return NULL;
 }
 
-static void run_sharers(const char *setting1, const char *setting2, int ncycles) {
+static struct fixture open_for_threads(const char *setting1, const char *setting2) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.min_heap_bytes = 1 << 20;
     config.wait_limit_ms = 100000; /* of a loaded machine */
     struct fixture f = fixture_open_config(&config);
     if (setting1) fixture_set(f.heap, setting1);
     if (setting2) fixture_set(f.heap, setting2);
+    return f;
+}
+
+static void run_sharers(const char *setting1, const char *setting2, int ncycles) {
+    struct fixture f = open_for_threads(setting1, setting2);
     struct shared s = {.heap = f.heap};
     for (int i = 0; i < NMAPS; i++) s.maps[i] = tri_global(f.thread, tri_wmap_new(f.thread, NULL));
     pthread_t threads[SHARERS];
@@ -164,12 +169,7 @@ static void *wave_main(void *arg) {
 }
 
 static void run_waves(const char *setting1, const char *setting2, int ncycles) {
-    tri_config config = fixture_config(TRI_HEAP_PRECISE);
-    config.min_heap_bytes = 1 << 20;
-    config.wait_limit_ms = 100000; /* of a loaded machine */
-    struct fixture f = fixture_open_config(&config);
-    if (setting1) fixture_set(f.heap, setting1);
-    if (setting2) fixture_set(f.heap, setting2);
+    struct fixture f = open_for_threads(setting1, setting2);
     struct wave_state s = {.heap = f.heap, .map = tri_global(f.thread, tri_wmap_new(f.thread, NULL))};
     pthread_t threads[SHARERS];
     for (int i = 0; i < SHARERS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, wave_main, &s), 0);
