@@ -51,6 +51,7 @@ pub const sources = [_][]const u8{
     "gc/pacer.c",
     "gc/roots.c",
     "gc/rules.c",
+    "gc/scarce.c",
     "gc/safepoint.c",
     "gc/scavenger.c",
     "gc/stackcopy.c",

@@ -10,6 +10,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/scarce.h"
 
 enum {
     COLD_LIMIT_BYTES = 32 << 10,
@@ -134,7 +135,9 @@ void tri__throttle(struct mutator *m) {
     if (atomic_load_relaxed(&heap->pending) && start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS)
         return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
     struct nap nap = {heap, is_far_beyond_goal(heap) ? LONG_NAP_NS : NAP_NS};
+    atomic_add_relaxed(&heap->nnapping, 1); /* a hint for who rests (scarce.c) */
     uint64_t ns = tri__blocking_wait(m, take_nap, &nap);
+    atomic_sub_relaxed(&heap->nnapping, 1);
     atomic_add_relaxed(&heap->stats.stall_ns, ns); /* a counter */
     tri__stats_pause(heap, TRI_PAUSE_NAP, ns);
 }
@@ -146,7 +149,7 @@ static bool is_beyond_goal(tri_heap *heap) {
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
-    if (TRI_UNLIKELY(tri__is_stepped(heap))) return tri__step_pace(m);
+    if (TRI_UNLIKELY(tri__is_stepped(heap) || tri__is_lent(heap))) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */

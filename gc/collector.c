@@ -16,6 +16,7 @@
 #include "gc/fork.h"
 #include "gc/heap.h"
 #include "gc/mode.h"
+#include "gc/scarce.h"
 
 /* A cycle on the thread that triggers it: for heaps whose last cycle marked for no longer than that, which have no more
  * spans than this to sweep (30 ns each) and no more slots of global roots; how long it may take, and wait for one other
@@ -32,8 +33,8 @@ enum {
     HERE_WINDOW_BYTES = 8 << 20
 };
 
-/* Wakes the collector; starts it in the child of a fork, where it is not. Requires the cycle lock. */
-static void wake_collector(tri_heap *heap) {
+/* Starts it in the child of a fork, where it is not. */
+void tri__collector_wake(tri_heap *heap) {
     if (TRI_UNLIKELY(heap->collector_lost)) heap->collector_lost = !tri__collector_start(heap); /* else the next time */
     tri__cond_broadcast(&heap->cycle_wanted);
 }
@@ -42,7 +43,7 @@ void tri__cycle_request(tri_heap *heap, const char *reason) {
     tri__lock_acquire(&heap->cycle_lock);
     if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* read without the lock by step.c */
     atomic_store_relaxed(&heap->step_posted_ns, tri__os_now_ns());  /* a hint for throttle */
-    wake_collector(heap);
+    tri__collector_wake(heap);
     tri__lock_release(&heap->cycle_lock);
 }
 
@@ -67,7 +68,7 @@ static void wait_for_cycle(void *p) {
     while (heap->finished < target) {
         if (heap->started < target) { /* asked for until it begins: one that is running does not count */
             atomic_store_relaxed(&heap->wanted, w->reason);
-            wake_collector(heap);
+            tri__collector_wake(heap);
         }
         uint64_t waited = tri__os_now_ns() - start;
         if (waited >= w->timeout_ns) break;
@@ -118,7 +119,7 @@ static void wait_for_job(void *p) {
     }
     w->job.next = heap->jobs;
     heap->jobs = &w->job;
-    wake_collector(heap);
+    tri__collector_wake(heap);
     while (!w->job.done) {
         uint64_t waited = tri__os_now_ns() - start;
         if (waited >= limit_ns && unlink_job(heap, &w->job)) break;
@@ -134,8 +135,7 @@ bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void 
     return w.job.ran;
 }
 
-/* Requires the cycle lock. */
-static void runner_set(tri_heap *heap, enum cycle_runner runner) {
+void tri__runner_set(tri_heap *heap, enum cycle_runner runner) {
     check_cheap((heap->runner == RUNNER_NONE) != (runner == RUNNER_NONE), "I-COL3: one thread at a time runs cycles");
     heap->runner = runner;
 }
@@ -144,7 +144,7 @@ static void runner_set(tri_heap *heap, enum cycle_runner runner) {
 static void run_job(tri_heap *heap) {
     struct job *job = heap->jobs;
     heap->jobs = job->next;
-    runner_set(heap, RUNNER_COLLECTOR);
+    tri__runner_set(heap, RUNNER_COLLECTOR);
     tri__lock_release(&heap->cycle_lock);
     tri__cycle_sweep(heap, UINT64_MAX);
     job->ran = tri__world_stop(heap);
@@ -153,13 +153,12 @@ static void run_job(tri_heap *heap) {
         tri__world_start(heap);
     }
     tri__lock_acquire(&heap->cycle_lock);
-    runner_set(heap, RUNNER_NONE);
+    tri__runner_set(heap, RUNNER_NONE);
     job->done = true; /* the waiter's frame may be gone from here on */
     tri__cond_broadcast(&heap->cycle_done);
 }
 
-/* Requires the cycle lock. */
-static void end_cycle(tri_heap *heap) {
+void tri__cycle_end(tri_heap *heap) {
     heap->finished++;
     check_cheap(heap->started == heap->finished, "I-COL1: one cycle at a time");
     tri__cond_broadcast(&heap->cycle_done);
@@ -168,7 +167,7 @@ static void end_cycle(tri_heap *heap) {
 /* A new cycle, or the rest of one that a thread has begun. Requires the cycle lock; releases it meanwhile. */
 static void run_cycle(tri_heap *heap) {
     const char *reason = heap->handed_over ? NULL : heap->wanted;
-    runner_set(heap, RUNNER_COLLECTOR);
+    tri__runner_set(heap, RUNNER_COLLECTOR);
     if (reason) {
         atomic_store_relaxed(&heap->wanted, NULL);
         heap->started++;
@@ -182,13 +181,25 @@ static void run_cycle(tri_heap *heap) {
         tri__cycle_sweep(heap, UINT64_MAX); /* R21: before H1 */
         tri__cycle_start(heap, reason);
     }
-    while (!tri__cycle_continue(heap, UINT64_MAX)) {} /* false where the world does not come to a stop (mode.c) */
+    bool lends = reason && !heap->run.hurries && tri__cycle_is_to_lend(heap);
+    while (!lends && !tri__cycle_continue(heap, UINT64_MAX)) {} /* false where the world does not stop (mode.c) */
     tri__lock_acquire(&heap->cycle_lock);
-    runner_set(heap, RUNNER_NONE);
-    end_cycle(heap);
+    tri__runner_set(heap, RUNNER_NONE);
+    heap->handed_over = lends;
+    if (lends)
+        tri__cycle_lend(heap);
+    else
+        tri__cycle_end(heap);
 }
 
 /* ---- a cycle on the thread that triggers it -------------------------------------------------------------------- */
+
+struct here {
+    tri_heap *heap;
+    const char *reason;
+    uint64_t start_ns;
+    bool small, lend; /* the cycle will be short; it is lent if it is not */
+};
 
 /* It is short as far as the last one tells. */
 static bool is_small(tri_heap *heap) {
@@ -201,16 +212,18 @@ static bool is_small(tri_heap *heap) {
 }
 
 /* Becomes the one that runs cycles, if the collector is idle. */
-static bool borrow(tri_heap *heap) {
+static bool borrow(tri_heap *heap, struct here *here) {
     if (atomic_load_relaxed(&heap->config.flags) & TRI_HEAP_NO_CYCLES) return false; /* an option */
     tri__lock_acquire(&heap->cycle_lock);
     bool idle = tri__mode(heap) == MODE_CONCURRENT && heap->runner == RUNNER_NONE && !heap->wanted && !heap->jobs &&
-                heap->started == heap->finished && heap->finished > 0 && is_small(heap);
-    if (idle && heap->here_rests > 0) {
+                heap->started == heap->finished && heap->finished > 0;
+    here->small = idle && is_small(heap);
+    idle &= here->small || here->lend;
+    if (idle && !here->lend && heap->here_rests > 0) {
         heap->here_rests--;
         idle = false;
     }
-    if (idle) runner_set(heap, RUNNER_MUTATOR);
+    if (idle) tri__runner_set(heap, RUNNER_MUTATOR);
     tri__lock_release(&heap->cycle_lock);
     return idle;
 }
@@ -223,30 +236,33 @@ static void rest(tri_heap *heap, bool failed) {
 }
 
 /* True if the cycle may begin: every span is swept (R21). Else it is the collector's from the start. */
-static bool begin_here(tri_heap *heap, const char *reason) {
+static bool begin_here(tri_heap *heap, const struct here *here) {
     bool settled = tri__cycle_sweep(heap, tri__os_now_ns() + HERE_SLICE_NS);
     tri__lock_acquire(&heap->cycle_lock);
     if (settled) {
         heap->started++;
     } else {
-        rest(heap, true);
-        runner_set(heap, RUNNER_NONE);
-        if (!heap->wanted) atomic_store_relaxed(&heap->wanted, reason); /* as everywhere: under the lock */
-        wake_collector(heap);
+        if (!here->lend) rest(heap, true);
+        tri__runner_set(heap, RUNNER_NONE);
+        if (!heap->wanted) atomic_store_relaxed(&heap->wanted, here->reason); /* as everywhere: under the lock */
+        tri__collector_wake(heap);
     }
     tri__lock_release(&heap->cycle_lock);
     return settled;
 }
 
-static void give_back(tri_heap *heap, bool ended) {
+static void give_back(tri_heap *heap, const struct here *here, bool ended) {
     tri__lock_acquire(&heap->cycle_lock);
-    runner_set(heap, RUNNER_NONE);
+    tri__runner_set(heap, RUNNER_NONE);
     heap->handed_over = !ended;
-    if (ended || heap->run.posted) rest(heap, !ended);
+    if (!ended && here->lend)
+        tri__cycle_lend(heap);
+    else if (ended || heap->run.posted)
+        rest(heap, !ended);
     atomic_add_relaxed(&heap->stats.cycles_here, 1);
     if (!ended) atomic_add_relaxed(&heap->stats.cycles_handed, 1);
-    if (ended) end_cycle(heap);
-    if (!ended || heap->wanted || heap->jobs) wake_collector(heap);
+    if (ended) tri__cycle_end(heap);
+    if (!ended || heap->wanted || heap->jobs) tri__collector_wake(heap);
     tri__lock_release(&heap->cycle_lock);
 }
 
@@ -270,85 +286,34 @@ static void choose_window(tri_heap *heap, uint64_t start_ns, uint64_t end_ns) {
     atomic_store_relaxed(&heap->here_trigger_bytes, trigger); /* a counter */
 }
 
-struct here {
-    tri_heap *heap;
-    const char *reason;
-    uint64_t start_ns;
-};
-
 /* The thread is blocked: it answers its own handshakes as a collector does for blocked threads. */
 static void run_here(void *p) {
     struct here *here = p;
     tri_heap *heap = here->heap;
     heap->patience_ns = HERE_PATIENCE_NS;
-    if (!begin_here(heap, here->reason)) return;
+    if (!begin_here(heap, here)) return;
     tri__fork_forbid("the event hook");
     tri__cycle_start(heap, here->reason);
-    heap->run.lazy = true; /* spans are swept one by one as they are needed, and used while they are near */
+    heap->run.lazy = here->small; /* spans are swept one by one as they are needed, and used while they are near */
+    heap->run.by_mutator = here->lend;
     bool ended = tri__cycle_continue(heap, tri__os_now_ns() + HERE_SLICE_NS);
-    if (ended) choose_window(heap, here->start_ns, tri__os_now_ns());
-    give_back(heap, ended);
+    heap->run.by_mutator = false;
+    if (ended && here->small) choose_window(heap, here->start_ns, tri__os_now_ns());
+    give_back(heap, here, ended);
     tri__fork_forbid(NULL);
 }
 
 bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
-    struct here here = {heap, reason, tri__os_now_ns()};
+    struct here here = {.heap = heap, .reason = reason, .start_ns = tri__os_now_ns()};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
     /* A deep stack's copy takes memory and time that the thread would lose. */
     if (tri__mutator_is_deep(m, (uintptr_t)__builtin_frame_address(0))) return false;
-    if (!borrow(heap)) return false;
+    here.lend = tri__cycle_is_to_lend(heap);
+    if (!borrow(heap, &here)) return false;
     atomic_store_relaxed(&heap->triggered, 1); /* also when the collector has to end it: throttle() looks at it */
     tri__stats_pause(heap, TRI_PAUSE_ASSIST, tri__blocking_wait(m, run_here, &here));
     return true;
-}
-
-/* ---- scarce cores ------------------------------------------------------------------------------------------------ */
-
-/* A slice of a thread of the heap's own, and, under a quota that threads use all of, its share of one core, or of the
- * quota if that is less. */
-enum { OWN_SLICE_NS = 200000, MOST_REST_NS = 20000000, QUOTA_SHARE = 4, LEAST_SHARE = 8, CPU = 1000 };
-
-/* How many threads of the heap run, are neither in a blocking region nor wait inside the library; as many at most. */
-static uint32_t threads_run(tri_heap *heap, uint32_t most) {
-    uint32_t n = 0;
-    tri__lock_acquire(&heap->threads_lock);
-    for (const struct mutator *m = heap->threads; m && n < most; m = m->next)
-        n += atomic_load_relaxed(&m->os->state) == OS_RUNNING; /* a hint */
-    tri__lock_release(&heap->threads_lock);
-    return n;
-}
-
-/* For how long it sleeps after a slice, under a quota: what running threads leave of it is its share of a core. */
-static uint64_t quota_rest_ns(tri_heap *heap) {
-    uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
-    if (used == 0) return 0; /* in a stopped world, or when all wait for the cycle: rests would be theirs */
-    uint32_t left = all > used ? all - used : 0, least = (all < CPU ? all : CPU) / QUOTA_SHARE;
-    uint64_t share = left > least ? left : least > 0 ? least : 1;
-    return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);
-}
-
-/* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
- * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used beside threads
- * that use all of it: what is used beyond the quota stops the whole program until the period's end. On a machine that
- * others keep busy a yield takes tens of milliseconds: the longer one took, the later comes the next. A CPU cap of less
- * than a core makes it rest, too. */
-uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
-    uint64_t now = tri__os_now_ns();
-    if (now < *since_ns + OWN_SLICE_NS) return 0;
-    uint64_t slice_ns = now - *since_ns, rest_ns = tri__pace_rest_ns(heap, slice_ns);
-    *since_ns = now;
-    bool spare = (atomic_load_relaxed(&heap->nthreads) + 1) * CPU <= heap->millicpus; /* a hint */
-    if (TRI_LIKELY(spare) && rest_ns == 0) return 0;
-    tri__stats_pause(heap, TRI_PAUSE_CORE, slice_ns);
-    if (!rest_ns && heap->quota) rest_ns = quota_rest_ns(heap);
-    if (rest_ns)
-        tri__os_sleep_ns(rest_ns);
-    else if (!heap->quota)
-        tri__os_yield();
-    uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
-    *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
-    return back_ns - now;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */
@@ -358,7 +323,9 @@ static void collector_main(void *p) {
     tri__fork_forbid("a hook or a callback, on the collector's thread");
     tri__lock_acquire(&heap->cycle_lock);
     while (!heap->quit) {
-        if (heap->runner != RUNNER_NONE || heap->stepped) {
+        if (heap->lent) {
+            tri__lent_watch(heap);
+        } else if (heap->runner != RUNNER_NONE || heap->stepped) {
             tri__cond_wait(&heap->cycle_wanted, &heap->cycle_lock);
         } else if (heap->jobs && !heap->handed_over) {
             run_job(heap);
@@ -393,7 +360,7 @@ void tri__collector_after_fork(tri_heap *heap) {
     tri__cond_init(&heap->cycle_done);
     heap->wanted = NULL;
     heap->jobs = NULL;
-    heap->handed_over = false;
+    heap->handed_over = heap->lent = false;
     heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
     heap->collector_lost = !heap->threadless;

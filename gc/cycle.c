@@ -25,6 +25,7 @@
 #include "gc/fork.h"
 #include "gc/heap.h"
 #include "gc/mode.h"
+#include "gc/scarce.h"
 
 /* How long the collector marks between two looks at the pace; after how many rounds loads wait for the close (R5). */
 enum { MARK_SLICE_NS = 200000, SWEEP_BATCH = 64, SWEEP_SLICE = 8, SWEPT_UNITS = 16, ROUNDS_WITH_LOADS = 8 };
@@ -259,7 +260,9 @@ static bool mark_until_empty(tri_heap *heap, uint64_t deadline_ns) {
         if (!empty && atomic_load_acquire(&heap->work.rescan))
             tri__marker_rescan(&heap->worker, SPAN_RESCAN_LOST); /* R19 */
     } while (!empty && now < deadline_ns);
-    atomic_add_relaxed(&heap->stats.mark_ns, now - start - (heap->run.away_ns - away_ns));
+    uint64_t mark_ns = now - start - (heap->run.away_ns - away_ns);
+    if (heap->run.by_mutator) heap->run.lent_mark_ns += mark_ns;
+    atomic_add_relaxed(&heap->stats.mark_ns, mark_ns);
     return empty;
 }
 

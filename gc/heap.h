@@ -167,6 +167,8 @@ struct cycle_run {
     bool settling;                   /* the round has all its answers, weak maps are being settled (R6) */
     bool dropping;                   /* all is swept, what lies empty goes back to the page heap */
     uint64_t posted_ns, silent_told; /* when the last step was posted, how often its silence has been told of */
+    bool by_mutator;                 /* a thread runs a slice of it, lent (scarce.c) */
+    uint64_t lent_mark_ns;           /* marked in such slices */
     bool lazy; /* its sweep is left to those who need spans, and to whoever starts the next cycle */
 };
 
@@ -226,19 +228,22 @@ struct tri_heap {
     uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     enum cycle_runner runner;   /* I-COL3 [cycle lock] */
-    uint32_t here_failed;       /* how many cycles it left to the collector after the last failure [cycle lock] */
-    uint32_t here_rests;        /* how many of these are left [cycle lock] */
-    size_t here_trigger_bytes;  /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
-    size_t here_window_bytes;   /* what it allocates between two of them [who runs such cycles] */
-    uint64_t here_ended_ns;     /* when its last one was over [who runs such cycles] */
-    bool turn_taken;            /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
-    uint32_t nturns;            /* threads that run a cycle or a job so, or wait for the turn to [cycle lock] */
-    bool began_early;           /* without workers: a step began the cycle before its time [atomic] */
-    uint32_t mode;              /* enum mode [cycle lock to write, atomic] */
-    uint64_t rescanned_cycle;   /* mode insertion: the last one whose second scan is over [in the stop; atomic] */
-    bool stepped;               /* cycles run in slices on the program's threads (step.c) [same] */
-    bool threadless;            /* without workers: it starts no thread of its own [const once made] */
-    bool made;                  /* tri_heap_create has returned it [const once made] */
+    bool lent;             /* what is handed over is the program's threads' to carry on [cycle lock to write, atomic] */
+    uint32_t lent_slices;  /* that they have run [cycle lock] */
+    uint64_t lent_rest_ns; /* how long the collector leaves it to them now [cycle lock] */
+    uint32_t here_failed;  /* how many cycles it left to the collector after the last failure [cycle lock] */
+    uint32_t here_rests;   /* how many of these are left [cycle lock] */
+    size_t here_trigger_bytes; /* where it runs the next one; SIZE_MAX: not before trigger_bytes [atomic] */
+    size_t here_window_bytes;  /* what it allocates between two of them [who runs such cycles] */
+    uint64_t here_ended_ns;    /* when its last one was over [who runs such cycles] */
+    bool turn_taken;           /* without workers: a thread runs cycles now [cycle lock to write, atomic] */
+    uint32_t nturns;           /* threads that run a cycle or a job so, or wait for the turn to [cycle lock] */
+    bool began_early;          /* without workers: a step began the cycle before its time [atomic] */
+    uint32_t mode;             /* enum mode [cycle lock to write, atomic] */
+    uint64_t rescanned_cycle;  /* mode insertion: the last one whose second scan is over [in the stop; atomic] */
+    bool stepped;              /* cycles run in slices on the program's threads (step.c) [same] */
+    bool threadless;           /* without workers: it starts no thread of its own [const once made] */
+    bool made;                 /* tri_heap_create has returned it [const once made] */
     struct os_thread collector;
     bool collector_lost; /* in a fork's child: not started yet [cycle lock] */
     uint32_t triggered;  /* a trigger has been sent and not been served yet [atomic] */
@@ -248,6 +253,7 @@ struct tri_heap {
     size_t trigger_bytes;        /* [pace lock to write, but for lower_goal; atomic] */
     size_t goal_bytes;           /* [as trigger_bytes] */
     size_t hard_goal_bytes;      /* [pace lock to write, atomic] */
+    uint32_t nnapping;           /* threads in a nap beyond the goal [atomic] */
     uint32_t nallocating;        /* threads that have allocated since the cycle's begin [atomic] */
     uint32_t assist_ratio_x256;  /* [atomic] */
     int64_t background_credit;   /* bytes marked by the collector and not yet borrowed [atomic] */
@@ -305,6 +311,7 @@ void tri__pace_again(tri_heap *heap);
 /* For how long a thread of the heap's own rests after so much work, and how many may mark, under the CPU cap. */
 uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns);
 uint32_t tri__pace_markers(tri_heap *heap);
+bool tri__pace_is_capped(const tri_heap *heap);
 
 /* wait_limit_ms in nanoseconds, at most a hundred years. */
 static inline uint64_t heap_wait_limit_ns(const tri_heap *heap) {
@@ -330,10 +337,6 @@ bool tri__cycle_wait_at_limit(struct mutator *m); /* for "limit", a pause; wait_
 /* Runs fn on the collector's thread with the world stopped, between cycles, and waits for it. False: the world could
  * not be stopped within wait_limit_ms. */
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
-
-/* Between two pieces of work of a thread of the heap's own, which runs since *since_ns: where the program's threads
- * need all cores, whoever waits for this one goes first after each short slice. For how long it was away. */
-uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns);
 
 /* Runs a cycle on the calling thread, if the last cycle was so short that waking the collector would cost more; what
  * does not fit into a slice is left to the collector. False: not done, ask for one. */

@@ -88,10 +88,9 @@ void tri__pace_close(tri_heap *heap) {
     c->assist_ns = atomic_load_relaxed(&st->cycle_assist_ns);
     c->stall_ns = atomic_load_relaxed(&st->stall_ns) - run->stall_ns;
     c->nthreads = nallocating < heap->ncpus ? nallocating : heap->ncpus;
-    if (tri__is_stepped(heap)) /* slices, on threads of the program's */
-        c->assist_ns += marked_ns;
-    else
-        c->own_ns = marked_ns;
+    uint64_t theirs_ns = tri__is_stepped(heap) ? marked_ns : run->lent_mark_ns; /* slices on threads of the program's */
+    c->assist_ns += theirs_ns;
+    c->own_ns = marked_ns - theirs_ns;
 }
 
 /* Of the processors that the program can use: one for each of its threads and one for the collector. */
@@ -157,6 +156,10 @@ static uint64_t capped_parts(const tri_heap *heap) {
     return (uint64_t)cpu_percent(heap) * heap->millicpus;
 }
 
+bool tri__pace_is_capped(const tri_heap *heap) {
+    return cpu_percent(heap) < 100;
+}
+
 uint32_t tri__pace_markers(tri_heap *heap) {
     uint32_t nmarkers = atomic_load_relaxed(&heap->config.workers); /* an option */
     uint32_t cores = (uint32_t)(capped_parts(heap) / ALL_PARTS);
@@ -165,7 +168,7 @@ uint32_t tri__pace_markers(tri_heap *heap) {
 }
 
 /* Less than a core: one marker, which works for a part of the time, unless somebody waits for it, as all threads do in
- * a stop of the world. A quota of less is no cap: collector.c sees to it. */
+ * a stop of the world. A quota of less is no cap: scarce.c sees to it. */
 uint64_t tri__pace_rest_ns(tri_heap *heap, uint64_t worked_ns) {
     uint64_t parts = cpu_percent(heap) < 100 ? capped_parts(heap) : ALL_PARTS;
     if (TRI_LIKELY(parts >= ALL_PARTS) || heap->run.hurries || heap->nstops > 0) return 0;

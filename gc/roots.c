@@ -10,6 +10,7 @@
 #include "alloc/base/check.h"
 #include "gc/error.h"
 #include "gc/heap.h"
+#include "gc/scarce.h"
 
 enum { ROOT_CHUNK = 1024 }; /* slots scanned under the lock at a time: some microseconds */
 

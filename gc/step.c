@@ -19,6 +19,7 @@
 #include "gc/error.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/scarce.h"
 
 enum {
     SLICE_NS = 50000,       /* of an allocation while marking */
@@ -142,6 +143,10 @@ struct slice {
 
 static void run_slice(void *p) {
     struct slice *s = p;
+    if (tri__is_lent(s->heap)) { /* nobody takes turns meanwhile */
+        s->had_turn = tri__lent_slice(s->heap, s->deadline_ns);
+        return;
+    }
     s->had_turn = take_turn(s->heap);
     if (!s->had_turn) return;
     tri__units_begin();

@@ -17,6 +17,7 @@
  * the roots lock alone, so none is in a fork. Lock rank: roots (30). */
 #include "gc/suspended.h"
 #include "alloc/base/check.h"
+#include "gc/scarce.h"
 
 /* How much the collector looks at before it lets others have the lock. */
 enum { SCAN_WORDS = 512, SCAN_STACKS = 16, GIVE_WAY = 100 };

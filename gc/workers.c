@@ -4,6 +4,7 @@
 #include "alloc/base/pressure.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/scarce.h"
 
 /* How long a worker marks between two accounts of it; how long the collector waits for one before it looks at the pace
  * again. */

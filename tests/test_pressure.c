@@ -5,6 +5,7 @@
 #include "tests/fixture.h"
 
 #include "alloc/base/pressure.h"
+#include "gc/scarce.h"
 
 #include <limits.h>
 #include <sys/resource.h>

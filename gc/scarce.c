@@ -1,0 +1,164 @@
+/* scarce.c - cycles where the program's threads need all cores: on one core, with a busy thread for each core, under a
+ * control group's quota that threads use up.
+ *
+ * There a collector of its own stands in somebody's way, for as long as the system's slice: some milliseconds. A
+ * yield does not help with a scheduler that goes by what each thread has had so far: who has had less stays on.
+ * So the cycle is lent: whoever triggers it begins it, and the threads of the program carry it on in slices of 50 us
+ * at their allocations, as in a heap without workers (step.c decides when). Between two slices it is nobody's. The
+ * collector looks at it now and then: if no thread has run a slice meanwhile, it runs one itself, and rests for
+ * as long as the running threads' share asks. Where nobody runs it does not rest.
+ *
+ *   lent         a cycle that a trigger began. Ends as every cycle does; whoever runs its last slice ends it
+ *   not lent     what somebody waits for (tri_collect, the limit, a job), and what the modes of mode.c do: the
+ *                collector's alone; a lent cycle that somebody waits for is the collector's from there on
+ *   give way     in those, after each 200 us: a yield, or a rest under a quota and a CPU cap
+ *
+ * Invariants: I-LEND1 a lent cycle is under way, and handed over: nobody's, or its runner's (I-COL3). I-LEND2 a slice
+ * is run in a blocking region and given back before its end, so nobody who has it is waited for at a safepoint. Lock
+ * ranks: cycle (10), then threads (20). */
+#include "gc/scarce.h"
+#include "alloc/base/check.h"
+#include "gc/fork.h"
+#include "gc/mode.h"
+
+/* A slice of a thread of the heap's own, and, under a quota that threads use all of, its share of one core, or of the
+ * quota if that is less; how long the collector leaves a lent cycle to others before it looks again; for how long a
+ * slice of a mutator's waits for running threads. */
+enum {
+    OWN_SLICE_NS = 200000,
+    MOST_REST_NS = 20000000,
+    QUOTA_SHARE = 4,
+    LEAST_SHARE = 8,
+    CPU = 1000,
+    LENT_WATCH_NS = 5000000,
+    LENT_PATIENCE_NS = 2000
+};
+
+/* ---- how many cores are left ----------------------------------------------------------------------------------- */
+
+/* How many threads of the heap run, are neither in a blocking region nor wait inside the library; as many at most. */
+static uint32_t threads_run(tri_heap *heap, uint32_t most) {
+    uint32_t n = atomic_load_relaxed(&heap->nnapping); /* a hint, as the states are */
+    tri__lock_acquire(&heap->threads_lock);
+    for (const struct mutator *m = heap->threads; m && n < most; m = m->next)
+        n += atomic_load_relaxed(&m->os->state) == OS_RUNNING; /* a hint */
+    tri__lock_release(&heap->threads_lock);
+    return n;
+}
+
+static bool has_spare_core(tri_heap *heap) {
+    return (atomic_load_relaxed(&heap->nthreads) + 1) * CPU <= heap->millicpus; /* a hint */
+}
+
+bool tri__cores_are_scarce(tri_heap *heap) {
+    if (TRI_LIKELY(has_spare_core(heap))) return false;
+    uint32_t used = threads_run(heap, heap->ncpus) * CPU;
+    return used > 0 && used + CPU / QUOTA_SHARE > heap->millicpus;
+}
+
+/* For how long it rests after a slice: what running threads leave is its share of a core, a quarter at least. */
+static uint64_t own_rest_ns(tri_heap *heap) {
+    uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
+    if (used == 0) return 0; /* in a stopped world, or when all wait for the cycle: rests would be theirs */
+    uint32_t left = all > used ? all - used : 0, least = (all < CPU ? all : CPU) / QUOTA_SHARE;
+    uint64_t share = left > least ? left : least > 0 ? least : 1;
+    return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);
+}
+
+/* ---- giving way ------------------------------------------------------------------------------------------------ */
+
+/* The system's own slices are some milliseconds, for which a thread that shares the core would stand still. What the
+ * collector does not get to mark, assists do. Under a quota its core may be free and is not to be used beside threads
+ * that use all of it: what is used beyond the quota stops the whole program until the period's end. On a machine that
+ * others keep busy a yield takes tens of milliseconds: the longer one took, the later comes the next. A CPU cap of less
+ * than a core makes it rest, too. */
+uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
+    uint64_t now = tri__os_now_ns();
+    if (now < *since_ns + OWN_SLICE_NS) return 0;
+    uint64_t slice_ns = now - *since_ns, rest_ns = tri__pace_rest_ns(heap, slice_ns);
+    *since_ns = now;
+    if (TRI_LIKELY(has_spare_core(heap)) && rest_ns == 0) return 0;
+    tri__stats_pause(heap, TRI_PAUSE_CORE, slice_ns);
+    if (!rest_ns) rest_ns = own_rest_ns(heap);
+    if (rest_ns) tri__os_sleep_ns(rest_ns);
+    uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
+    *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
+    return back_ns - now;
+}
+
+/* ---- lent cycles ------------------------------------------------------------------------------------------------- */
+
+/* Somebody waits for the cycle's end, or for the next one. Requires the cycle lock. */
+static bool is_waited_for(const tri_heap *heap) {
+    return heap->wanted || heap->jobs;
+}
+
+bool tri__cycle_is_to_lend(tri_heap *heap) {
+    return tri__mode(heap) == MODE_CONCURRENT && !tri__pace_is_capped(heap) && tri__cores_are_scarce(heap);
+}
+
+void tri__cycle_lend(tri_heap *heap) {
+    atomic_store_relaxed(&heap->lent, true); /* read as a hint without the lock */
+    heap->lent_rest_ns = LENT_WATCH_NS;
+}
+
+/* The runner's slice is over. Requires the cycle lock. */
+static void leave(tri_heap *heap, bool ended) {
+    tri__runner_set(heap, RUNNER_NONE);
+    if (ended) {
+        atomic_store_relaxed(&heap->lent, false);
+        heap->handed_over = false;
+        tri__cycle_end(heap);
+    }
+    if (is_waited_for(heap)) tri__collector_wake(heap);
+}
+
+/* Requires the cycle lock. */
+static bool take(tri_heap *heap, enum cycle_runner runner) {
+    bool takes = heap->lent && heap->runner == RUNNER_NONE;
+    check_cheap(!heap->lent || heap->handed_over, "I-LEND1: a lent cycle is under way, and handed over");
+    if (takes) tri__runner_set(heap, runner);
+    return takes;
+}
+
+bool tri__lent_slice(tri_heap *heap, uint64_t deadline_ns) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool mine = !is_waited_for(heap) && take(heap, RUNNER_MUTATOR);
+    heap->lent_slices += mine;
+    tri__lock_release(&heap->cycle_lock);
+    if (!mine) return false;
+    tri__fork_forbid("a hook or a callback of a cycle");
+    heap->patience_ns = LENT_PATIENCE_NS;
+    heap->run.by_mutator = true;
+    bool ended = tri__cycle_continue(heap, deadline_ns);
+    heap->run.by_mutator = false;
+    tri__lock_acquire(&heap->cycle_lock);
+    leave(heap, ended);
+    tri__lock_release(&heap->cycle_lock);
+    tri__fork_forbid(NULL);
+    return true;
+}
+
+/* A slice, or all that is left when somebody waits for it. Requires the cycle lock; releases it meanwhile. */
+static void run_own_slice(tri_heap *heap) {
+    bool hurries = is_waited_for(heap);
+    tri__lock_release(&heap->cycle_lock);
+    heap->run.slice_ns = tri__os_now_ns(); /* a thread may have run it so far */
+    heap->patience_ns = hurries ? UINT64_MAX : OWN_SLICE_NS;
+    bool ended;
+    do ended = tri__cycle_continue(heap, hurries ? UINT64_MAX : heap->run.slice_ns + OWN_SLICE_NS);
+    while (hurries && !ended); /* false also where the world does not come to a stop (mode.c) */
+    uint64_t rest_ns = ended || hurries ? 0 : own_rest_ns(heap);
+    tri__lock_acquire(&heap->cycle_lock);
+    heap->lent_rest_ns = rest_ns;
+    leave(heap, ended);
+}
+
+void tri__lent_watch(tri_heap *heap) {
+    uint32_t seen = heap->lent_slices;
+    uint64_t rest_ns = heap->runner != RUNNER_NONE ? LENT_WATCH_NS : is_waited_for(heap) ? 0 : heap->lent_rest_ns;
+    if (rest_ns) tri__cond_wait_for(&heap->cycle_wanted, &heap->cycle_lock, rest_ns);
+    heap->lent_rest_ns = LENT_WATCH_NS;
+    if (heap->lent_slices != seen && !is_waited_for(heap)) return; /* it is carried on */
+    if (take(heap, RUNNER_COLLECTOR)) run_own_slice(heap);
+}
