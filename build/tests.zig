@@ -46,6 +46,7 @@ pub const programs = [_]Program{
     .{ .name = "test_misuse", .tsan = true },
     .{ .name = "test_cycle", .tsan = true, .aarch64 = true },
     .{ .name = "test_here", .tsan = true },
+    .{ .name = "test_scarce", .tsan = true },
     .{ .name = "stress_fork", .tsan = true },
     .{ .name = "test_fork", .tsan = true },
     .{ .name = "test_signals", .tsan = true },

@@ -577,7 +577,7 @@ bool tri__cycle_after_fork(tri_heap *heap) {
     heap->mem.pages_stay = false;
     heap->spoiled = false;
     heap->loads_wait = heap->found = heap->pending = heap->collector_sleeps = 0;
-    heap->nstops = heap->stopping = heap->triggered = heap->tracing = heap->nassists = 0;
+    heap->nstops = heap->stopping = heap->triggered = heap->tracing = heap->nassists = heap->nnapping = 0;
     heap->phase = PHASE_IDLE;
     if (abandoned) heap->last_step = STEP_NONE;
     heap->run = (struct cycle_run){.mark_ns = UINT64_MAX};

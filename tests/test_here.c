@@ -11,7 +11,9 @@
 static struct fixture open_small(void) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE);
     config.min_heap_bytes = 256 << 10;
-    return fixture_open_config(&config);
+    struct fixture f = fixture_open_config(&config);
+    fixture_use_millicpus(f.heap, 64000, false); /* cores to spare: test_scarce.c has none */
+    return f;
 }
 
 static uint64_t cycles_here(tri_heap *heap) {

@@ -1,6 +1,7 @@
 /*
- * test_way.c: on a machine with one core the collector and its markers yield between two pieces of what they mark and
- * of the roots that they scan: what they do in between is counted in units of work (gc/units.h).
+ * test_way.c: on a machine with one core, which a thread of the program uses, the collector and its markers rest between
+ * two pieces of what they mark and of the roots that they scan: what they do in between is counted in units of work
+ * (gc/units.h).
  *
  * The clock is the test's own while a cycle is looked at: it stands still, but that each look of a collector's thread
  * takes a whole slice. So the next place that may give way does, and no other program on the machine shows.
@@ -19,11 +20,11 @@ enum { NANOS_A_LOOK = 250000, NANOS_OF_OTHERS = 1000, MOST_UNITS = 4 * UNITS_A_L
 enum who { UNKNOWN, OTHER, COLLECTOR, MARKER, NUM_WHO };
 
 static _Thread_local enum who who;
-static _Thread_local size_t since_yield;
+static _Thread_local size_t since_rest;
 static _Thread_local uint32_t round_seen;
 static uint32_t nrounds; /* times that the clock was held [atomic] */
 
-/* What the threads of a kind did while the clock was held: in all, and between two yields at most [atomic]. */
+/* What the threads of a kind did while the clock was held: in all, and between two rests at most [atomic]. */
 static struct { uint64_t all, most; } work[NUM_WHO];
 
 /* Where the clock stands still, 0: it does not; what it is ahead by; and that of the marker that is farthest. A marker
@@ -47,13 +48,13 @@ static void look(void) {
     size_t n = tri__units_take_sum();
     uint32_t round = atomic_load_relaxed(&nrounds); /* ordered by held_ns */
     if (round != round_seen) {                      /* of the time before */
-        n = since_yield = 0;
+        n = since_rest = 0;
         own_ahead_ns = atomic_load_relaxed(&ahead_ns);
     }
     round_seen = round;
-    since_yield += n;
+    since_rest += n;
     atomic_add_relaxed(&work[who].all, n); /* counters */
-    raise_to(&work[who].most, since_yield);
+    raise_to(&work[who].most, since_rest);
 }
 
 /* What the calling thread's clock is ahead by. */
@@ -79,12 +80,12 @@ int clock_gettime(clockid_t clock, struct timespec *t) {
     return 0;
 }
 
-int sched_yield(void) {
-    if (atomic_load_acquire(&held_ns)) { /* pairs with begin and end */
-        look();
-        since_yield = 0;
-    }
-    return (int)syscall(SYS_sched_yield);
+/* Nobody sleeps while the clock stands still. */
+int nanosleep(const struct timespec *t, struct timespec *left) {
+    if (!atomic_load_acquire(&held_ns)) return (int)syscall(SYS_nanosleep, t, left); /* pairs with begin and end */
+    look();
+    since_rest = 0;
+    return sched_yield();
 }
 
 static void begin(void) {
@@ -102,28 +103,54 @@ static void end(void) {
     atomic_store_release(&held_ns, 0);
 }
 
+/* Who uses the core: a thread that runs, and polls. */
+static struct {
+    pthread_t id;
+    tri_heap *heap;
+    uint32_t runs, stop; /* [atomic] */
+} other;
+
+static void *run_and_poll(void *arg) {
+    tri_thread *thread = fixture_attach(other.heap);
+    atomic_store_release(&other.runs, 1);                                      /* pairs with open_on_one_core */
+    for (; !atomic_load_acquire(&other.stop); sched_yield()) tri_poll(thread); /* pairs with close_one_core */
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return arg;
+}
+
 static struct fixture open_on_one_core(const char *setting) {
     tri_config config = fixture_config(TRI_HEAP_PRECISE | TRI_HEAP_NO_CYCLES);
     config.idle_trim_ms = 0;
     struct fixture f = fixture_open_config(&config);
     fixture_set(f.heap, setting);
     fixture_use_millicpus(f.heap, 1000, false);
+    other.heap = f.heap;
+    atomic_store_relaxed(&other.runs, 0); /* the thread is not there yet */
+    atomic_store_relaxed(&other.stop, 0);
+    CHECK_EQ(pthread_create(&other.id, NULL, run_and_poll, NULL), 0);
+    while (!atomic_load_acquire(&other.runs)) tri_poll(f.thread); /* pairs with run_and_poll */
     return f;
 }
 
-static void expect_yields(enum who of, const char *what) {
+static void close_one_core(struct fixture *f) {
+    atomic_store_release(&other.stop, 1); /* pairs with run_and_poll */
+    fixture_join(f->thread, other.id);
+    fixture_close(f);
+}
+
+static void expect_rests(enum who of, const char *what) {
     uint64_t all = atomic_load_acquire(&work[of].all), most = atomic_load_acquire(&work[of].most);
     CHECK_MSG(all >= LEAST_UNITS, "%s: only %llu units in all", what, (unsigned long long)all);
-    CHECK_MSG(most <= MOST_UNITS, "%s: %llu units of %llu between two yields", what, (unsigned long long)most,
+    CHECK_MSG(most <= MOST_UNITS, "%s: %llu units of %llu between two rests", what, (unsigned long long)most,
               (unsigned long long)all);
 }
 
-/* One cycle, in which the collector yields often enough. */
+/* One cycle, in which the collector rests often enough. */
 static void collect(struct fixture *f, const char *what) {
     begin();
     fixture_collect(f);
     end();
-    expect_yields(COLLECTOR, what);
+    expect_rests(COLLECTOR, what);
 }
 
 enum { MANY = TEST_IS_SLOW ? 40000 : 100000 };
@@ -151,18 +178,18 @@ static void make_list(struct fixture *f, void **root) {
     }
 }
 
-TEST(way, marking_yields) {
+TEST(way, marking_rests) {
     struct fixture f = open_on_one_core("workers=1");
     TRI_LOCALS(f.thread, locals, 2);
     make_list(&f, &locals[0]);
     make_many(&f, &locals[1], &pair_type);
     collect(&f, "marking");
     TRI_POP(f.thread, locals);
-    fixture_close(&f);
+    close_one_core(&f);
 }
 
 /* A worker gets its share when the system lets it run: as many cycles as that takes. */
-TEST(way, marking_by_workers_yields) {
+TEST(way, marking_by_workers_rests) {
     struct fixture f = open_on_one_core("workers=2");
     TRI_LOCALS(f.thread, locals, 1);
     make_many(&f, &locals[0], &pair_type);
@@ -170,13 +197,13 @@ TEST(way, marking_by_workers_yields) {
     begin();
     while (atomic_load_acquire(&work[MARKER].all) < LEAST_UNITS) fixture_collect(&f);
     end();
-    expect_yields(MARKER, "a worker");
-    expect_yields(COLLECTOR, "marking beside a worker");
+    expect_rests(MARKER, "a worker");
+    expect_rests(COLLECTOR, "marking beside a worker");
     TRI_POP(f.thread, locals);
-    fixture_close(&f);
+    close_one_core(&f);
 }
 
-TEST(way, scanning_of_root_ranges_yields) {
+TEST(way, scanning_of_root_ranges_rests) {
     enum { NRANGES = 64, NSLOTS = 8192 };
     struct fixture f = open_on_one_core("workers=1");
     static void *slots[NRANGES][NSLOTS];
@@ -184,7 +211,7 @@ TEST(way, scanning_of_root_ranges_yields) {
     for (size_t i = 0; i < NRANGES; i++) CHECK((ranges[i] = tri_root_add(f.thread, slots[i], NSLOTS, NULL)) != NULL);
     collect(&f, "root ranges");
     for (size_t i = 0; i < NRANGES; i++) tri_root_remove(f.thread, ranges[i]);
-    fixture_close(&f);
+    close_one_core(&f);
 }
 
 #endif

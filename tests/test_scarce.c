@@ -1,0 +1,301 @@
+/*
+ * test_scarce.c: cycles where the program's threads need all cores (gc/scarce.c): who begins one lends it, the threads
+ * carry it on at their allocations, and the collector ends it when nobody does or somebody waits. The machine's number
+ * of cores is the test's own. Objects carry a sum, so that one freed too early shows.
+ */
+#include "gc/scarce.h"
+#include "tests/forking.h"
+#include "tests/sealed.h"
+#include "tests/seen.h"
+
+enum { NLIVE = TEST_IS_SLOW ? 20000 : 100000, NCYCLES = TEST_IS_SLOW ? 3 : 8 };
+
+static struct fixture open_on_one_core(void) {
+    tri_config config = fixture_config(TRI_HEAP_PRECISE);
+    config.min_heap_bytes = MIB;
+    config.idle_trim_ms = 0;
+    struct fixture f = fixture_open_config(&config);
+    fixture_use_millicpus(f.heap, 1000, false);
+    return f;
+}
+
+/* locals[0] holds a list whose marking takes many slices; locals[1] is for garbage. */
+static void make_list(struct fixture *f, void **locals) {
+    for (uint64_t i = 0; i < NLIVE; i++) locals[0] = new_sealed(f->thread, locals[0], i);
+    fixture_collect(f);
+}
+
+static uint32_t slices(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    uint32_t n = heap->lent_slices;
+    tri__lock_release(&heap->cycle_lock);
+    return n;
+}
+
+static uint64_t cycles(tri_heap *heap) {
+    return atomic_load_relaxed(&heap->stats.cycles); /* a counter */
+}
+
+static void allocate_some(tri_thread *thread, void **slot) {
+    *slot = NULL;
+    for (uint64_t i = 0; i < 100; i++) *slot = new_sealed(thread, *slot, i);
+    CHECK_EQ(check_list(*slot), 100);
+}
+
+static void run_cycles(struct fixture *f, void **locals, uint64_t n) {
+    uint64_t until = cycles(f->heap) + n;
+    for (uint64_t i = 0; cycles(f->heap) < until; i++) {
+        allocate_some(f->thread, &locals[1]);
+        CHECK_MSG(i < 10000000, "%llu cycles are missing", (unsigned long long)(until - cycles(f->heap)));
+    }
+}
+
+/* Allocates until a cycle is lent and under way. */
+static void run_until_lent(struct fixture *f, void **locals) {
+    for (uint64_t i = 0; !tri__is_lent(f->heap); i++) {
+        allocate_some(f->thread, &locals[1]);
+        CHECK_MSG(i < 10000000, "%llu cycles, none lent", (unsigned long long)cycles(f->heap));
+    }
+}
+
+static void await_cycle(struct fixture *f, uint64_t n) {
+    for (uint64_t start = tri__os_now_ns(); cycles(f->heap) < n; fixture_sleep_ms(1))
+        CHECK_MSG(tri__os_now_ns() - start < 60000000000, "the cycle does not end: phase %d", heap_phase(f->heap));
+}
+
+TEST(scarce, a_thread_carries_a_cycle_on_where_it_needs_the_core, .timeout = 120) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    fixture_set(f.heap, "checkmark=1");
+    fixture_set(f.heap, "verify=1");
+    uint64_t assists = count(f.heap, TRI_PAUSE_ASSIST);
+    uint32_t before = slices(f.heap);
+    run_cycles(&f, locals, NCYCLES);
+    uint32_t n = slices(f.heap) - before;
+    CHECK_MSG(n >= 5 * NCYCLES, "%u slices in %d cycles", n, NCYCLES);
+    CHECK(count(f.heap, TRI_PAUSE_ASSIST) - assists >= n); /* a slice is told as an assist */
+    CHECK_EQ(f.heap->stress.reports, 0);
+    CHECK_EQ(check_list(locals[0]), NLIVE);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+/* With a core to spare, or a quarter of one, the collector's own thread is in nobody's way; under a cap it rests. */
+TEST(scarce, no_cycle_is_lent_that_has_a_core, .timeout = 120) {
+    static const struct {
+        uint32_t millicpus;
+        bool quota, lent;
+        const char *setting;
+    } cases[] = {{2000, false, false, NULL},
+                 {1250, true, false, NULL},
+                 {1249, true, true, NULL},
+                 {500, true, true, NULL},
+                 {1000, false, false, "cpu_percent=50"},
+                 {1000, false, false, "mode=insertion"},
+                 {1000, false, false, "mode=incremental"}};
+    for (size_t i = 0; i < TRI_COUNT(cases); i++) {
+        struct fixture f = open_on_one_core();
+        TRI_LOCALS(f.thread, locals, 2);
+        fixture_use_millicpus(f.heap, cases[i].millicpus, cases[i].quota);
+        fixture_set(f.heap, cases[i].setting ? cases[i].setting : "mode=concurrent");
+        make_list(&f, locals);
+        run_cycles(&f, locals, 3);
+        CHECK_MSG((slices(f.heap) > 0) == cases[i].lent, "%zu: %u slices", i, slices(f.heap));
+        TRI_POP(f.thread, locals);
+        fixture_close(&f);
+    }
+}
+
+struct other {
+    struct fixture *f;
+    pthread_t id;
+    uint32_t *stop; /* [atomic] */
+};
+
+static void *allocate_until(void *arg) {
+    struct other *o = arg;
+    tri_thread *thread = fixture_attach(o->f->heap);
+    TRI_LOCALS(thread, own, 2);
+    for (uint64_t i = 0; i < 1000; i++) own[1] = new_sealed(thread, own[1], i);
+    while (!atomic_load_acquire(o->stop)) allocate_some(thread, &own[0]); /* pairs with the test's end */
+    CHECK_EQ(check_list(own[1]), 1000);
+    TRI_POP(thread, own);
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+TEST(scarce, several_threads_carry_it_on, .timeout = 300) {
+    enum { OTHERS = 3 };
+    struct fixture f = open_on_one_core();
+    struct other others[OTHERS];
+    uint32_t stop = 0;
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    fixture_set(f.heap, "checkmark=1");
+    fixture_set(f.heap, "stress.delay=5");
+    for (int i = 0; i < OTHERS; i++) {
+        others[i] = (struct other){.f = &f, .stop = &stop};
+        CHECK_EQ(pthread_create(&others[i].id, NULL, allocate_until, &others[i]), 0);
+    }
+    run_cycles(&f, locals, NCYCLES);
+    atomic_store_release(&stop, 1);
+    for (int i = 0; i < OTHERS; i++) fixture_join(f.thread, others[i].id);
+    CHECK(slices(f.heap) > NCYCLES);
+    CHECK_EQ(f.heap->stress.reports, 0);
+    CHECK_EQ(check_list(locals[0]), NLIVE);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+/* Three times its slice, beside one thread on one core. */
+static bool rests_after_a_slice(tri_heap *heap) {
+    tri__lock_acquire(&heap->cycle_lock);
+    bool rests = heap->lent && heap->lent_rest_ns == 600000;
+    tri__lock_release(&heap->cycle_lock);
+    return rests;
+}
+
+static void *await_next_cycle(void *arg) {
+    struct fixture *f = arg;
+    await_cycle(f, cycles(f->heap) + 1);
+    return NULL;
+}
+
+/* The thread that was to carry it on goes into a blocking region, or runs and allocates nothing. */
+TEST(scarce, the_collector_ends_what_nobody_carries_on, .timeout = 200) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    run_until_lent(&f, locals);
+    uint32_t n = slices(f.heap);
+    tri_blocking(f.thread, await_next_cycle, &f);
+    CHECK_EQ(slices(f.heap), n);
+    run_until_lent(&f, locals);
+    n = slices(f.heap);
+    uint64_t until = cycles(f.heap) + 1, start = tri__os_now_ns(), nrests = 0;
+    for (; cycles(f.heap) < until; tri_poll(f.thread)) {
+        CHECK_MSG(tri__os_now_ns() - start < 60000000000, "the cycle does not end: phase %d", heap_phase(f.heap));
+        nrests += rests_after_a_slice(f.heap);
+    }
+    CHECK_EQ(slices(f.heap), n);
+    CHECK(nrests > 0); /* between its slices the core is the thread's */
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+/* A cycle, and a job, that somebody waits for: here the whole rest is the collector's. */
+TEST(scarce, who_waits_does_not_wait_for_slices, .timeout = 120) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    for (int round = 0; round < 10; round++) {
+        run_until_lent(&f, locals);
+        uint32_t n = slices(f.heap);
+        uint64_t before = cycles(f.heap);
+        if (round % 2)
+            CHECK_EQ(tri_verify(f.thread), 0);
+        else
+            fixture_collect(&f);
+        CHECK(!tri__is_lent(f.heap) && cycles(f.heap) > before);
+        CHECK_EQ(slices(f.heap), n);
+    }
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+/* As if a cycle were lent, and somebody asked for one, or had a job: threads leave it to the collector. */
+TEST(scarce, who_is_waited_for_is_not_kept_from_it) {
+    struct fixture f = open_on_one_core();
+    struct job job = {0};
+    for (int i = 0; i < 2; i++) {
+        tri__lock_acquire(&f.heap->cycle_lock);
+        f.heap->lent = f.heap->handed_over = true;
+        f.heap->wanted = i ? NULL : "a test";
+        f.heap->jobs = i ? &job : NULL;
+        tri__lock_release(&f.heap->cycle_lock);
+        CHECK(!tri__lent_slice(f.heap, UINT64_MAX));
+        tri__lock_acquire(&f.heap->cycle_lock);
+        f.heap->lent = f.heap->handed_over = false;
+        f.heap->wanted = NULL;
+        f.heap->jobs = NULL;
+        tri__lock_release(&f.heap->cycle_lock);
+    }
+    fixture_close(&f);
+}
+
+/* While others carry it on, and none of them waits. */
+TEST(scarce, a_thread_may_collect_beside_those_that_carry_a_cycle_on, .timeout = 120) {
+    struct fixture f = open_on_one_core();
+    uint32_t stop = 0;
+    struct other o = {.f = &f, .stop = &stop};
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    CHECK_EQ(pthread_create(&o.id, NULL, allocate_until, &o), 0);
+    for (int i = 0; i < 30; i++) {
+        fixture_collect(&f);
+        allocate_some(f.thread, &locals[1]);
+    }
+    atomic_store_release(&stop, 1);
+    fixture_join(f.thread, o.id);
+    CHECK_EQ(check_list(locals[0]), NLIVE);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+/* On a busy machine the collector may end it before the thread comes to ask. */
+TEST(scarce, a_mode_does_not_change_in_a_lent_cycle, .timeout = 60) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    int err = TRI_OK;
+    for (int i = 0; i < 100 && err == TRI_OK; i++) {
+        fixture_set(f.heap, "mode=concurrent");
+        run_until_lent(&f, locals);
+        err = tri_heap_set(f.heap, "mode=incremental");
+    }
+    CHECK_EQ(err, TRI_EBUSY);
+    fixture_collect(&f);
+    fixture_set(f.heap, "mode=incremental");
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+TEST(scarce, a_heap_may_end_in_a_lent_cycle, .timeout = 60) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    run_until_lent(&f, locals);
+    TRI_POP(f.thread, locals);
+    CHECK_EQ(tri_detach(f.thread), TRI_OK);
+    CHECK_EQ(tri_heap_destroy(f.heap), TRI_OK);
+}
+
+#if !TEST_UNDER_ASAN /* forking.h */
+static void in_the_child(struct fixture *f, void **locals) {
+    CHECK(!tri__is_lent(f->heap)); /* it is abandoned */
+    run_cycles(f, locals, 2);
+    CHECK_EQ(check_list(locals[0]), NLIVE);
+    _exit(0);
+}
+
+TEST(scarce, a_child_begins_anew, .timeout = 120) {
+    struct fixture f = open_on_one_core();
+    uint32_t stop = 0;
+    struct other o = {.f = &f, .stop = &stop};
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    CHECK_EQ(pthread_create(&o.id, NULL, allocate_until, &o), 0); /* it may have the slice, or nap */
+    for (int i = 0; i < 10; i++) {
+        run_until_lent(&f, locals);
+        pid_t child = fork();
+        if (child == 0) in_the_child(&f, locals);
+        CHECK_EQ(forking_wait(child), 0);
+    }
+    atomic_store_release(&stop, 1);
+    fixture_join(f.thread, o.id);
+    CHECK_EQ(check_list(locals[0]), NLIVE);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+#endif
