@@ -73,8 +73,9 @@ static int measure_noise(const char *milliseconds) {
     probe_start(&probe);
     uint64_t start = probe.last_ticks;
     while (clock_ns(probe.last_ticks - start) < limit_ns) probe_op(&probe, 1);
-    printf("name noise\nops %" PRIu64 "\nseconds %.6f\nchecksum 0\nworst_on_core_ns %" PRIu64 "\ngaps ", probe.ops,
-           (double)clock_ns(probe.last_ticks - start) / 1e9,
+    printf("name noise\nops %" PRIu64 "\nseconds %.6f\nchecksum 0\nworst_ns %" PRIu64 "\nworst_on_core_ns %" PRIu64
+           "\ngaps ",
+           probe.ops, (double)clock_ns(probe.last_ticks - start) / 1e9, probe.gaps.max_ns,
            probe.worst_on_core_ns ? probe.worst_on_core_ns : probe.gaps.max_ns);
     hdr_print_counts(&probe.gaps, stdout);
     printf("\nend\n");

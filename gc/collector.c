@@ -5,6 +5,7 @@
  * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over).
  * Other threads answer it at their safepoints as they answer the collector; when it has to wait for one, or the slice
  * is over, the collector goes on from there.
+ * Where the program's threads need all cores a cycle is lent to them: scarce.c.
  * Who wants a cycle says so under the cycle lock; who waits for one does it as a blocked thread, holding nothing else
  * (R14).
  *

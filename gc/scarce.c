@@ -50,7 +50,8 @@ static bool has_spare_core(tri_heap *heap) {
     return (atomic_load_relaxed(&heap->nthreads) + 1) * CPU <= heap->millicpus; /* a hint */
 }
 
-bool tri__cores_are_scarce(tri_heap *heap) {
+/* Whether the threads of the program that run leave less than a quarter of a core. */
+static bool cores_are_scarce(tri_heap *heap) {
     if (TRI_LIKELY(has_spare_core(heap))) return false;
     uint32_t used = threads_run(heap, heap->ncpus) * CPU;
     return used > 0 && used + CPU / QUOTA_SHARE > heap->millicpus;
@@ -94,7 +95,7 @@ static bool is_waited_for(const tri_heap *heap) {
 }
 
 bool tri__cycle_is_to_lend(tri_heap *heap) {
-    return tri__mode(heap) == MODE_CONCURRENT && !tri__pace_is_capped(heap) && tri__cores_are_scarce(heap);
+    return tri__mode(heap) == MODE_CONCURRENT && !tri__pace_is_capped(heap) && cores_are_scarce(heap);
 }
 
 void tri__cycle_lend(tri_heap *heap) {
@@ -149,6 +150,7 @@ static void run_own_slice(tri_heap *heap) {
     do ended = tri__cycle_continue(heap, hurries ? UINT64_MAX : heap->run.slice_ns + OWN_SLICE_NS);
     while (hurries && !ended); /* false also where the world does not come to a stop (mode.c) */
     uint64_t rest_ns = ended || hurries ? 0 : own_rest_ns(heap);
+    if (rest_ns) tri__stats_pause(heap, TRI_PAUSE_CORE, tri__os_now_ns() - heap->run.slice_ns);
     tri__lock_acquire(&heap->cycle_lock);
     heap->lent_rest_ns = rest_ns;
     leave(heap, ended);

@@ -6,9 +6,6 @@
 #include <stdint.h>
 #include "gc/heap.h"
 
-/* Whether the threads of the program that run leave less than a quarter of a core. Any thread; takes the threads lock. */
-bool tri__cores_are_scarce(tri_heap *heap);
-
 /* Between two pieces of work of a thread of the heap's own, which runs since *since_ns: where the program's threads
  * need all cores, whoever waits for this one goes first after each short slice. For how long it was away. */
 uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns);
