@@ -17,6 +17,7 @@
 
 enum {
     SPIN_NS = 20000,        /* a running mutator answers within a refill or two: cheaper than two futex calls */
+    LEAST_SLEEP_NS = 50000, /* less takes as long: the system wakes nobody sooner, and others may have the core then */
     RELOOK_NS = 200000,     /* a state word held by another heap's collector comes back without an answer to us */
     STOP_ROUNDS = 32,       /* of a world stop before it gives back what it holds */
     MAX_SLEEP_NS = 20000000 /* and for the silent-thread event */
@@ -195,7 +196,7 @@ bool tri__handshake_wait(tri_heap *heap, uint64_t deadline_ns) {
         if (spin(heap, until_ns)) return true;
         uint64_t now = tri__os_now_ns(), most_ns = o.elsewhere ? RELOOK_NS : longest_sleep_ns(heap);
         watch_silence(heap, &o.silent, now);
-        if (now >= until_ns) return false;
+        if (now >= until_ns || until_ns - now < LEAST_SLEEP_NS) return false;
         sleep_until_answered(heap, until_ns - now < most_ns ? until_ns - now : most_ns);
     }
     return true;

@@ -189,6 +189,7 @@ struct tri_heap {
     enum step last_step;         /* last posted step (R9) [threads lock] */
     uint32_t posted_gen;         /* generation of the last posted H6 (R9) [threads lock] */
     uint32_t pending;            /* futex: answers owed to the last posted step [atomic] */
+    uint64_t looked_ns;          /* when an allocation last looked for answers that are missing [atomic] */
     uint64_t step_posted_ns;     /* when the last step, or a request for a cycle, was posted [atomic] */
     uint32_t collector_sleeps;   /* it waits on pending [atomic] */
     uint32_t millicpus;          /* thousandths of cores, or what the control group's quota grants if less [const] */

@@ -26,6 +26,7 @@ enum {
     SWEEP_NS = 10000,       /* and at each slow path besides: some hundreds of KB are swept for 32 KB taken */
     CLOCK_NS = 4000,        /* half of what is marked between two looks at the clock */
     PATIENCE_NS = 2000,     /* for running threads */
+    LOOK_NS = 20000,        /* between two looks at whose answers are missing */
     RELOOK_NS = 1000000,    /* of waits that somebody else ends */
     OVERDUE_NS = 250000000, /* what is due by the clock waits so long for a step, then an allocation does it */
     DEBT_BYTES = 16 << 10,  /* less is not worth a slice */
@@ -145,6 +146,7 @@ static void run_slice(void *p) {
     struct slice *s = p;
     if (tri__is_lent(s->heap)) { /* nobody takes turns meanwhile */
         s->had_turn = tri__lent_slice(s->heap, s->deadline_ns);
+        s->more = true; /* for all it knows */
         return;
     }
     s->had_turn = take_turn(s->heap);
@@ -181,12 +183,21 @@ static bool is_called_for(tri_heap *heap, enum phase phase) {
     return total >= trigger || !atomic_load_relaxed(&heap->began_early); /* a hint */
 }
 
+/* Answers are missing, and somebody has looked a moment ago: a look is one at every thread that owes one. */
+static bool waits_for_answers(tri_heap *heap) {
+    if (!atomic_load_relaxed(&heap->pending)) return false; /* hints */
+    uint64_t now = tri__os_now_ns();
+    if (now - atomic_load_relaxed(&heap->looked_ns) < LOOK_NS) return true;
+    atomic_store_relaxed(&heap->looked_ns, now);
+    return false;
+}
+
 /* The phases in which there is nothing to pay with but slices of the cycle's own steps. */
 static bool pace_between(struct mutator *m) {
     tri_heap *heap = m->heap;
     enum phase phase = heap_phase(heap);
     if (!is_called_for(heap, phase)) return false;
-    bool mine = slice(m, phase == PHASE_SWEEP ? SWEEP_NS : SLICE_NS);
+    bool mine = !waits_for_answers(heap) && slice(m, phase == PHASE_SWEEP ? SWEEP_NS : SLICE_NS);
     enum phase now = heap_phase(heap);
     if (heap_total_bytes(heap) <= atomic_load_relaxed(&heap->goal_bytes)) return false; /* a counter */
     if (now == PHASE_IDLE || now == PHASE_SWEEP) return false;
@@ -216,8 +227,9 @@ bool tri__step_pace(struct mutator *m) {
 /* In a blocking region: runs some of what a wait is for, or lets somebody else. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word) {
     struct slice s = {.heap = heap, .deadline_ns = tri__os_now_ns() + RELOOK_NS};
-    if (tri__is_stepped(heap)) run_slice(&s);
-    if (!s.had_turn || s.more) tri__os_futex_wait(word, 1, tri__is_stepped(heap) ? SLICE_NS : RELOOK_NS);
+    bool runs = tri__is_stepped(heap) || tri__is_lent(heap);
+    if (runs) run_slice(&s);
+    if (!s.had_turn || s.more) tri__os_futex_wait(word, 1, runs ? SLICE_NS : RELOOK_NS);
 }
 
 bool tri_step(tri_thread *thread, uint64_t budget_ns) {

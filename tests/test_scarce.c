@@ -3,6 +3,8 @@
  * carry it on at their allocations, and the collector ends it when nobody does or somebody waits. The machine's number
  * of cores is the test's own. Objects carry a sum, so that one freed too early shows.
  */
+#include <sys/resource.h>
+
 #include "gc/scarce.h"
 #include "tests/forking.h"
 #include "tests/sealed.h"
@@ -184,6 +186,27 @@ TEST(scarce, the_collector_ends_what_nobody_carries_on, .timeout = 200) {
     fixture_close(&f);
 }
 
+/* Who waits inside the library for a lent cycle runs it: here for the flip, to free an object. */
+TEST(scarce, who_frees_runs_the_cycle_on, .timeout = 120) {
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    uint32_t n = 0;
+    for (int i = 0; i < 100 && n == 0; i++) { /* the collector may have ended it before */
+        run_until_lent(&f, locals);
+        while (tri__is_lent(f.heap) && heap_phase(f.heap) != PHASE_MARK) allocate_some(f.thread, &locals[1]);
+        locals[1] = new_sealed(f.thread, NULL, 1);
+        void *obj = locals[1];
+        locals[1] = NULL;
+        n = slices(f.heap);
+        CHECK_EQ(tri_free(f.thread, obj), TRI_OK);
+        n = slices(f.heap) - n;
+    }
+    CHECK(n > 0);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
 /* A cycle, and a job, that somebody waits for: here the whole rest is the collector's. */
 TEST(scarce, who_waits_does_not_wait_for_slices, .timeout = 120) {
     struct fixture f = open_on_one_core();
@@ -200,6 +223,43 @@ TEST(scarce, who_waits_does_not_wait_for_slices, .timeout = 120) {
         CHECK(!tri__is_lent(f.heap) && cycles(f.heap) > before);
         CHECK_EQ(slices(f.heap), n);
     }
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+static void *run_without_safepoint(void *arg) {
+    struct other *o = arg;
+    tri_thread *thread = fixture_attach(o->f->heap);
+    atomic_store_release(o->stop, 1);                        /* it is attached; pairs with the test's wait */
+    while (atomic_load_acquire(o->stop) != 2) sched_yield(); /* pairs with the test's end */
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* It delays the end of the cycle and not the other threads: they look for its answer now and then, and sleep for it as
+ * long as naps are allowed. */
+TEST(scarce, nobody_sleeps_for_a_silent_thread, .timeout = 120) {
+    enum { ROUNDS = TEST_IS_SLOW ? 2000 : 20000, MOST_SLEEPS = ROUNDS / 100 }; /* a slow path in each 14th, or more */
+    struct fixture f = open_on_one_core();
+    uint32_t stop = 0;
+    struct other silent = {.f = &f, .stop = &stop};
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    CHECK_EQ(pthread_create(&silent.id, NULL, run_without_safepoint, &silent), 0);
+    while (!atomic_load_acquire(&stop)) tri_poll(f.thread); /* pairs with run_without_safepoint */
+    run_until_lent(&f, locals);
+    uint64_t start = tri__os_now_ns();
+    while (tri__os_now_ns() - start < 100000000) allocate_some(f.thread, &locals[1]); /* naps end after 20 ms */
+    uint64_t before = cycles(f.heap);
+    struct rusage a, b;
+    CHECK_EQ(getrusage(RUSAGE_THREAD, &a), 0);
+    for (int i = 0; i < ROUNDS; i++) allocate_some(f.thread, &locals[1]);
+    CHECK_EQ(getrusage(RUSAGE_THREAD, &b), 0);
+    CHECK_EQ(cycles(f.heap), before);
+    CHECK_MSG(b.ru_nvcsw - a.ru_nvcsw < MOST_SLEEPS, "%ld sleeps", b.ru_nvcsw - a.ru_nvcsw);
+    atomic_store_release(&stop, 2);
+    fixture_join(f.thread, silent.id);
+    fixture_collect(&f);
     TRI_POP(f.thread, locals);
     fixture_close(&f);
 }
