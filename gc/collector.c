@@ -147,6 +147,7 @@ static void run_job(tri_heap *heap) {
     heap->jobs = job->next;
     tri__runner_set(heap, RUNNER_COLLECTOR);
     tri__lock_release(&heap->cycle_lock);
+    heap->run.hurries = true; /* the sweep that is left of it */
     tri__cycle_sweep(heap, UINT64_MAX);
     job->ran = tri__world_stop(heap);
     if (job->ran) {

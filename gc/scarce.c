@@ -11,7 +11,7 @@
  *   lent         a cycle that a trigger began. Ends as every cycle does; whoever runs its last slice ends it
  *   not lent     what somebody waits for (tri_collect, the limit, a job), and what the modes of mode.c do: the
  *                collector's alone; a lent cycle that somebody waits for is the collector's from there on
- *   give way     in those, after each 200 us: a yield, or a rest under a quota and a CPU cap
+ *   give way     in those, after each 200 us: a rest
  *
  * Invariants: I-LEND1 a lent cycle is under way, and handed over: nobody's, or its runner's (I-COL3). I-LEND2 a slice
  * is run in a blocking region and given back before its end, so nobody who has it is waited for at a safepoint. Lock
@@ -23,14 +23,16 @@
 
 /* A slice of a thread of the heap's own, and, under a quota that threads use all of, its share of one core, or of the
  * quota if that is less; how long the collector leaves a lent cycle to others before it looks again; for how long a
- * slice of a mutator's waits for running threads. */
+ * slice of a mutator's waits for running threads; for how long the core is left to threads whose nap may be over. */
 enum {
     OWN_SLICE_NS = 200000,
     MOST_REST_NS = 20000000,
     QUOTA_SHARE = 4,
+    HURRIED_SHARE = 2,
     LEAST_SHARE = 8,
     CPU = 1000,
     LENT_WATCH_NS = 5000000,
+    NAP_REST_NS = 50000,
     LENT_PATIENCE_NS = 2000
 };
 
@@ -38,7 +40,7 @@ enum {
 
 /* How many threads of the heap run, are neither in a blocking region nor wait inside the library; as many at most. */
 static uint32_t threads_run(tri_heap *heap, uint32_t most) {
-    uint32_t n = atomic_load_relaxed(&heap->nnapping); /* a hint, as the states are */
+    uint32_t n = 0;
     tri__lock_acquire(&heap->threads_lock);
     for (const struct mutator *m = heap->threads; m && n < most; m = m->next)
         n += atomic_load_relaxed(&m->os->state) == OS_RUNNING; /* a hint */
@@ -57,11 +59,15 @@ static bool cores_are_scarce(tri_heap *heap) {
     return used > 0 && used + CPU / QUOTA_SHARE > heap->millicpus;
 }
 
-/* For how long it rests after a slice: what running threads leave is its share of a core, a quarter at least. */
+/* For how long it rests after a slice: what running threads leave is its share of a core, a quarter at least; half of
+ * one while somebody waits, as two threads share it that are alike. By who runs the cycle. */
 static uint64_t own_rest_ns(tri_heap *heap) {
     uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
-    if (used == 0) return 0; /* in a stopped world, or when all wait for the cycle: rests would be theirs */
-    uint32_t left = all > used ? all - used : 0, least = (all < CPU ? all : CPU) / QUOTA_SHARE;
+    if (heap->nstops > 0) return 0;                                               /* rests would be everybody's */
+    if (used == 0) return atomic_load_relaxed(&heap->nnapping) ? NAP_REST_NS : 0; /* a hint; the same for who waits */
+    bool hurries = !heap->quota && (heap->run.hurries || atomic_load_relaxed(&heap->wanted)); /* a hint */
+    uint32_t left = all > used ? all - used : 0,
+             least = (all < CPU ? all : CPU) / (hurries ? HURRIED_SHARE : QUOTA_SHARE);
     uint64_t share = left > least ? left : least > 0 ? least : 1;
     return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);
 }
@@ -143,6 +149,7 @@ bool tri__lent_slice(tri_heap *heap, uint64_t deadline_ns) {
 /* A slice, or all that is left when somebody waits for it. Requires the cycle lock; releases it meanwhile. */
 static void run_own_slice(tri_heap *heap) {
     bool hurries = is_waited_for(heap);
+    heap->run.hurries |= hurries;
     tri__lock_release(&heap->cycle_lock);
     heap->run.slice_ns = tri__os_now_ns(); /* a thread may have run it so far */
     heap->patience_ns = hurries ? UINT64_MAX : OWN_SLICE_NS;

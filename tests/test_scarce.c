@@ -109,6 +109,36 @@ TEST(scarce, no_cycle_is_lent_that_has_a_core, .timeout = 120) {
     }
 }
 
+/* Times that the collector sleeps when a slice is over: the least of several looks. */
+static void *sleeps_of_a_slice(void *arg) {
+    struct fixture *f = arg;
+    static long least;
+    least = LONG_MAX;
+    for (int i = 0; i < 10; i++) {
+        struct rusage before, after;
+        uint64_t since = tri__os_now_ns() - 1000000;
+        CHECK_EQ(getrusage(RUSAGE_THREAD, &before), 0);
+        tri__give_way(f->heap, &since);
+        CHECK_EQ(getrusage(RUSAGE_THREAD, &after), 0);
+        if (after.ru_nvcsw - before.ru_nvcsw < least) least = after.ru_nvcsw - before.ru_nvcsw;
+    }
+    return &least;
+}
+
+/* A thread whose nap is over needs the core, and cannot say so; in a stopped world it could not use it. */
+TEST(scarce, the_collector_rests_for_threads_that_could_run) {
+    struct fixture f = open_on_one_core();
+    CHECK(*(long *)sleeps_of_a_slice(&f) > 0);
+    CHECK_EQ(*(long *)tri_blocking(f.thread, sleeps_of_a_slice, &f), 0);
+    atomic_store_relaxed(&f.heap->nnapping, 1); /* this test's own thread */
+    CHECK(*(long *)tri_blocking(f.thread, sleeps_of_a_slice, &f) > 0);
+    f.heap->nstops = 1;
+    CHECK_EQ(*(long *)sleeps_of_a_slice(&f), 0);
+    f.heap->nstops = 0;
+    atomic_store_relaxed(&f.heap->nnapping, 0);
+    fixture_close(&f);
+}
+
 struct other {
     struct fixture *f;
     pthread_t id;

@@ -80,11 +80,14 @@ int clock_gettime(clockid_t clock, struct timespec *t) {
     return 0;
 }
 
+static uint64_t asked_ns; /* for a rest, most [atomic] */
+
 /* Nobody sleeps while the clock stands still. */
 int nanosleep(const struct timespec *t, struct timespec *left) {
     if (!atomic_load_acquire(&held_ns)) return (int)syscall(SYS_nanosleep, t, left); /* pairs with begin and end */
     look();
     since_rest = 0;
+    raise_to(&asked_ns, (uint64_t)t->tv_nsec);
     return sched_yield();
 }
 
@@ -141,6 +144,7 @@ static void close_one_core(struct fixture *f) {
 static void expect_rests(enum who of, const char *what) {
     uint64_t all = atomic_load_acquire(&work[of].all), most = atomic_load_acquire(&work[of].most);
     CHECK_MSG(all >= LEAST_UNITS, "%s: only %llu units in all", what, (unsigned long long)all);
+    CHECK_EQ(atomic_load_acquire(&asked_ns), 200000); /* half of the core: somebody waits for the cycle */
     CHECK_MSG(most <= MOST_UNITS, "%s: %llu units of %llu between two rests", what, (unsigned long long)most,
               (unsigned long long)all);
 }
