@@ -87,7 +87,10 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
     if (TRI_LIKELY(has_spare_core(heap)) && rest_ns == 0) return 0;
     tri__stats_pause(heap, TRI_PAUSE_CORE, slice_ns);
     if (!rest_ns) rest_ns = own_rest_ns(heap);
-    if (rest_ns) tri__os_sleep_ns(rest_ns);
+    if (rest_ns)
+        tri__os_sleep_ns(rest_ns);
+    else if (!heap->quota)
+        tri__os_yield(); /* to threads that are not the heap's, or in a blocking region */
     uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
     *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
     return back_ns - now;
@@ -158,6 +161,7 @@ static void run_own_slice(tri_heap *heap) {
     while (hurries && !ended); /* false also where the world does not come to a stop (mode.c) */
     uint64_t rest_ns = ended || hurries ? 0 : own_rest_ns(heap);
     if (rest_ns) tri__stats_pause(heap, TRI_PAUSE_CORE, tri__os_now_ns() - heap->run.slice_ns);
+    if (rest_ns && heap->run.posted) rest_ns = LENT_WATCH_NS; /* for an answer: there is nothing else to do */
     tri__lock_acquire(&heap->cycle_lock);
     heap->lent_rest_ns = rest_ns;
     leave(heap, ended);
