@@ -21,8 +21,8 @@ bool tri__cycle_is_to_lend(tri_heap *heap);
 void tri__cycle_lend(tri_heap *heap);
 /* A thread's slice of a lent cycle, in a blocking region. False: somebody else runs it, or waits for it. */
 bool tri__lent_slice(tri_heap *heap, uint64_t deadline_ns);
-/* The collector's part in a lent cycle: rests, and then runs a slice of it, if nobody else did. Requires the cycle lock;
- * releases it meanwhile. */
+/* The collector's part in a lent cycle: rests, and then runs a slice of it, if nobody else did. Requires the cycle
+ * lock; releases it meanwhile. */
 void tri__lent_watch(tri_heap *heap);
 
 /* collector.c, for scarce.c. Require the cycle lock. */

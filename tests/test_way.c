@@ -1,7 +1,7 @@
 /*
- * test_way.c: on a machine with one core, which a thread of the program uses, the collector and its markers rest between
- * two pieces of what they mark and of the roots that they scan: what they do in between is counted in units of work
- * (gc/units.h).
+ * test_way.c: on a machine with one core, which a thread of the program uses, the collector and its markers rest
+ * between two pieces of what they mark and of the roots that they scan: what they do in between is counted in units of
+ * work (gc/units.h).
  *
  * The clock is the test's own while a cycle is looked at: it stands still, but that each look of a collector's thread
  * takes a whole slice. So the next place that may give way does, and no other program on the machine shows.
