@@ -200,14 +200,23 @@ static void change_bits(struct bit_words *w, const struct span *span, uint32_t f
     }
 }
 
+/* Somebody may have looked at weak slots here, and have found them empty, while the hole was another thread's, which
+ * gave it back (gc/weak.c): nothing orders that look before these stores. */
+static void zero_words(uintptr_t addr, size_t size_bytes) {
+    for (uintptr_t p = addr; p < addr + size_bytes; p += sizeof(uint64_t)) atomic_store_relaxed((uint64_t *)p, 0);
+}
+
 void tri__span_take_hole(struct space *space, struct span *span, uint32_t first, uint32_t nslots, bool black) {
     struct bit_words w = words_of(space, span);
     if (black) change_bits(&w, span, first, nslots, BITS_SET_MARK); /* marks first (R15) */
     uintptr_t addr = span_slot_addr(space, span, first);
-    if (span->dirty && span_is_zeroed(span))
+    if (span->dirty && (span->flags & SPAN_WEAK))
+        zero_words(addr, (size_t)nslots * span->slot_bytes); /* I-SPAN5 */
+    else if (span->dirty && span_is_zeroed(span))
         memset((void *)addr, 0, nslots * span->slot_bytes); /* I-SPAN5 */
     else if (span_is_zeroed(span)) /* fresh pages: touched by a write, since a read before the write faults twice */
-        for (uintptr_t p = align_up(addr, 4096); p < addr + nslots * span->slot_bytes; p += 4096) *(uint64_t *)p = 0;
+        for (uintptr_t p = align_up(addr, 4096); p < addr + nslots * span->slot_bytes; p += 4096)
+            atomic_store_relaxed((uint64_t *)p, 0); /* as there */
     if (span->kind == PAGE_MIXED)
         for (uint32_t i = 0; i < nslots; i++) /* scan nothing until the layout is stored (R15) */
             atomic_store_relaxed(&space->layouts[(addr + i * span->slot_bytes - space->base) >> LAYOUT_SHIFT], 0);

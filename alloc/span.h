@@ -23,8 +23,9 @@
 
 enum span_place { SPAN_BUILDING = 0, SPAN_LISTED, SPAN_CACHED, SPAN_CLAIMED, SPAN_EMPTY, SPAN_DEAD };
 
-/* ZEROED: a leaf whose slots are zeroed all the same. SHARED: a slot may hold several of the host's objects. */
-enum { SPAN_LEAF = 1, SPAN_ZEROED = 2, SPAN_SHARED = 4 };
+/* ZEROED: a leaf whose slots are zeroed all the same. SHARED: a slot may hold several of the host's objects. WEAK: they
+ * have weak slots, which others look at once the allocation bit is set, in a hole too (gc/weak.c). */
+enum { SPAN_LEAF = 1, SPAN_ZEROED = 2, SPAN_SHARED = 4, SPAN_WEAK = 8 };
 
 /* The marker ran out of memory here (R19); objects were allocated black here, in a mode that scans them again. */
 enum { SPAN_RESCAN_LOST = 1, SPAN_RESCAN_FRESH = 2 };

@@ -201,7 +201,7 @@ static struct span_class choose_class(tri_heap *heap, const struct request *r, u
     *number = r->layout + (r->sized ? class_index : 0);
     uint32_t slot_bytes = tri__size_classes[class_index].slot_bytes;
     uint8_t flags = (uint8_t)((r->leaf ? SPAN_LEAF : 0) | (r->zeroed ? SPAN_ZEROED : 0) |
-                              (r->layout == LAYOUT_TINY ? SPAN_SHARED : 0));
+                              (r->layout == LAYOUT_TINY ? SPAN_SHARED : 0) | (r->weak ? SPAN_WEAK : 0));
     struct span_class sc = {*number, (uint8_t)class_index, flags, false};
     if (*number < LAYOUT_FIRST || slot_bytes < MIXED_MIN_BYTES || slot_bytes > MIXED_MAX_BYTES || r->weak) return sc;
     uint32_t *cold = &heap->cold_bytes[*number];

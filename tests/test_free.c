@@ -253,3 +253,37 @@ TEST(free, looks_for_weak_names_where_there_were_objects_with_weak_slots) {
     TRI_POP(f.thread, roots);
     fixture_close(&f);
 }
+
+struct passer {
+    tri_heap *heap;
+    uint32_t *stop; /* [atomic] */
+};
+
+/* Takes a hole of slots that have weak ones, uses some, and gives it back. */
+static void *pass_holes_on(void *arg) {
+    struct passer *p = arg;
+    while (!atomic_load_acquire(p->stop)) { /* pairs with the test's end */
+        tri_thread *thread = fixture_attach(p->heap);
+        for (int i = 0; i < 3; i++) CHECK(tri_new(thread, &weak_holder_type) != NULL);
+        CHECK_EQ(tri_detach(thread), TRI_OK);
+    }
+    return NULL;
+}
+
+/* Who looks for names sees empty slots in holes that go from thread to thread, each of which zeroes them: for
+ * ThreadSanitizer. */
+TEST(free, looks_into_holes_that_change_hands) {
+    enum { PASSERS = 2, ROUNDS = 3000 };
+    struct fixture f = fixture_open();
+    uint32_t stop = 0;
+    struct passer passer = {f.heap, &stop};
+    pthread_t passers[PASSERS];
+    for (int i = 0; i < PASSERS; i++) CHECK_EQ(pthread_create(&passers[i], NULL, pass_holes_on, &passer), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        if (i % 500 == 0) fixture_collect(&f); /* and spans are swept, and dirty */
+        CHECK_EQ(tri_free(f.thread, tri_new(f.thread, &pair_type)), TRI_OK);
+    }
+    atomic_store_release(&stop, 1);
+    for (int i = 0; i < PASSERS; i++) fixture_join(f.thread, passers[i]);
+    fixture_close(&f);
+}
