@@ -122,7 +122,10 @@ struct nap {
 
 static void take_nap(void *p) {
     struct nap *nap = p;
-    tri__os_futex_wait(&nap->heap->triggered, 1, nap->ns); /* woken when the cycle's garbage is known */
+    if (atomic_load_relaxed(&nap->heap->triggered))            /* a hint */
+        tri__os_futex_wait(&nap->heap->triggered, 1, nap->ns); /* woken when the cycle's garbage is known */
+    else
+        tri__os_sleep_ns(nap->ns);
 }
 
 /* Beyond the goal while a cycle is under way, and nothing to assist with: the collector waits for a core or for an
@@ -130,7 +133,7 @@ static void take_nap(void *p) {
  * for its answers, because a silent thread must not hold up the others before the hard limit. */
 void tri__throttle(struct mutator *m) {
     tri_heap *heap = m->heap;
-    if (!atomic_load_relaxed(&heap->triggered)) return; /* a hint */
+    if (!atomic_load_relaxed(&heap->triggered) && !tri__is_stepped(heap)) return; /* hints; in slices nobody asks */
     uint64_t start = tri__os_now_ns();
     if (atomic_load_relaxed(&heap->pending) && start - atomic_load_relaxed(&heap->step_posted_ns) > MAX_STEP_NS)
         return; /* hints: a thread owes its answer for long; a collector without a core owes nothing */
@@ -146,10 +149,20 @@ static bool is_beyond_goal(tri_heap *heap) {
     return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
 }
 
+/* While a lent cycle sweeps, or is about to be over, and the next is due, that is asked for as everywhere: the collector
+ * ends the sweep, and who is beyond the goal naps. */
+static bool is_paid_in_slices(tri_heap *heap) {
+    if (TRI_UNLIKELY(tri__is_stepped(heap))) return true;
+    if (TRI_LIKELY(!tri__is_lent(heap))) return false;
+    enum phase phase = heap_phase(heap);
+    if (phase != PHASE_SWEEP && phase != PHASE_IDLE) return true;
+    return heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes); /* counters */
+}
+
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
-    if (TRI_UNLIKELY(tri__is_stepped(heap) || tri__is_lent(heap))) return tri__step_pace(m);
+    if (TRI_UNLIKELY(is_paid_in_slices(heap))) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */

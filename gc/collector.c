@@ -362,7 +362,8 @@ void tri__collector_after_fork(tri_heap *heap) {
     tri__cond_init(&heap->cycle_done);
     heap->wanted = NULL;
     heap->jobs = NULL;
-    heap->handed_over = heap->lent = false;
+    heap->handed_over = false;
+    heap->lent = LENT_NOT;
     heap->runner = RUNNER_NONE;
     heap->finished = heap->started;
     heap->collector_lost = !heap->threadless;

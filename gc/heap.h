@@ -148,6 +148,9 @@ struct stats {
 /* Who runs a cycle, or a job, now. */
 enum cycle_runner { RUNNER_NONE = 0, RUNNER_COLLECTOR, RUNNER_MUTATOR };
 
+/* Whether what is handed over is the program's threads' to carry on, and whether somebody runs it now (scarce.c). */
+enum lent { LENT_NOT = 0, LENT_FREE, LENT_TAKEN };
+
 /* What the cycle that runs, or ran last, is about; written by whoever runs it (collector.c). */
 struct cycle_run {
     const char *reason;
@@ -229,7 +232,7 @@ struct tri_heap {
     uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
     bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
     enum cycle_runner runner;   /* I-COL3 [cycle lock] */
-    bool lent;             /* what is handed over is the program's threads' to carry on [cycle lock to write, atomic] */
+    uint8_t lent;          /* what is handed over is the program's threads' to carry on [cycle lock to write, atomic] */
     uint32_t lent_slices;  /* that they have run [cycle lock] */
     uint64_t lent_rest_ns; /* how long the collector leaves it to them now [cycle lock] */
     uint32_t here_failed;  /* how many cycles it left to the collector after the last failure [cycle lock] */

@@ -108,15 +108,15 @@ bool tri__cycle_is_to_lend(tri_heap *heap) {
 }
 
 void tri__cycle_lend(tri_heap *heap) {
-    atomic_store_relaxed(&heap->lent, true); /* read as a hint without the lock */
+    atomic_store_relaxed(&heap->lent, LENT_FREE); /* read as a hint without the lock */
     heap->lent_rest_ns = LENT_WATCH_NS;
 }
 
 /* The runner's slice is over. Requires the cycle lock. */
 static void leave(tri_heap *heap, bool ended) {
     tri__runner_set(heap, RUNNER_NONE);
+    atomic_store_relaxed(&heap->lent, ended ? LENT_NOT : LENT_FREE); /* as above */
     if (ended) {
-        atomic_store_relaxed(&heap->lent, false);
         heap->handed_over = false;
         tri__cycle_end(heap);
     }
@@ -127,11 +127,14 @@ static void leave(tri_heap *heap, bool ended) {
 static bool take(tri_heap *heap, enum cycle_runner runner) {
     bool takes = heap->lent && heap->runner == RUNNER_NONE;
     check_cheap(!heap->lent || heap->handed_over, "I-LEND1: a lent cycle is under way, and handed over");
-    if (takes) tri__runner_set(heap, runner);
-    return takes;
+    if (!takes) return false;
+    tri__runner_set(heap, runner);
+    atomic_store_relaxed(&heap->lent, LENT_TAKEN); /* as above */
+    return true;
 }
 
 bool tri__lent_slice(tri_heap *heap, uint64_t deadline_ns) {
+    if (atomic_load_relaxed(&heap->lent) != LENT_FREE) return false; /* a hint */
     tri__lock_acquire(&heap->cycle_lock);
     bool mine = !is_waited_for(heap) && take(heap, RUNNER_MUTATOR);
     heap->lent_slices += mine;

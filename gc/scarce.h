@@ -12,7 +12,7 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns);
 
 /* Whether the cycle that is under way is lent to the program's threads: a hint for who does not hold the cycle lock. */
 static inline bool tri__is_lent(const tri_heap *heap) {
-    return atomic_load_relaxed(&heap->lent);
+    return atomic_load_relaxed(&heap->lent) != LENT_NOT;
 }
 
 /* Whether a cycle that nobody waits for is to be lent. Any thread. */

@@ -160,17 +160,21 @@ static void run_slice(void *p) {
 /* False: another thread has the turn. */
 static bool slice(struct mutator *m, uint64_t budget_ns) {
     struct slice s = {.heap = m->heap, .deadline_ns = tri__os_now_ns() + budget_ns};
-    if (atomic_load_relaxed(&m->heap->turn_taken)) return false; /* a hint */
+    if (atomic_load_relaxed(&m->heap->turn_taken) || atomic_load_relaxed(&m->heap->lent) == LENT_TAKEN)
+        return false; /* hints */
     uint64_t ns = tri__blocking_wait(m, run_slice, &s);
     if (s.had_turn) tri__stats_pause(m->heap, TRI_PAUSE_ASSIST, ns);
     return s.had_turn;
 }
 
+static bool is_beyond_goal(tri_heap *heap) {
+    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
+}
+
 /* Beyond the goal it takes a slice at each slow path, however small its debt: little may be left to mark, for which
  * the debt would rise too slowly to be worth one. */
 static bool owes(tri_heap *heap, const struct mutator *m) {
-    size_t goal = atomic_load_relaxed(&heap->goal_bytes); /* a counter */
-    return m->assist_debt > DEBT_BYTES || heap_total_bytes(heap) > goal;
+    return m->assist_debt > DEBT_BYTES || is_beyond_goal(heap);
 }
 
 /* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
@@ -199,10 +203,9 @@ static bool pace_between(struct mutator *m) {
     if (!is_called_for(heap, phase)) return false;
     bool mine = !waits_for_answers(heap) && slice(m, phase == PHASE_SWEEP ? SWEEP_NS : SLICE_NS);
     enum phase now = heap_phase(heap);
-    if (heap_total_bytes(heap) <= atomic_load_relaxed(&heap->goal_bytes)) return false; /* a counter */
-    if (now == PHASE_IDLE || now == PHASE_SWEEP) return false;
-    if (!mine || now == phase) tri__throttle(m); /* it waits for others' answers: for a core, maybe */
-    return owes(heap, m);
+    if (!is_beyond_goal(heap) || (mine && now == PHASE_IDLE)) return false;
+    if (!mine || (now == phase && now != PHASE_SWEEP)) tri__throttle(m); /* for answers, or a core, maybe */
+    return true;
 }
 
 bool tri__step_pace(struct mutator *m) {
@@ -214,11 +217,11 @@ bool tri__step_pace(struct mutator *m) {
     }
     if (m->assist_debt > DEBT_BYTES) tri__borrow_credit(m);
     if (!owes(heap, m)) return false;
-    if (!slice(m, SLICE_NS)) { /* another thread has the turn */
-        if (m->assist_debt > 0)
-            tri__assist(m);
-        else
-            tri__throttle(m); /* beyond the goal by what others allocated */
+    if (!slice(m, SLICE_NS)) { /* another thread has it */
+        int64_t debt = m->assist_debt;
+        if (debt > 0) tri__assist(m);
+        /* What is grey may lie with that thread alone, which may need this one's core. */
+        if (m->assist_debt >= debt && is_beyond_goal(heap)) tri__throttle(m);
     }
     tri__borrow_credit(m);
     return owes(heap, m);

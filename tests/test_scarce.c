@@ -189,9 +189,71 @@ TEST(scarce, several_threads_carry_it_on, .timeout = 300) {
     fixture_close(&f);
 }
 
-static void *await_next_cycle(void *arg) {
-    struct fixture *f = arg;
-    await_cycle(f, cycles(f->heap) + 1);
+struct hoarder {
+    struct fixture *f;
+    pthread_t id;
+    uint64_t until_cycle;
+    double beyond; /* the most that the heap held, in hard goals */
+};
+
+/* Large objects that nobody writes: the system's time, and the collector's, is all that holds a thread up. */
+static void *allocate_fast(void *arg) {
+    struct hoarder *h = arg;
+    tri_thread *thread = fixture_attach(h->f->heap);
+    while (cycles(h->f->heap) < h->until_cycle) {
+        CHECK_MSG(tri_new_bytes(thread, 100000) != NULL, "%s", tri_last_error());
+        double beyond = (double)heap_total_bytes(h->f->heap) /
+                        (double)atomic_load_relaxed(&h->f->heap->hard_goal_bytes);
+        if (beyond > h->beyond) h->beyond = beyond;
+    }
+    CHECK_EQ(tri_detach(thread), TRI_OK);
+    return NULL;
+}
+
+/* One of them may lose its core in the middle of its slice: the others wait, while it marks and while it sweeps. A list
+ * is grey in one place. 1.0 to 1.1 hard goals; with no wait while another has the slice, 8 and more. */
+static void hoard(const char *mode) {
+    enum { OTHERS = 4, MOST = 3 };
+    struct fixture f = open_on_one_core();
+    struct hoarder others[OTHERS];
+    TRI_LOCALS(f.thread, locals, 2);
+    fixture_set(f.heap, mode);
+    make_list(&f, locals);
+    for (int i = 0; i < OTHERS; i++) {
+        others[i] = (struct hoarder){.f = &f, .until_cycle = cycles(f.heap) + 10 * NCYCLES};
+        CHECK_EQ(pthread_create(&others[i].id, NULL, allocate_fast, &others[i]), 0);
+    }
+    for (int i = 0; i < OTHERS; i++) {
+        fixture_join(f.thread, others[i].id);
+        CHECK_MSG(others[i].beyond <= MOST, "%s: %.1f hard goals", mode, others[i].beyond);
+    }
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+TEST(scarce, threads_that_allocate_wait_for_who_has_the_slice, .timeout = 200) {
+    hoard("mode=concurrent");
+    hoard("mode=incremental");
+}
+
+/* The number of cycles when the one that is lent now is over. */
+static uint64_t run_until_lent_counted(struct fixture *f, void **locals) {
+    uint64_t n;
+    do {
+        run_until_lent(f, locals);
+        n = cycles(f->heap);
+    } while (!tri__is_lent(f->heap)); /* the collector may have ended it */
+    return n + 1;
+}
+
+struct awaited {
+    struct fixture *f;
+    uint64_t ncycles;
+};
+
+static void *await_it(void *arg) {
+    struct awaited *a = arg;
+    await_cycle(a->f, a->ncycles);
     return NULL;
 }
 
@@ -200,18 +262,20 @@ TEST(scarce, the_collector_ends_what_nobody_carries_on, .timeout = 200) {
     struct fixture f = open_on_one_core();
     TRI_LOCALS(f.thread, locals, 2);
     make_list(&f, locals);
-    run_until_lent(&f, locals);
+    struct awaited awaited = {&f, run_until_lent_counted(&f, locals)};
     uint32_t n = slices(f.heap);
-    tri_blocking(f.thread, await_next_cycle, &f);
+    tri_blocking(f.thread, await_it, &awaited);
     CHECK_EQ(slices(f.heap), n);
-    run_until_lent(&f, locals);
-    n = slices(f.heap);
-    uint64_t until = cycles(f.heap) + 1, start = tri__os_now_ns(), nrests = 0;
-    for (; cycles(f.heap) < until; tri_poll(f.thread)) {
-        CHECK_MSG(tri__os_now_ns() - start < 60000000000, "the cycle does not end: phase %d", heap_phase(f.heap));
-        nrests += rests_after_a_slice(f.heap);
+    uint64_t nrests = 0;
+    for (int round = 0; round < 50 && nrests == 0; round++) { /* on a busy machine nobody may look in time */
+        uint64_t until = run_until_lent_counted(&f, locals), start = tri__os_now_ns();
+        n = slices(f.heap);
+        for (; cycles(f.heap) < until; tri_poll(f.thread)) {
+            CHECK_MSG(tri__os_now_ns() - start < 60000000000, "the cycle does not end: phase %d", heap_phase(f.heap));
+            nrests += rests_after_a_slice(f.heap);
+        }
+        CHECK_EQ(slices(f.heap), n);
     }
-    CHECK_EQ(slices(f.heap), n);
     CHECK(nrests > 0); /* between its slices the core is the thread's */
     TRI_POP(f.thread, locals);
     fixture_close(&f);
@@ -251,7 +315,7 @@ TEST(scarce, who_waits_does_not_wait_for_slices, .timeout = 120) {
             CHECK_EQ(tri_verify(f.thread), 0);
         else
             fixture_collect(&f);
-        CHECK(!tri__is_lent(f.heap) && cycles(f.heap) > before);
+        CHECK(!tri__is_lent(f.heap) && (round % 2 || cycles(f.heap) > before));
         CHECK_EQ(slices(f.heap), n);
     }
     TRI_POP(f.thread, locals);
@@ -304,15 +368,18 @@ TEST(scarce, nobody_sleeps_for_a_silent_thread, .timeout = 120) {
 TEST(scarce, who_is_waited_for_is_not_kept_from_it) {
     struct fixture f = open_on_one_core();
     struct job job = {0};
+    fixture_collect(&f); /* the collector is there, and waits */
     for (int i = 0; i < 2; i++) {
         tri__lock_acquire(&f.heap->cycle_lock);
-        f.heap->lent = f.heap->handed_over = true;
+        f.heap->lent = LENT_FREE;
+        f.heap->handed_over = true;
         f.heap->wanted = i ? NULL : "a test";
         f.heap->jobs = i ? &job : NULL;
         tri__lock_release(&f.heap->cycle_lock);
         CHECK(!tri__lent_slice(f.heap, UINT64_MAX));
         tri__lock_acquire(&f.heap->cycle_lock);
-        f.heap->lent = f.heap->handed_over = false;
+        f.heap->lent = LENT_NOT;
+        f.heap->handed_over = false;
         f.heap->wanted = NULL;
         f.heap->jobs = NULL;
         tri__lock_release(&f.heap->cycle_lock);
