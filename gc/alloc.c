@@ -149,8 +149,8 @@ static bool is_beyond_goal(tri_heap *heap) {
     return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
 }
 
-/* While a lent cycle sweeps, or is about to be over, and the next is due, that is asked for as everywhere: the collector
- * ends the sweep, and who is beyond the goal naps. */
+/* While a lent cycle sweeps, or is about to be over, and the next is due, that is asked for as everywhere: the
+ * collector ends the sweep, and who is beyond the goal naps. */
 static bool is_paid_in_slices(tri_heap *heap) {
     if (TRI_UNLIKELY(tri__is_stepped(heap))) return true;
     if (TRI_LIKELY(!tri__is_lent(heap))) return false;

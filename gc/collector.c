@@ -1,11 +1,11 @@
 /* collector.c - the heap's collector thread: waits for requests, runs cycles and jobs.
  *
- * One thread a heap. It is the only one that changes phases, but for one case: when the last cycle was over in
+ * One thread a heap. It is the only one that changes phases, but for two cases. When the last cycle was over in
  * microseconds, the thread that triggers the next one runs it itself, as a blocked thread (waking the collector and
  * being woken takes longer than such a cycle, and meanwhile a fast allocator fills a small heap several times over).
  * Other threads answer it at their safepoints as they answer the collector; when it has to wait for one, or the slice
  * is over, the collector goes on from there.
- * Where the program's threads need all cores a cycle is lent to them: scarce.c.
+ * And where the program's threads need all cores a cycle is lent to them: scarce.c.
  * Who wants a cycle says so under the cycle lock; who waits for one does it as a blocked thread, holding nothing else
  * (R14).
  *
@@ -309,7 +309,7 @@ bool tri__cycle_here(struct mutator *m, const char *reason) {
     tri_heap *heap = m->heap;
     struct here here = {.heap = heap, .reason = reason, .start_ns = tri__os_now_ns()};
     atomic_store_relaxed(&heap->here_trigger_bytes, SIZE_MAX); /* a counter */
-    /* A deep stack's copy takes memory and time that the thread would lose. */
+    /* A deep stack's copy takes memory and time that the thread would lose; a lent one may come to it all the same. */
     if (tri__mutator_is_deep(m, (uintptr_t)__builtin_frame_address(0))) return false;
     here.lend = tri__cycle_is_to_lend(heap);
     if (!borrow(heap, &here)) return false;

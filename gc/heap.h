@@ -140,7 +140,7 @@ struct stats {
     uint64_t death_ns;  /* passes over weak maps, and death, without what they trace (mark_ns) */
     uint32_t limiter_percent, cpu_permille, widened_percent;
     uint64_t allocated_bytes, cycle_assist_ns;
-    uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those left to the collector */
+    uint64_t cycles_here, cycles_handed; /* begun by mutators, and of those handed over */
     /* worst_told: of the cycle, with its kind in the lowest bits, and a rank */
     uint64_t pauses[TRI_PAUSE_KINDS][PAUSE_BUCKETS];
 }; /* all [atomic] */
@@ -210,7 +210,7 @@ struct tri_heap {
     struct fixalloc fix_block;  /* handle and scope blocks: 4 KiB */
     struct fixalloc fix_worker; /* records of marking threads */
 
-    enum phase phase;      /* written by the collector alone [atomic] */
+    enum phase phase;      /* written by who runs the cycle [atomic] */
     enum weak_gate gate;   /* [mem.gate lock] */
     bool spoiled;          /* a flush round was spoiled (R5) [mem.gate lock] */
     uint32_t loads_wait;   /* futex: loads through the gate wait for the close (R5) [mem.gate lock to write, atomic] */
@@ -218,7 +218,7 @@ struct tri_heap {
     uint32_t tracing;      /* assists may start (R3) [atomic] */
     uint32_t nassists;     /* assists that are running [atomic] */
     uint32_t found;        /* an answer in this flush round was "any" [atomic] */
-    struct marker worker;  /* the collector's own */
+    struct marker worker;  /* of who runs the cycle */
     struct page_set page_set;
     struct workers workers;
 
@@ -230,7 +230,7 @@ struct tri_heap {
     struct job *jobs;           /* [cycle lock] */
     struct cycle_run run;       /* by who runs the cycle; changes hands under the cycle lock */
     uint64_t patience_ns;       /* how long a cycle may wait for running threads before it is left for later [same] */
-    bool handed_over;           /* a thread began the cycle and leaves the rest to the collector [cycle lock] */
+    bool handed_over;           /* the cycle has begun, and is left to the collector, or lent [cycle lock] */
     enum cycle_runner runner;   /* I-COL3 [cycle lock] */
     uint8_t lent;          /* what is handed over is the program's threads' to carry on [cycle lock to write, atomic] */
     uint32_t lent_slices;  /* that they have run [cycle lock] */
@@ -260,7 +260,7 @@ struct tri_heap {
     uint32_t nnapping;           /* threads in a nap beyond the goal [atomic] */
     uint32_t nallocating;        /* threads that have allocated since the cycle's begin [atomic] */
     uint32_t assist_ratio_x256;  /* [atomic] */
-    int64_t background_credit;   /* bytes marked by the collector and not yet borrowed [atomic] */
+    int64_t background_credit;   /* bytes marked by who runs the cycle and not yet borrowed [atomic] */
     size_t heap_bytes;           /* live with all taken since [atomic] */
     size_t live_bytes;           /* [atomic] */
     size_t external_bytes;       /* [atomic] */
@@ -343,7 +343,7 @@ bool tri__cycle_wait_at_limit(struct mutator *m); /* for "limit", a pause; wait_
 bool tri__collector_run(struct mutator *m, void (*fn)(tri_heap *, void *), void *arg);
 
 /* Runs a cycle on the calling thread, if the last cycle was so short that waking the collector would cost more; what
- * does not fit into a slice is left to the collector. False: not done, ask for one. */
+ * does not fit into a slice is left to the collector, or lent (scarce.c). False: not done, ask for one. */
 bool tri__cycle_here(struct mutator *m, const char *reason);
 
 /* Whether cycles run in slices; a hint for who does not hold the cycle lock: the mode may change (mode.c). */

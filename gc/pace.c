@@ -88,7 +88,9 @@ void tri__pace_close(tri_heap *heap) {
     c->assist_ns = atomic_load_relaxed(&st->cycle_assist_ns);
     c->stall_ns = atomic_load_relaxed(&st->stall_ns) - run->stall_ns;
     c->nthreads = nallocating < heap->ncpus ? nallocating : heap->ncpus;
-    uint64_t theirs_ns = tri__is_stepped(heap) ? marked_ns : run->lent_mark_ns; /* slices on threads of the program's */
+    /* In slices, on threads of the program's; a lent cycle is theirs if most of it is. */
+    bool theirs = tri__is_stepped(heap) || run->lent_mark_ns > marked_ns / 2;
+    uint64_t theirs_ns = theirs ? marked_ns : run->lent_mark_ns;
     c->assist_ns += theirs_ns;
     c->own_ns = marked_ns - theirs_ns;
 }

@@ -98,7 +98,8 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
 
 /* ---- lent cycles ------------------------------------------------------------------------------------------------- */
 
-/* Somebody waits for the cycle's end, or for the next one. Requires the cycle lock. */
+/* Another cycle has been asked for, or a job: somebody waits for this one's end, or the heap does. Requires the cycle
+ * lock. */
 static bool is_waited_for(const tri_heap *heap) {
     return heap->wanted || heap->jobs;
 }
@@ -108,7 +109,8 @@ bool tri__cycle_is_to_lend(tri_heap *heap) {
 }
 
 void tri__cycle_lend(tri_heap *heap) {
-    atomic_store_relaxed(&heap->lent, LENT_FREE); /* read as a hint without the lock */
+    atomic_store_relaxed(&heap->lent, LENT_FREE);    /* read as a hint without the lock */
+    atomic_store_relaxed(&heap->began_early, false); /* a hint */
     heap->lent_rest_ns = LENT_WATCH_NS;
 }
 

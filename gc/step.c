@@ -12,6 +12,8 @@
  *   tri_step     whatever there is to do, up to its budget; begins a cycle half-way to the trigger, so that a host
  *                which steps often enough finds no slice in its allocations
  *
+ * Where cores are scarce a lent cycle is paid for by the same rules; what scarce.c hands on stands in the turn's place.
+ *
  * Invariants: I-STEP1 one thread at most has the turn, and only it runs the cycle, jobs and the scavenger's turns.
  * I-STEP2 the turn is held in a blocking region and given back before its end, so nobody who has it is waited for at a
  * safepoint. I-STEP3 such a heap starts no thread. Lock rank: cycle (10), released while the turn is used. */

@@ -184,7 +184,8 @@ typedef struct tri_config {
      * 0: never; default 5000. With TRI_HEAP_NO_CYCLES it is trimmed only. */
     uint64_t idle_trim_ms;
     /* Threads that mark; default a quarter of the processors that the process may use, at least 1. 0: the heap starts
-     * no thread at all. All its work is then done in slices inside allocations, and in tri_step. */
+     * no thread at all. All its work is then done in slices inside allocations, and in tri_step. Where the heap's
+     * threads that run need all processors, they do the work of a cycle that they trigger in such slices, too. */
     uint32_t workers;
     /* What collecting may take of all processors' time (of a control group's quota when the heap is made, in
      * thousandths of a processor, if that is less), assists included:

@@ -26,8 +26,8 @@ typedef struct tri_stats {
     size_t external_bytes;    /* told by tri_external */
     uint64_t allocated_bytes; /* ever, by whole holes and large objects */
     uint64_t returned_bytes;  /* to the system, ever */
-    uint64_t mark_ns;         /* time spent tracing by the collector, ever */
-    uint64_t assist_ns;       /* by mutators */
+    uint64_t mark_ns;         /* time spent tracing by the collector, and by threads in slices of a cycle, ever */
+    uint64_t assist_ns;       /* by mutators that help it */
     uint64_t sweep_ns;        /* by the collector */
     uint64_t worst_pause_ns;  /* longest that a mutator was kept from running, ever; TRI_PAUSE_WAIT apart */
     uint64_t handshakes;      /* steps answered */
@@ -55,10 +55,10 @@ TRI_API int tri_stats_get(tri_heap *heap, tri_stats *out);
 enum {
     TRI_PAUSE_HANDSHAKE = 0, /* the answer to a step, its scan included */
     TRI_PAUSE_SCAN,   /* of the thread's own roots, and of a suspended stack or a range that it puts its hand on */
-    TRI_PAUSE_ASSIST, /* marking for its allocation; without workers, a slice of the cycle */
+    TRI_PAUSE_ASSIST, /* marking for its allocation; without workers, or with too few cores, a slice of the cycle */
     TRI_PAUSE_SWEEP,  /* on demand, for a free slot */
     TRI_PAUSE_WAIT,   /* for a cycle or a stopped world that the host asked for */
-    TRI_PAUSE_NAP,    /* held back beyond the goal, while the collector waits for a core or an answer */
+    TRI_PAUSE_NAP,    /* held back beyond the goal, while who runs the cycle waits for a core or an answer */
     TRI_PAUSE_ZERO,   /* zeroing of a piece of a large object, or of what its tables need */
     TRI_PAUSE_LOCK,   /* locks of the heap that others held, or a fork, up to a slow path, together */
     TRI_PAUSE_SYSTEM, /* calls of the system in an allocation: the heap grows, or returns pages near a limit */
