@@ -213,7 +213,8 @@ static void *allocate_fast(void *arg) {
 /* One of them may lose its core in the middle of its slice: the others wait, while it marks and while it sweeps. A list
  * is grey in one place. 1.0 to 1.1 hard goals; with no wait while another has the slice, 8 and more. */
 static void hoard(const char *mode) {
-    enum { OTHERS = 4, MOST = 3 };
+    enum { OTHERS = 4 };
+    const double most = 3;
     struct fixture f = open_on_one_core();
     struct hoarder others[OTHERS];
     TRI_LOCALS(f.thread, locals, 2);
@@ -225,7 +226,7 @@ static void hoard(const char *mode) {
     }
     for (int i = 0; i < OTHERS; i++) {
         fixture_join(f.thread, others[i].id);
-        CHECK_MSG(others[i].beyond <= MOST, "%s: %.1f hard goals", mode, others[i].beyond);
+        CHECK_MSG(others[i].beyond <= most, "%s: %.1f hard goals", mode, others[i].beyond);
     }
     TRI_POP(f.thread, locals);
     fixture_close(&f);
