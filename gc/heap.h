@@ -234,6 +234,7 @@ struct tri_heap {
     enum cycle_runner runner;   /* I-COL3 [cycle lock] */
     uint8_t lent;          /* what is handed over is the program's threads' to carry on [cycle lock to write, atomic] */
     uint32_t lent_slices;  /* that they have run [cycle lock] */
+    uint64_t lent_ns;      /* for which they ran [cycle lock] */
     uint64_t lent_rest_ns; /* how long the collector leaves it to them now [cycle lock] */
     uint32_t here_failed;  /* how many cycles it left to the collector after the last failure [cycle lock] */
     uint32_t here_rests;   /* how many of these are left [cycle lock] */

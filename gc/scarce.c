@@ -5,8 +5,8 @@
  * yield does not help with a scheduler that goes by what each thread has had so far: who has had less stays on.
  * So the cycle is lent: whoever triggers it begins it, and the threads of the program carry it on in slices of 50 us
  * at their allocations, as in a heap without workers (step.c decides when). Between two slices it is nobody's. The
- * collector looks at it now and then: if no thread has run a slice meanwhile, it runs one itself, and rests for
- * as long as the running threads' share asks. Where nobody runs it does not rest.
+ * collector looks at it now and then: if no thread has run a slice meanwhile, or not enough of what death adds, it runs
+ * one itself, and rests for as long as the running threads' share asks. Where nobody runs it does not rest.
  *
  *   lent         a cycle that a trigger began. Ends as every cycle does; whoever runs its last slice ends it
  *   not lent     what somebody waits for (tri_collect, the limit, a job), and what the modes of mode.c do: the
@@ -59,13 +59,21 @@ static bool cores_are_scarce(tri_heap *heap) {
     return used > 0 && used + CPU / QUOTA_SHARE > heap->millicpus;
 }
 
+/* Nobody owes anything for what death adds, in the rounds and after the close: threads give it a slice at each slow
+ * path, however much there is. */
+static bool is_unpaid(tri_heap *heap) {
+    enum phase phase = heap_phase(heap);
+    return phase == PHASE_FLUSH || phase == PHASE_DEATH;
+}
+
 /* For how long it rests after a slice: what running threads leave is its share of a core, a quarter at least; half of
  * one while somebody waits, as two threads share it that are alike. By who runs the cycle. */
 static uint64_t own_rest_ns(tri_heap *heap) {
     uint32_t all = heap->millicpus, used = threads_run(heap, heap->ncpus) * CPU;
     if (heap->nstops > 0) return 0;                                               /* rests would be everybody's */
     if (used == 0) return atomic_load_relaxed(&heap->nnapping) ? NAP_REST_NS : 0; /* a hint; the same for who waits */
-    bool hurries = !heap->quota && (heap->run.hurries || atomic_load_relaxed(&heap->wanted)); /* a hint */
+    bool hurries = !heap->quota &&
+                   (heap->run.hurries || is_unpaid(heap) || atomic_load_relaxed(&heap->wanted)); /* a hint */
     uint32_t left = all > used ? all - used : 0,
              least = (all < CPU ? all : CPU) / (hurries ? HURRIED_SHARE : QUOTA_SHARE);
     uint64_t share = left > least ? left : least > 0 ? least : 1;
@@ -145,9 +153,11 @@ bool tri__lent_slice(tri_heap *heap, uint64_t deadline_ns) {
     tri__fork_forbid("a hook or a callback of a cycle");
     heap->patience_ns = LENT_PATIENCE_NS;
     heap->run.by_mutator = true;
+    uint64_t start = tri__os_now_ns();
     bool ended = tri__cycle_continue(heap, deadline_ns);
     heap->run.by_mutator = false;
     tri__lock_acquire(&heap->cycle_lock);
+    heap->lent_ns += tri__os_now_ns() - start;
     leave(heap, ended);
     tri__lock_release(&heap->cycle_lock);
     tri__fork_forbid(NULL);
@@ -172,11 +182,19 @@ static void run_own_slice(tri_heap *heap) {
     leave(heap, ended);
 }
 
+/* Whether threads have carried the cycle on since then: they ran slices, and, where nobody owes, for as long as the
+ * collector would have. Requires the cycle lock. */
+static bool is_carried_on(tri_heap *heap, uint32_t nslices, uint64_t ran_ns, uint64_t since_ns) {
+    if (is_unpaid(heap)) return (heap->lent_ns - ran_ns) * HURRIED_SHARE >= tri__os_now_ns() - since_ns;
+    return heap->lent_slices != nslices;
+}
+
 void tri__lent_watch(tri_heap *heap) {
-    uint32_t seen = heap->lent_slices;
+    uint32_t nslices = heap->lent_slices;
+    uint64_t ran_ns = heap->lent_ns, since_ns = tri__os_now_ns();
     uint64_t rest_ns = heap->runner != RUNNER_NONE ? LENT_WATCH_NS : is_waited_for(heap) ? 0 : heap->lent_rest_ns;
     if (rest_ns) tri__cond_wait_for(&heap->cycle_wanted, &heap->cycle_lock, rest_ns);
     heap->lent_rest_ns = LENT_WATCH_NS;
-    if (heap->lent_slices != seen && !is_waited_for(heap)) return; /* it is carried on */
+    if (!is_waited_for(heap) && is_carried_on(heap, nslices, ran_ns, since_ns)) return;
     if (take(heap, RUNNER_COLLECTOR)) run_own_slice(heap);
 }

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "gc/scarce.h"
+#include "tests/cleanups.h"
 #include "tests/forking.h"
 #include "tests/sealed.h"
 #include "tests/seen.h"
@@ -299,6 +300,36 @@ TEST(scarce, who_frees_runs_the_cycle_on, .timeout = 120) {
         n = slices(f.heap) - n;
     }
     CHECK(n > 0);
+    TRI_POP(f.thread, locals);
+    fixture_close(&f);
+}
+
+static void *run_a_moment(void *arg) {
+    struct fixture *f = arg;
+    tri__lent_slice(f->heap, tri__os_now_ns());
+    return NULL;
+}
+
+/* A thread gives what dies a slice now and then, however much it is: the collector does the rest, half of the time. */
+TEST(scarce, the_collector_helps_with_what_dies, .timeout = 120) {
+    enum { NWATCHED = TEST_IS_SLOW ? 20000 : 100000 };
+    struct fixture f = open_on_one_core();
+    TRI_LOCALS(f.thread, locals, 2);
+    make_list(&f, locals);
+    fixture_set(f.heap, "min_heap_bytes=33554432"); /* no cycle while these are made */
+    fixture_collect(&f);
+    for (uint64_t n = 0; n < NWATCHED; n++)
+        CHECK_EQ(tri_cleanup_add(f.thread, tri_new(f.thread, &sealed_type), add_to_sum, arg_of(1)), TRI_OK);
+    run_until_lent(&f, locals);
+    uint64_t before = 0, until = cycles(f.heap) + 1;
+    for (bool dies = false; cycles(f.heap) < until;) {
+        if (!dies && heap_phase(f.heap) == PHASE_DEATH) dies = true, before = count(f.heap, TRI_PAUSE_CORE);
+        tri_blocking(f.thread, run_a_moment, &f);
+        if (dies) tri__os_sleep_ns(100000);
+    }
+    CHECK(count(f.heap, TRI_PAUSE_CORE) > before);
+    while (tri_cleanup_run(f.thread, 1000) > 0) {}
+    CHECK(ncalls > 0);
     TRI_POP(f.thread, locals);
     fixture_close(&f);
 }
