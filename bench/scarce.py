@@ -3,10 +3,10 @@
 
     scarce.py [--bin=zig-out/bin] [--runs=5] [--quick]
 
-Each load runs with a core left for the collector, then alone on one core (the last one: the first serves most of the
-system), or with as many threads as there are cores. Printed are, for the longest time between two operations, medians over the runs, taken in turn, and
-their ratio to the first: by the wall, which says what a caller waits (on a machine that does nothing else), and by the
-thread's own time on a core. The design asks for at most 3 by the wall.
+Each load runs with a core left for the collector, then alone on one core (the last: the first serves most of the
+system), or with as many threads as there are cores. Printed are, for the longest time between two operations, medians
+over the runs, taken in turn, and their ratio to the first: by the wall, which says what a caller waits (on a machine
+that does nothing else), and by the thread's own time on a core. The design asks for at most 3 by the wall.
 
 Beside them, in the same turn: the longest gap that a plain loop without any heap sees on the same cores, with as many
 loops as the load has threads. Where that gap alone is longer, it is the machine's: what else runs there takes a core

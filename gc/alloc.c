@@ -145,28 +145,14 @@ void tri__throttle(struct mutator *m) {
     tri__stats_pause(heap, TRI_PAUSE_NAP, ns);
 }
 
-static bool is_beyond_goal(tri_heap *heap) {
-    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
-}
-
-/* While a lent cycle sweeps, or is about to be over, and the next is due, that is asked for as everywhere: the
- * collector ends the sweep, and who is beyond the goal naps. */
-static bool is_paid_in_slices(tri_heap *heap) {
-    if (TRI_UNLIKELY(tri__is_stepped(heap))) return true;
-    if (TRI_LIKELY(!tri__is_lent(heap))) return false;
-    enum phase phase = heap_phase(heap);
-    if (phase != PHASE_SWEEP && phase != PHASE_IDLE) return true;
-    return heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes); /* counters */
-}
-
 /* One slice of help, or one nap. True if this thread still owes something. */
 static bool pace_once(struct mutator *m) {
     tri_heap *heap = m->heap;
-    if (TRI_UNLIKELY(is_paid_in_slices(heap))) return tri__step_pace(m);
+    if (TRI_UNLIKELY(tri__is_paid_in_slices(heap))) return tri__step_pace(m);
     tri__heap_account(m);
     bool tracing = atomic_load_acquire(&heap->tracing); /* see heap_account */
     /* Before tracing begins and in a flush round there may be grey work, but nobody may help with it. */
-    if (TRI_UNLIKELY(is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) tri__throttle(m);
+    if (TRI_UNLIKELY(heap_is_beyond_goal(heap)) && (!tracing || tri__work_is_empty(&heap->work))) tri__throttle(m);
     if (tracing) {
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__borrow_credit(m);
         if (m->assist_debt > ASSIST_THRESHOLD_BYTES) tri__assist(m);

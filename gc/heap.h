@@ -282,6 +282,10 @@ static inline size_t heap_total_bytes(tri_heap *heap) {
     return atomic_load_relaxed(&heap->heap_bytes) + atomic_load_relaxed(&heap->external_bytes); /* counters */
 }
 
+static inline bool heap_is_beyond_goal(tri_heap *heap) {
+    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* counters */
+}
+
 static inline enum phase heap_phase(tri_heap *heap) {
     return (enum phase)atomic_load_acquire(&heap->phase); /* pairs with phase_set's release */
 }

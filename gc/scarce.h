@@ -15,6 +15,16 @@ static inline bool tri__is_lent(const tri_heap *heap) {
     return atomic_load_relaxed(&heap->lent) != LENT_NOT;
 }
 
+/* Whether allocations pay by step.c's rules. While a lent cycle sweeps, or is about to be over, and the next is due,
+ * that is asked for as everywhere: the collector ends the sweep, and who is beyond the goal naps. */
+static inline bool tri__is_paid_in_slices(tri_heap *heap) {
+    if (TRI_UNLIKELY(tri__is_stepped(heap))) return true;
+    if (TRI_LIKELY(!tri__is_lent(heap))) return false;
+    enum phase phase = heap_phase(heap);
+    if (phase != PHASE_SWEEP && phase != PHASE_IDLE) return true;
+    return heap_total_bytes(heap) < atomic_load_relaxed(&heap->trigger_bytes); /* counters */
+}
+
 /* Whether a cycle that nobody waits for is to be lent. Any thread. */
 bool tri__cycle_is_to_lend(tri_heap *heap);
 /* Lends what is handed over. Requires the cycle lock. */

@@ -169,14 +169,10 @@ static bool slice(struct mutator *m, uint64_t budget_ns) {
     return s.had_turn;
 }
 
-static bool is_beyond_goal(tri_heap *heap) {
-    return heap_total_bytes(heap) > atomic_load_relaxed(&heap->goal_bytes); /* a counter */
-}
-
 /* Beyond the goal it takes a slice at each slow path, however small its debt: little may be left to mark, for which
  * the debt would rise too slowly to be worth one. */
 static bool owes(tri_heap *heap, const struct mutator *m) {
-    return m->assist_debt > DEBT_BYTES || is_beyond_goal(heap);
+    return m->assist_debt > DEBT_BYTES || heap_is_beyond_goal(heap);
 }
 
 /* Whether an allocation has to see to a cycle that is not marking: what a step has begun early, steps may end; a sweep
@@ -205,7 +201,7 @@ static bool pace_between(struct mutator *m) {
     if (!is_called_for(heap, phase)) return false;
     bool mine = !waits_for_answers(heap) && slice(m, phase == PHASE_SWEEP ? SWEEP_NS : SLICE_NS);
     enum phase now = heap_phase(heap);
-    if (!is_beyond_goal(heap) || (mine && now == PHASE_IDLE)) return false;
+    if (!heap_is_beyond_goal(heap) || (mine && now == PHASE_IDLE)) return false;
     if (!mine || (now == phase && now != PHASE_SWEEP)) tri__throttle(m); /* for answers, or a core, maybe */
     return true;
 }
@@ -223,7 +219,7 @@ bool tri__step_pace(struct mutator *m) {
         int64_t debt = m->assist_debt;
         if (debt > 0) tri__assist(m);
         /* What is grey may lie with that thread alone, which may need this one's core. */
-        if (m->assist_debt >= debt && is_beyond_goal(heap)) tri__throttle(m);
+        if (m->assist_debt >= debt && heap_is_beyond_goal(heap)) tri__throttle(m);
     }
     tri__borrow_credit(m);
     return owes(heap, m);
