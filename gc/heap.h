@@ -362,7 +362,8 @@ bool tri__step_pace(struct mutator *m);
 /* As tri__cycle_wait and tri__collector_run, in a blocking region. Require the cycle lock; release it meanwhile. */
 bool tri__step_collect(tri_heap *heap, const char *reason, uint64_t until_ns);
 bool tri__step_job(tri_heap *heap, void (*fn)(tri_heap *, void *), void *arg, uint64_t until_ns);
-/* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap by running the cycle on. */
+/* In a blocking region: waits for a moment for *word to be no longer 1, in such a heap, or where the cycle is lent, by
+ * running it on. */
 void tri__step_or_wait(tri_heap *heap, const uint32_t *word);
 
 /* collector.c: what keeps cycles and stops of the world from their end, in words. No lock is held. */

@@ -21,19 +21,16 @@
 #include "gc/fork.h"
 #include "gc/mode.h"
 
-/* A slice of a thread of the heap's own, and, under a quota that threads use all of, its share of one core, or of the
- * quota if that is less; how long the collector leaves a lent cycle to others before it looks again; for how long a
- * slice of a mutator's waits for running threads; for how long the core is left to threads whose nap may be over. */
 enum {
-    OWN_SLICE_NS = 200000,
-    MOST_REST_NS = 20000000,
-    QUOTA_SHARE = 4,
-    HURRIED_SHARE = 2,
-    LEAST_SHARE = 8,
-    CPU = 1000,
-    LENT_WATCH_NS = 5000000,
-    NAP_REST_NS = 50000,
-    LENT_PATIENCE_NS = 2000
+    OWN_SLICE_NS = 200000,   /* of a thread of the heap's own */
+    MOST_REST_NS = 20000000, /* between two of them */
+    NAP_REST_NS = 50000,     /* the same, where nobody runs but threads whose nap may be over */
+    LEAST_PART = 4,          /* a quarter of a core, or of a quota of less, is the collector's at least */
+    HURRIED_PART = 2,        /* half of one while somebody waits for it */
+    AWAY_PART = 8,           /* who was away for long works on for this part of it */
+    CPU = 1000,              /* thousandths */
+    LENT_WATCH_NS = 5000000, /* how long the collector leaves a lent cycle to others before it looks again */
+    LENT_PATIENCE_NS = 2000  /* how long a mutator's slice waits for running threads */
 };
 
 /* ---- how many cores are left ----------------------------------------------------------------------------------- */
@@ -56,7 +53,7 @@ static bool has_spare_core(tri_heap *heap) {
 static bool cores_are_scarce(tri_heap *heap) {
     if (TRI_LIKELY(has_spare_core(heap))) return false;
     uint32_t used = threads_run(heap, heap->ncpus) * CPU;
-    return used > 0 && used + CPU / QUOTA_SHARE > heap->millicpus;
+    return used > 0 && used + CPU / LEAST_PART > heap->millicpus;
 }
 
 /* Nobody owes anything for what death adds, in the rounds and after the close: threads give it a slice at each slow
@@ -75,7 +72,7 @@ static uint64_t own_rest_ns(tri_heap *heap) {
     bool hurries = !heap->quota &&
                    (heap->run.hurries || is_unpaid(heap) || atomic_load_relaxed(&heap->wanted)); /* a hint */
     uint32_t left = all > used ? all - used : 0,
-             least = (all < CPU ? all : CPU) / (hurries ? HURRIED_SHARE : QUOTA_SHARE);
+             least = (all < CPU ? all : CPU) / (hurries ? HURRIED_PART : LEAST_PART);
     uint64_t share = left > least ? left : least > 0 ? least : 1;
     return share >= CPU ? 0 : min_size(OWN_SLICE_NS * (CPU - share) / share, MOST_REST_NS);
 }
@@ -99,7 +96,7 @@ uint64_t tri__give_way(tri_heap *heap, uint64_t *since_ns) {
         tri__os_sleep_ns(rest_ns);
     else if (!heap->quota)
         tri__os_yield(); /* to threads that are not the heap's, or in a blocking region */
-    uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / LEAST_SHARE;
+    uint64_t back_ns = tri__os_now_ns(), more_ns = (back_ns - now) / AWAY_PART;
     *since_ns = back_ns + (more_ns > OWN_SLICE_NS ? more_ns - OWN_SLICE_NS : 0);
     return back_ns - now;
 }
@@ -185,7 +182,7 @@ static void run_own_slice(tri_heap *heap) {
 /* Whether threads have carried the cycle on since then: they ran slices, and, where nobody owes, for as long as the
  * collector would have. Requires the cycle lock. */
 static bool is_carried_on(tri_heap *heap, uint32_t nslices, uint64_t ran_ns, uint64_t since_ns) {
-    if (is_unpaid(heap)) return (heap->lent_ns - ran_ns) * HURRIED_SHARE >= tri__os_now_ns() - since_ns;
+    if (is_unpaid(heap)) return (heap->lent_ns - ran_ns) * HURRIED_PART >= tri__os_now_ns() - since_ns;
     return heap->lent_slices != nslices;
 }
 

@@ -138,6 +138,8 @@ bool tri__weak_clear_dead(tri_heap *heap, uint64_t deadline_ns) {
 
 /* ---- an object that is freed by hand ---------------------------------------------------------------------------- */
 
+/* Slots of a hole count: they are empty, and whoever takes them next zeroes them by atomic stores (zero_words in
+ * alloc/span.c). */
 static bool is_live_holder(const struct weak_walk *w, const struct slot *holder) {
     return space_is_allocated(&w->heap->mem.space, holder) && tri__lives(w->heap, holder);
 }

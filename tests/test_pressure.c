@@ -5,10 +5,7 @@
 #include "tests/fixture.h"
 
 #include "alloc/base/pressure.h"
-#include "gc/scarce.h"
 
-#include <limits.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 static const uint64_t second = 1000000000;
@@ -464,47 +461,4 @@ TEST(pressure, a_heap_counts_the_quota) {
         fixture_close(&f);
         tree_end();
     }
-}
-
-/* What this thread leaves of the quota is the collector's share of a core, a quarter of a core or of the quota at
- * least. */
-TEST(pressure, under_a_quota_the_collector_sleeps_beside_threads_that_use_all_of_it) {
-    static const struct {
-        uint32_t millicpus, slices;
-    } cases[] = {{1000, 3}, {1500, 1}, {1250, 3}, {500, 7}, {2000, 0}, {5000, 0}};
-    struct fixture f = fixture_open();
-    const uint64_t slice_ns = 200000;
-    for (size_t i = 0; i < TRI_COUNT(cases); i++) {
-        fixture_use_millicpus(f.heap, cases[i].millicpus, true);
-        uint64_t now = tri__os_now_ns(), since = now - slice_ns, away = tri__give_way(f.heap, &since);
-        CHECK_MSG(cases[i].slices ? away >= cases[i].slices * slice_ns : away == 0, "%zu: away for %llu ns", i,
-                  (unsigned long long)away);
-        CHECK(since >= now + cases[i].slices * slice_ns);
-    }
-    fixture_close(&f);
-}
-
-/* Times that the collector, or a marker, sleeps when a slice is over: the least of several looks. */
-static void *sleeps_of_a_slice(void *arg) {
-    struct fixture *f = arg;
-    static long least;
-    least = LONG_MAX;
-    for (int i = 0; i < 10; i++) {
-        struct rusage before, after;
-        uint64_t since = tri__os_now_ns() - 1000000;
-        CHECK_EQ(getrusage(RUSAGE_THREAD, &before), 0);
-        tri__give_way(f->heap, &since);
-        CHECK_EQ(getrusage(RUSAGE_THREAD, &after), 0);
-        if (after.ru_nvcsw - before.ru_nvcsw < least) least = after.ru_nvcsw - before.ru_nvcsw;
-    }
-    return &least;
-}
-
-/* What sleeps under a quota makes room for threads that run; where all wait for the cycle it would be they who wait. */
-TEST(pressure, under_a_quota_the_collector_does_not_sleep_while_no_thread_runs) {
-    struct fixture f = fixture_open();
-    fixture_use_millicpus(f.heap, 500, true);
-    CHECK(*(long *)sleeps_of_a_slice(&f) > 0);
-    CHECK_EQ(*(long *)tri_blocking(f.thread, sleeps_of_a_slice, &f), 0);
-    fixture_close(&f);
 }

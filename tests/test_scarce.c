@@ -135,6 +135,33 @@ static void *sleeps_of_a_slice(void *arg) {
     return &least;
 }
 
+/* What this thread leaves of the quota is the collector's share of a core, a quarter of a core or of the quota at
+ * least. */
+TEST(scarce, under_a_quota_the_collector_sleeps_beside_threads_that_use_all_of_it) {
+    static const struct {
+        uint32_t millicpus, slices;
+    } cases[] = {{1000, 3}, {1500, 1}, {1250, 3}, {500, 7}, {2000, 0}, {5000, 0}};
+    struct fixture f = fixture_open();
+    const uint64_t slice_ns = 200000;
+    for (size_t i = 0; i < TRI_COUNT(cases); i++) {
+        fixture_use_millicpus(f.heap, cases[i].millicpus, true);
+        uint64_t now = tri__os_now_ns(), since = now - slice_ns, away = tri__give_way(f.heap, &since);
+        CHECK_MSG(cases[i].slices ? away >= cases[i].slices * slice_ns : away == 0, "%zu: away for %llu ns", i,
+                  (unsigned long long)away);
+        CHECK(since >= now + cases[i].slices * slice_ns);
+    }
+    fixture_close(&f);
+}
+
+/* What sleeps under a quota makes room for threads that run; where all wait for the cycle it would be they who wait. */
+TEST(scarce, under_a_quota_the_collector_does_not_sleep_while_no_thread_runs) {
+    struct fixture f = fixture_open();
+    fixture_use_millicpus(f.heap, 500, true);
+    CHECK(*(long *)sleeps_of_a_slice(&f) > 0);
+    CHECK_EQ(*(long *)tri_blocking(f.thread, sleeps_of_a_slice, &f), 0);
+    fixture_close(&f);
+}
+
 /* A thread whose nap is over needs the core, and cannot say so; in a stopped world it could not use it. */
 TEST(scarce, the_collector_rests_for_threads_that_could_run) {
     struct fixture f = open_on_one_core();
@@ -325,7 +352,7 @@ TEST(scarce, the_collector_helps_with_what_dies, .timeout = 120) {
     for (bool dies = false; cycles(f.heap) < until;) {
         if (!dies && heap_phase(f.heap) == PHASE_DEATH) dies = true, before = count(f.heap, TRI_PAUSE_CORE);
         tri_blocking(f.thread, run_a_moment, &f);
-        if (dies) tri__os_sleep_ns(100000);
+        if (dies) tri__os_sleep_ns(100000); /* it gives little, and often: by their number its slices would be enough */
     }
     CHECK(count(f.heap, TRI_PAUSE_CORE) > before);
     while (tri_cleanup_run(f.thread, 1000) > 0) {}
